@@ -1,0 +1,225 @@
+"""The past in bulk: who did what, when, as parallel arrays beside the tables of users and items."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rec_engine.data.validation import clean_interactions, clean_items, clean_users, to_polars
+from rec_engine.errors import DataError
+from rec_engine.utils.config import DataSettings
+
+ExternalId = int | str
+IntArray = NDArray[np.int32]
+LongArray = NDArray[np.int64]
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+EVENTS = ("view", "click", "like", "dislike", "share", "add_to_cart", "purchase", "rating")
+"""Event types; an event's uint8 code is its place in this tuple."""
+
+
+@dataclass(frozen=True)
+class IdMap:
+    """External ids (integers or strings, as the data has them) to contiguous int32 codes and back.
+
+    Attributes:
+        ids: ascending, distinct, Int64 or String; the code of an id is its row.
+    """
+
+    ids: pl.Series
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def _code_by_id(self) -> dict[ExternalId, int]:
+        return {external: code for code, external in enumerate(self.ids.to_list())}
+
+    def code(self, external: ExternalId) -> int:
+        """Return the code of an id, -1 where it is unknown; 123 and "123" name the same id."""
+        if self.ids.dtype == pl.String:
+            return self._code_by_id.get(str(external), -1)
+        if isinstance(external, str):
+            digits = external.removeprefix("-")
+            return self._code_by_id.get(int(external), -1) if digits.isdecimal() and len(digits) <= 19 else -1
+        return self._code_by_id.get(external, -1)
+
+    def codes(self, externals: Sequence[ExternalId]) -> IntArray:
+        """Return (n,) int32 codes, -1 where an id is unknown."""
+        return np.array([self.code(external) for external in externals], dtype=np.int32)
+
+    def __getitem__(self, code: int) -> ExternalId:
+        external: ExternalId = self.ids[int(code)]
+        return external
+
+    @classmethod
+    def of(cls, *columns: pl.Series) -> "IdMap":
+        """Return the map over every id in these columns; one text id makes all of them text."""
+        dtype = pl.String if any(column.dtype == pl.String for column in columns) else pl.Int64
+        return cls(pl.concat([column.cast(dtype).alias("id") for column in columns]).unique().sort())
+
+
+@dataclass(frozen=True, slots=True)
+class Interactions:
+    """Interactions sorted by (user, time, input order).
+
+    Attributes:
+        item_codes: (n,) int32.
+        timestamps: (n,) int64, Unix seconds.
+        events: (n,) uint8, places in EVENTS.
+        values: (n,) float32, nan where the event has none.
+        weights: (n,) float32, negative for negative feedback.
+        starts: (n_users + 1,) int64; user u owns rows starts[u] to starts[u + 1].
+    """
+
+    item_codes: IntArray
+    timestamps: LongArray
+    events: NDArray[np.uint8]
+    values: FloatArray
+    weights: FloatArray
+    starts: LongArray
+
+    def __len__(self) -> int:
+        return len(self.item_codes)
+
+    @property
+    def n_users(self) -> int:
+        """Number of users, those without interactions included."""
+        return len(self.starts) - 1
+
+    @property
+    def user_codes(self) -> IntArray:
+        """(n,) int32, the user of each row."""
+        return np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(self.starts))
+
+    def items_of(self, user_code: int) -> IntArray:
+        """Return the items of a user, oldest first."""
+        return self.item_codes[self.starts[user_code] : self.starts[user_code + 1]]
+
+    def where(self, kept: BoolArray) -> "Interactions":
+        """Return the rows where `kept` (n,) is true; the users stay the same."""
+        counts = np.bincount(self.user_codes[kept], minlength=self.n_users)
+        return Interactions(
+            item_codes=self.item_codes[kept],
+            timestamps=self.timestamps[kept],
+            events=self.events[kept],
+            values=self.values[kept],
+            weights=self.weights[kept],
+            starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        )
+
+    def positive(self) -> "Interactions":
+        """Return the interactions whose weight is above zero: what a user may be said to have liked."""
+        return self.where(self.weights > 0)
+
+
+class RecommendationDataset:
+    """Interactions, users and items under contiguous codes.
+
+    Frames are polars (a pandas frame is converted). `interactions_df` has `user_id`, `item_id`, `timestamp` and
+    optionally `event`, `value`; `user_features` has `user_id`; `item_features` has `item_id` and optionally `title`,
+    `description`, `categories`; any further column is an attribute. Ids that occur only in a feature table are part of
+    the dataset too: such items can be recommended by their features.
+
+    Attributes:
+        interactions: all of them, in time order within each user.
+        users: one row a user, in code order; `user_id` and attributes, null where unknown.
+        items: one row an item, in code order; `item_id`, `title`, `description`, `categories` (list) and attributes.
+        user_ids: user id to code.
+        item_ids: item id to code.
+        fingerprint: SHA-256 over all of the above; the same data gives the same fingerprint.
+
+    Raises:
+        DataError: if a column is missing, no interaction is left, or more than 5% of the rows are unusable.
+    """
+
+    def __init__(
+        self,
+        interactions_df: object,
+        user_features: object | None = None,
+        item_features: object | None = None,
+        *,
+        settings: DataSettings | None = None,
+    ) -> None:
+        settings = settings or DataSettings()
+        rows = clean_interactions(to_polars(interactions_df), settings).accepted("interactions")
+        users = clean_users(to_polars(user_features) if user_features is not None else None).accepted("users")
+        items = clean_items(to_polars(item_features) if item_features is not None else None).accepted("items")
+        if rows.is_empty():
+            raise DataError("there is not one interaction in the data", hint="give at least one user_id, item_id row")
+        self.user_ids = IdMap.of(rows["user_id"], users["user_id"])
+        self.item_ids = IdMap.of(rows["item_id"], items["item_id"])
+        self.users = _aligned(users, "user_id", self.user_ids)
+        self.items = _aligned(items, "item_id", self.item_ids)
+        self.interactions = _interactions(rows, self.user_ids, self.item_ids, settings)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of ids, interactions and features, as hex."""
+        digest = hashlib.sha256()
+        past = self.interactions
+        for array in (past.item_codes, past.timestamps, past.events, past.values, past.weights, past.starts):
+            digest.update(array.tobytes())
+        for table in (self.users, self.items):
+            digest.update(table.write_ndjson().encode())
+        return digest.hexdigest()
+
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+        return len(self.user_ids)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return len(self.item_ids)
+
+    def __repr__(self) -> str:
+        return (
+            f"RecommendationDataset({len(self.interactions):,} interactions, {self.n_users:,} users, "
+            f"{self.n_items:,} items, fingerprint {self.fingerprint[:12]})"
+        )
+
+
+def _aligned(table: pl.DataFrame, key: str, ids: IdMap) -> pl.DataFrame:
+    """Return one row an id, in code order, nulls where the table does not know the id."""
+    return pl.DataFrame({key: ids.ids}).join(
+        table.with_columns(pl.col(key).cast(ids.ids.dtype)), on=key, how="left", maintain_order="left"
+    )
+
+
+def _codes(column: pl.Series, ids: IdMap) -> IntArray:
+    """Return (n,) int32 codes of a column whose ids are all known."""
+    return ids.ids.search_sorted(column.cast(ids.ids.dtype)).to_numpy().astype(np.int32)
+
+
+def _interactions(rows: pl.DataFrame, user_ids: IdMap, item_ids: IdMap, settings: DataSettings) -> Interactions:
+    """Sort by user, time (to the microsecond) and input order, and turn ids into codes."""
+    user_codes = _codes(rows["user_id"], user_ids)
+    order = np.lexsort((rows["timestamp"].to_numpy(), user_codes))
+    events = rows["event"].replace_strict(EVENTS, list(range(len(EVENTS)))).cast(pl.UInt8).to_numpy()
+    values = rows["value"].cast(pl.Float32).fill_null(float("nan")).to_numpy()
+    counts = np.bincount(user_codes, minlength=len(user_ids))
+    return Interactions(
+        item_codes=_codes(rows["item_id"], item_ids)[order],
+        timestamps=(rows["timestamp"].to_numpy() // 1_000_000)[order],
+        events=events[order],
+        values=values[order],
+        weights=_weights(events, values, settings.event_weights.model_dump(), settings.min_rating)[order],
+        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+    )
+
+
+def _weights(
+    events: NDArray[np.uint8], values: FloatArray, weight_by_event: Mapping[str, float], min_rating: float | None
+) -> FloatArray:
+    """Return (n,) float32: the weight of each event's type; a rating below `min_rating` counts against the item."""
+    weights = np.array([weight_by_event[event] for event in EVENTS], dtype=np.float32)[events]
+    if min_rating is not None:
+        weights[(events == EVENTS.index("rating")) & (values < min_rating)] = -1.0
+    return weights

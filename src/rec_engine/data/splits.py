@@ -1,0 +1,126 @@
+"""Splits of the past into train, validation and test. All of them are stable: the same data, the same split."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from rec_engine.data.dataset import BoolArray, Interactions
+from rec_engine.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Three disjoint parts of one dataset's interactions, over the same users.
+
+    Attributes:
+        name: how it was made, for reports.
+        train: what models learn from.
+        validation: what settings are chosen on.
+        test: what is reported; touched once.
+    """
+
+    name: str
+    train: Interactions
+    validation: Interactions
+    test: Interactions
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the three parts, as hex: two reports with the same one ranked for the same targets."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.validation, self.test):
+            digest.update(part.item_codes.tobytes() + part.starts.tobytes())
+        return digest.hexdigest()
+
+
+def leave_one_out(interactions: Interactions) -> Split:
+    """Return each user's last interaction as test, the one before as validation, the rest as train.
+
+    Users with fewer than three interactions stay in train as they are. Only positive interactions can be targets.
+
+    It leaks: the test item of one user may lie before the training items of another (Ji et al., arXiv 2010.11060).
+    Use it to compare with published numbers, and `temporal_split` to know how good a model is.
+    """
+    positive = interactions.weights > 0
+    from_end = _positives_from_end(interactions, positive)
+    enough = np.repeat(_count_by_user(interactions, positive) >= 3, np.diff(interactions.starts))
+    test = positive & enough & (from_end == 1)
+    validation = positive & enough & (from_end == 2)
+    # Negative feedback given after a target would tell the model something of the future.
+    after = enough & (from_end < 2) & ~test & ~validation
+    return _split("leave-one-out", interactions, validation, test, dropped=after)
+
+
+def temporal_split(interactions: Interactions, test_share: float = 0.1, validation_share: float = 0.1) -> Split:
+    """Return a split at two moments that are the same for all users: nothing of the future is in train.
+
+    Args:
+        interactions: what to split.
+        test_share: share of the interactions that come last, in (0, 1).
+        validation_share: share just before the test part, in (0, 1).
+
+    Raises:
+        DataError: if the shares leave no training part or all interactions carry one timestamp.
+    """
+    if not (0 < test_share and 0 < validation_share and test_share + validation_share < 1):
+        raise DataError(
+            f"test_share {test_share} and validation_share {validation_share} leave no training part",
+            hint="both lie above 0 and their sum below 1",
+        )
+    cut_offs = np.quantile(interactions.timestamps, [1 - test_share - validation_share, 1 - test_share], method="lower")
+    test = interactions.timestamps >= cut_offs[1]
+    validation = (interactions.timestamps >= cut_offs[0]) & ~test
+    if test.all() or not (~test & ~validation).any():
+        raise DataError(
+            "a split in time is not possible: the timestamps are (nearly) all the same",
+            hint="use leave-one-out, or load a column that holds the real times",
+        )
+    return _split("temporal", interactions, validation, test)
+
+
+def random_split(interactions: Interactions, test_share: float = 0.2, validation_share: float = 0.1, seed: int = 0) -> Split:
+    """Return a split that draws each user's held-out interactions at random.
+
+    It puts the future into train and is here only because many published numbers live on it.
+
+    Args:
+        interactions: what to split.
+        test_share: share of each user's interactions held out, rounded down.
+        validation_share: share of each user's interactions used for validation, rounded down.
+        seed: the draw; the same seed gives the same split.
+    """
+    draws = np.random.default_rng(seed).random(len(interactions))
+    order = np.lexsort((draws, interactions.user_codes))
+    place = np.empty(len(interactions), dtype=np.int64)
+    place[order] = np.arange(len(interactions)) - np.repeat(interactions.starts[:-1], np.diff(interactions.starts))
+    sizes = np.repeat(np.diff(interactions.starts), np.diff(interactions.starts))
+    n_test, n_validation = np.floor(sizes * test_share), np.floor(sizes * validation_share)
+    test = place < n_test
+    validation = ~test & (place < n_test + n_validation)
+    return _split(f"random (seed {seed})", interactions, validation, test)
+
+
+def _split(
+    name: str, interactions: Interactions, validation: BoolArray, test: BoolArray, dropped: BoolArray | None = None
+) -> Split:
+    train = ~validation & ~test
+    if dropped is not None:
+        train &= ~dropped
+    return Split(
+        name=name,
+        train=interactions.where(train),
+        validation=interactions.where(validation & (interactions.weights > 0)),
+        test=interactions.where(test & (interactions.weights > 0)),
+    )
+
+
+def _count_by_user(interactions: Interactions, kept: BoolArray) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.bincount(interactions.user_codes[kept], minlength=interactions.n_users).astype(np.int64)
+
+
+def _positives_from_end(interactions: Interactions, positive: BoolArray) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return (n,) int64: how many positive interactions of the user lie at or after each row."""
+    running = np.concatenate([[0], np.cumsum(positive)])
+    ends = np.repeat(running[interactions.starts[1:]], np.diff(interactions.starts))
+    return (ends - running[:-1]).astype(np.int64)

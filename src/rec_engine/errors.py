@@ -1,0 +1,54 @@
+"""The tree of errors.
+
+    RecEngineError
+      ConfigError        a setting is unknown, of the wrong type or out of range
+      DataError          a file, row or request value cannot be used
+      NotFoundError      no such user, item, category or model
+      BundleError        a model directory is damaged or of another format
+      TrainingError      training cannot start or go on
+
+The command line prints message and hint and exits with 2; the API answers with both as problem JSON (RFC 9457).
+"""
+
+from typing import ClassVar
+
+
+class RecEngineError(Exception):
+    """Base of every error that a user can do something about.
+
+    Args:
+        message: what is wrong and where, with the value that was found.
+        hint: what to do about it.
+    """
+
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(RecEngineError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class DataError(RecEngineError):
+    """A file, row or request value cannot be used."""
+
+    status = 422
+
+
+class NotFoundError(RecEngineError):
+    """No such user, item, category or model."""
+
+    status = 404
+
+
+class BundleError(RecEngineError):
+    """A model directory is damaged or of another format."""
+
+    status = 503
+
+
+class TrainingError(RecEngineError):
+    """Training cannot start or go on."""
