@@ -1,6 +1,7 @@
 """The past in bulk: who did what, when, as parallel arrays beside the tables of users and items."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rec_engine.data.validation import EVENTS as EVENTS
 from rec_engine.data.validation import clean_interactions, clean_items, clean_users, to_polars
 from rec_engine.errors import DataError
 from rec_engine.utils.config import DataSettings
@@ -19,8 +21,8 @@ LongArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
-EVENTS = ("view", "click", "like", "dislike", "share", "add_to_cart", "purchase", "rating")
-"""Event types; an event's uint8 code is its place in this tuple."""
+MAX_DIGITS = 20
+"""Longest text of a 64-bit integer, sign included."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ class IdMap:
         if self.ids.dtype == pl.String:
             return self._code_by_id.get(str(external), -1)
         if isinstance(external, str):
-            digits = external.removeprefix("-")
-            return self._code_by_id.get(int(external), -1) if digits.isdecimal() and len(digits) <= 19 else -1
+            is_number = len(external) <= MAX_DIGITS and re.fullmatch(r"-?[0-9]+", external) is not None
+            is_same = is_number and str(int(external)) == external
+            return self._code_by_id.get(int(external), -1) if is_same else -1
         return self._code_by_id.get(external, -1)
 
     def codes(self, externals: Sequence[ExternalId]) -> IntArray:
@@ -148,8 +151,20 @@ class RecommendationDataset:
     ) -> None:
         settings = settings or DataSettings()
         rows = clean_interactions(to_polars(interactions_df), settings).accepted("interactions")
-        users = clean_users(to_polars(user_features) if user_features is not None else None).accepted("users")
-        items = clean_items(to_polars(item_features) if item_features is not None else None).accepted("items")
+        users = clean_users(None if user_features is None else to_polars(user_features), settings).accepted("users")
+        items = clean_items(None if item_features is None else to_polars(item_features), settings).accepted("items")
+        self._fill(rows, users, items, settings)
+
+    @classmethod
+    def from_clean(
+        cls, rows: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, settings: DataSettings
+    ) -> "RecommendationDataset":
+        """Return the dataset of tables that `clean_interactions`, `clean_users` and `clean_items` have accepted."""
+        dataset = cls.__new__(cls)
+        cls._fill(dataset, rows, users, items, settings)
+        return dataset
+
+    def _fill(self, rows: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, settings: DataSettings) -> None:
         if rows.is_empty():
             raise DataError("there is not one interaction in the data", hint="give at least one user_id, item_id row")
         self.user_ids = IdMap.of(rows["user_id"], users["user_id"])

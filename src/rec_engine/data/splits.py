@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rec_engine.data.dataset import BoolArray, Interactions
+from rec_engine.data.dataset import BoolArray, Interactions, LongArray
 from rec_engine.errors import DataError
 
 
@@ -63,7 +63,7 @@ def temporal_split(interactions: Interactions, test_share: float = 0.1, validati
     Raises:
         DataError: if the shares leave no training part or all interactions carry one timestamp.
     """
-    if not (0 < test_share and 0 < validation_share and test_share + validation_share < 1):
+    if min(test_share, validation_share) <= 0 or test_share + validation_share >= 1:
         raise DataError(
             f"test_share {test_share} and validation_share {validation_share} leave no training part",
             hint="both lie above 0 and their sum below 1",
@@ -79,7 +79,9 @@ def temporal_split(interactions: Interactions, test_share: float = 0.1, validati
     return _split("temporal", interactions, validation, test)
 
 
-def random_split(interactions: Interactions, test_share: float = 0.2, validation_share: float = 0.1, seed: int = 0) -> Split:
+def random_split(
+    interactions: Interactions, test_share: float = 0.2, validation_share: float = 0.1, seed: int = 0
+) -> Split:
     """Return a split that draws each user's held-out interactions at random.
 
     It puts the future into train and is here only because many published numbers live on it.
@@ -115,12 +117,13 @@ def _split(
     )
 
 
-def _count_by_user(interactions: Interactions, kept: BoolArray) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _count_by_user(interactions: Interactions, kept: BoolArray) -> LongArray:
     return np.bincount(interactions.user_codes[kept], minlength=interactions.n_users).astype(np.int64)
 
 
-def _positives_from_end(interactions: Interactions, positive: BoolArray) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _positives_from_end(interactions: Interactions, positive: BoolArray) -> LongArray:
     """Return (n,) int64: how many positive interactions of the user lie at or after each row."""
     running = np.concatenate([[0], np.cumsum(positive)])
     ends = np.repeat(running[interactions.starts[1:]], np.diff(interactions.starts))
-    return (ends - running[:-1]).astype(np.int64)
+    remaining: LongArray = ends - running[:-1]
+    return remaining

@@ -82,7 +82,7 @@ class TrainingSettings(Settings):
     """The `training:` section."""
 
     batch_size: PositiveInt = 512
-    """Users (histories) a step."""
+    """Histories a step; fewer where the data is so small that an epoch would have less than 32 steps."""
     num_epochs: PositiveInt = 50
     """Passes over the users at most."""
     learning_rate: PositiveFloat = 0.001
@@ -129,6 +129,17 @@ class CTRSettings(Settings):
     """Shrinkage of each tree."""
 
 
+class EvaluationSettings(Settings):
+    """The `evaluation:` section: what is held out."""
+
+    split: Literal["leave_one_out", "temporal", "random"] = "leave_one_out"
+    """Each user's last interaction, the last part of time for all users, or a random part of each user's."""
+    test_share: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the interactions that is reported on (temporal and random)."""
+    validation_share: float = Field(default=0.1, gt=0, lt=1)
+    """Share before it, on which training stops and the ranker learns (temporal and random)."""
+
+
 class ModelConfig(Settings):
     """The whole of model_config.yaml."""
 
@@ -142,6 +153,8 @@ class ModelConfig(Settings):
     """Search by the user vector."""
     ctr: CTRSettings = CTRSettings()
     """The re-ranker."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """What is held out."""
 
 
 class APISettings(Settings):

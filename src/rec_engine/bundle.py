@@ -1,0 +1,236 @@
+"""ModelBundle: one version of everything that is served, and the registry that says which version is current.
+
+    models/current           the name of the promoted version
+    models/<version>/        manifest.json, config.yaml, user_tower.onnx, item_inputs.npy, user_inputs.npy,
+                             user_features.npy, index/, ranker.txt, items.parquet, users.parquet,
+                             history.npz, metrics.json
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rec_engine.data.dataset import IdMap, Interactions
+from rec_engine.data.splits import Split
+from rec_engine.data.state import ItemStats, item_stats
+from rec_engine.errors import BundleError
+from rec_engine.models.features import FEATURES
+from rec_engine.models.lightgbm_ranker import CTRRanker
+from rec_engine.models.user_tower import UserTower, open_session
+from rec_engine.retrieval.faiss_index import FAISSIndex
+from rec_engine.retrieval.filters import CategoryIndex
+from rec_engine.utils.config import ModelConfig
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+CURRENT = "current"
+
+
+class Manifest(BaseModel):
+    """What a bundle is made of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: int
+    version: str
+    created_at: datetime
+    dataset: str
+    dataset_fingerprint: str
+    split: str
+    features: tuple[str, ...]
+    libraries: dict[str, str]
+    metrics: dict[str, float]
+    sha256_by_file: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """Everything of one version, opened after every checksum of its manifest held.
+
+    Attributes:
+        manifest: what it is made of.
+        config: the settings it was trained with.
+        user_ids: user id to code.
+        item_ids: item id to code.
+        users: one row a user, in code order.
+        items: one row an item, in code order.
+        history: everything that was known of the users when the bundle was made.
+        split: the parts of it that the model was trained, validated and tested on.
+        user_tower: histories to user vectors.
+        index: search by vector; it holds the item vectors.
+        ranker: the re-ranker, None where the model has none.
+        metrics: of the held-out test part, such as ndcg@10.
+    """
+
+    manifest: Manifest
+    config: ModelConfig
+    user_ids: IdMap
+    item_ids: IdMap
+    users: pl.DataFrame
+    items: pl.DataFrame
+    history: Interactions
+    split: Split
+    user_tower: UserTower
+    index: FAISSIndex
+    ranker: CTRRanker | None
+    metrics: dict[str, float]
+
+    @property
+    def version(self) -> str:
+        """Name of the version."""
+        return self.manifest.version
+
+    @cached_property
+    def stats(self) -> ItemStats:
+        """Item statistics as of the last interaction known."""
+        return item_stats(self.history, len(self.item_ids), cut_off=int(self.history.timestamps.max()) + 1)
+
+    @cached_property
+    def categories(self) -> CategoryIndex:
+        """Category name to items."""
+        return CategoryIndex(self.items["categories"])
+
+
+@contextmanager
+def new_version(model_dir: Path, version: str) -> Iterator[Path]:
+    """Yield an empty directory to write a version into; it gets its name when the block ends without an error.
+
+    A run that fails or is killed leaves no half-written version behind: what it wrote is removed, at the latest by the
+    next run.
+    """
+    model_dir.mkdir(parents=True, exist_ok=True)
+    for left_over in model_dir.glob(".partial-*"):
+        shutil.rmtree(left_over)
+    partial = model_dir / f".partial-{version}"
+    partial.mkdir()
+    try:
+        yield partial
+        partial.rename(model_dir / version)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def promote(model_dir: Path, version: str) -> None:
+    """Make a version the current one, in one step."""
+    partial = model_dir / f".{CURRENT}.partial"
+    partial.write_text(version + "\n", encoding="utf-8")
+    os.replace(partial, model_dir / CURRENT)
+
+
+def seal(directory: Path, manifest: Manifest) -> None:
+    """Write the manifest with the checksum of every file that lies in the directory."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    checksums = {str(path.relative_to(directory)): _sha256(path) for path in files}
+    sealed = manifest.model_copy(update={"sha256_by_file": checksums})
+    (directory / MANIFEST).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def find_bundle(path: Path) -> Path:
+    """Return the directory of a version: `path` itself, or the current version below it.
+
+    Raises:
+        BundleError: if there is neither.
+    """
+    if (path / MANIFEST).is_file():
+        return path
+    try:
+        version = (path / CURRENT).read_text(encoding="utf-8").strip()
+    except OSError:
+        raise BundleError(f"{path}: there is no trained model here", hint="train one with rec-engine train") from None
+    if not (path / version / MANIFEST).is_file():
+        raise BundleError(f"{path / CURRENT} names {version!r}, which is not there", hint="train again or promote another")
+    return path / version
+
+
+def open_bundle(path: Path) -> ModelBundle:
+    """Return the bundle at `path`, or the current one below it, after verifying every file.
+
+    Raises:
+        BundleError: if a file is missing, damaged or of another format version.
+    """
+    directory = find_bundle(path)
+    manifest = _verified_manifest(directory)
+    users, items = pl.read_parquet(directory / "users.parquet"), pl.read_parquet(directory / "items.parquet")
+    config = ModelConfig.model_validate(yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8")))
+    history, split = read_history(directory / "history.npz", manifest.split)
+    ranker = directory / "ranker.txt"
+    return ModelBundle(
+        manifest=manifest,
+        config=config,
+        user_ids=IdMap(users["user_id"]),
+        item_ids=IdMap(items["item_id"]),
+        users=users,
+        items=items,
+        history=history,
+        split=split,
+        user_tower=UserTower(
+            session=open_session(directory / "user_tower.onnx"),
+            item_inputs=np.load(directory / "item_inputs.npy", mmap_mode="r"),
+            user_inputs=np.load(directory / "user_inputs.npy", mmap_mode="r"),
+            user_features=np.load(directory / "user_features.npy", mmap_mode="r"),
+            max_history_len=config.model.max_history_len,
+        ),
+        index=FAISSIndex.load(directory / "index"),
+        ranker=CTRRanker.load(ranker) if ranker.exists() else None,
+        metrics=manifest.metrics,
+    )
+
+
+def write_history(path: Path, history: Interactions, split: Split) -> None:
+    """Write all interactions beside the three parts that the model was trained, validated and tested on."""
+    parts = {"history": history, "train": split.train, "validation": split.validation, "test": split.test}
+    arrays = {f"{part}.{name}": getattr(rows, name) for part, rows in parts.items() for name in Interactions.__slots__}
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+def read_history(path: Path, split_name: str) -> tuple[Interactions, Split]:
+    """Return what `write_history` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        history, train, validation, test = (
+            Interactions(**{name: stored[f"{part}.{name}"] for name in Interactions.__slots__})
+            for part in ("history", "train", "validation", "test")
+        )
+    return history, Split(split_name, train, validation, test)
+
+
+def new_version_name(fingerprint: str, now: datetime) -> str:
+    """Return a name that sorts by time and tells the data apart, such as 20260131-120000-1f3a9c."""
+    return f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{fingerprint[:6]}"
+
+
+def _verified_manifest(directory: Path) -> Manifest:
+    path = directory / MANIFEST
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        found = stored.get("format_version")
+        if found != FORMAT_VERSION:
+            raise BundleError(f"{path}: format version {found}, this release reads {FORMAT_VERSION}", hint="train again")
+        manifest = Manifest.model_validate(stored)
+    except (OSError, ValueError, AttributeError, ValidationError) as error:
+        raise BundleError(f"{path}: not a readable manifest ({type(error).__name__})", hint="train again") from None
+    for name, expected in manifest.sha256_by_file.items():
+        file = directory / name
+        if not file.is_file():
+            raise BundleError(f"{file}: the manifest names this file, and it is missing", hint="train again")
+        if _sha256(file) != expected:
+            raise BundleError(f"{file}: damaged, its checksum is not the manifest's", hint="restore it or train again")
+    if manifest.features != tuple(FEATURES):
+        raise BundleError(f"{directory}: made for other ranking features", hint="train again with this version")
+    return manifest
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

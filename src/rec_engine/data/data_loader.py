@@ -1,0 +1,148 @@
+"""Datasets by name and from files: the way from a disk to a RecommendationDataset."""
+
+import difflib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from rec_engine.data.dataset import RecommendationDataset as RecommendationDataset
+from rec_engine.data.movielens import find_or_download, read_movielens
+from rec_engine.data.tables import read_table
+from rec_engine.data.validation import Cleaned, clean_interactions, clean_items, clean_users, remedy
+from rec_engine.errors import DataError
+from rec_engine.utils.config import DataSettings
+
+DEMO = "demo"
+"""The dataset that needs neither files nor a network: simulated."""
+
+DATASETS = {
+    DEMO: DEMO,
+    "movielens-100k": "ml-100k",
+    "movielens-latest-small": "ml-latest-small",
+    "movielens-1m": "ml-1m",
+    "movielens-10m": "ml-10m",
+    "movielens-20m": "ml-20m",
+    "movielens-25m": "ml-25m",
+    "movielens-32m": "ml-32m",
+    "ml-100k": "ml-100k",
+    "ml-latest-small": "ml-latest-small",
+    "ml-1m": "ml-1m",
+    "ml-10m": "ml-10m",
+    "ml-20m": "ml-20m",
+    "ml-25m": "ml-25m",
+    "ml-32m": "ml-32m",
+}
+"""Names that `load_dataset` knows, and GroupLens' name of each."""
+
+log = logging.getLogger(__name__)
+
+
+def load_dataset(
+    name: str, data_dir: Path, *, settings: DataSettings | None = None, offline: bool = False
+) -> RecommendationDataset:
+    """Return a dataset by its name.
+
+    Args:
+        name: one of DATASETS, in any case.
+        data_dir: where MovieLens lies or is downloaded to; not used for the demo.
+        settings: how rows are read and weighted.
+        offline: do not use the network.
+
+    Raises:
+        DataError: if the name is unknown or the data can neither be found nor fetched.
+    """
+    known = DATASETS.get(name.lower())
+    if known is None:
+        near = difflib.get_close_matches(name.lower(), DATASETS, n=1, cutoff=0.5)
+        raise DataError(
+            f"there is no dataset {name!r}",
+            hint=f"did you mean {near[0]}?" if near else f"there are {', '.join(DATASETS)}",
+        )
+    if known == DEMO:
+        # Only the demo needs the simulator.
+        from rec_engine.data.clickstream_sim import demo_frames
+
+        demo = demo_frames(seed=0)
+        return RecommendationDataset(demo.interactions, demo.users, demo.items, settings=settings)
+    found = read_movielens(find_or_download(known, data_dir, offline=offline))
+    return RecommendationDataset(found.interactions, found.users, found.items, settings=settings)
+
+
+def load_custom(
+    train_data: Path,
+    items_data: Path | None = None,
+    users_data: Path | None = None,
+    *,
+    settings: DataSettings | None = None,
+    rejects_path: Path | None = None,
+) -> RecommendationDataset:
+    """Return the dataset of a user's own files; rows that cannot be used are written to a file of rejects.
+
+    Args:
+        train_data: interactions, CSV, TSV, JSON Lines or Parquet; see `clean_interactions` for the columns.
+        items_data: features of the items.
+        users_data: features of the users.
+        settings: how rows are read and weighted.
+        rejects_path: CSV of `file`, `line`, `reason`, `content`, written only when there are rejects; by default
+            `<name of train_data>.rejects.csv` in the current directory.
+
+    Raises:
+        DataError: if a file cannot be read, lacks a column, or more than `settings.max_rejected` of its rows are
+            rejected; the message names file and line.
+    """
+    settings = settings or DataSettings()
+    rows = _cleaned(train_data, clean_interactions, settings)
+    users = _cleaned(users_data, clean_users, settings) if users_data else clean_users(None)
+    items = _cleaned(items_data, clean_items, settings) if items_data else clean_items(None)
+    given = [(path, table) for path, table in ((train_data, rows), (users_data, users), (items_data, items)) if path]
+    rejects_path = rejects_path or Path(f"{Path(train_data.name.removesuffix('.gz')).stem}.rejects.csv")
+    _write_rejects(given, rejects_path)
+    for path, table in given:
+        _check(path, table, rejects_path)
+    return RecommendationDataset.from_clean(rows.frame, users.frame, items.frame, settings)
+
+
+def _cleaned(path: Path, clean: Callable[[pl.DataFrame, DataSettings], Cleaned], settings: DataSettings) -> Cleaned:
+    table = read_table(path)
+    try:
+        cleaned = clean(table, settings)
+    except DataError as error:
+        raise DataError(f"{path}: {error}", hint=error.hint) from None
+    log.info(
+        "%s: %s rows, %s rejected, %s duplicates merged",
+        path,
+        f"{cleaned.n_rows:,}",
+        f"{len(cleaned.rejects):,}",
+        f"{cleaned.n_duplicates:,}",
+    )
+    return cleaned
+
+
+def _write_rejects(given: list[tuple[Path, Cleaned]], rejects_path: Path) -> None:
+    """Write all rejects to one file that is complete whenever it is there."""
+    rejects = pl.concat(
+        table.rejects.select(file=pl.lit(str(path)), line="row", reason="reason", content="content")
+        for path, table in given
+    )
+    if rejects.is_empty():
+        return
+    unfinished = rejects_path.with_name(f"{rejects_path.name}.part")
+    try:
+        rejects.write_csv(unfinished)
+        unfinished.replace(rejects_path)
+    except OSError as error:
+        raise DataError(f"{rejects_path}: cannot be written: {error}", hint="give another --rejects path") from None
+    log.warning("%s rejected rows are in %s", f"{len(rejects):,}", rejects_path)
+
+
+def _check(path: Path, table: Cleaned, rejects_path: Path) -> None:
+    if table.is_acceptable:
+        return
+    first = table.rejects.row(0, named=True)
+    rows = "the row" if len(table.rejects) == 1 else f"all {len(table.rejects):,} rows"
+    raise DataError(
+        f"{path}:{first['row']}: {first['reason']}",
+        hint=f"{remedy(first['reason'])}, or see {rejects_path} for {rows}",
+    )

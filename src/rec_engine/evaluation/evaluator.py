@@ -1,0 +1,251 @@
+"""Full-catalogue evaluation of anything that recommends: no sampled negatives, seen items removed, ties at random."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+from rich.table import Table
+
+from rec_engine.data.dataset import FloatArray, IntArray, Interactions
+from rec_engine.data.splits import Split
+from rec_engine.evaluation.metrics import (
+    METRICS,
+    DoubleArray,
+    catalogue_coverage,
+    exposure_counts,
+    gini,
+    hits_matrix,
+    mean_novelty,
+)
+from rec_engine.evaluation.statistics import Estimate, bootstrap_mean, paired_bootstrap
+from rec_engine.utils.logger import stderr_console
+
+Scorer = Callable[[IntArray], FloatArray]
+"""User codes (b,) to scores of the whole catalogue, (b, n_items) float32."""
+
+Recommender = Callable[[IntArray, int], IntArray]
+"""User codes (b,) and k to item codes (b, k), best first, -1 where there is no item."""
+
+USERS_A_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is known of the users, and what they did next.
+
+    Attributes:
+        name: for reports.
+        history: known; these items are never recommended again.
+        targets: to be found.
+    """
+
+    name: str
+    history: Interactions
+    targets: Interactions
+
+
+def validation_task(split: Split) -> Task:
+    """Return the task on which settings are chosen."""
+    return Task(f"{split.name}, validation", split.train, split.validation)
+
+
+def test_task(split: Split) -> Task:
+    """Return the task that is reported: everything before the test part is known."""
+    return Task(f"{split.name}, test", merge(split.train, split.validation), split.test)
+
+
+test_task.__test__ = False  # type: ignore[attr-defined]  # its name makes pytest take it for a test
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What one model reached on one task.
+
+    Attributes:
+        name: of the model.
+        user_codes: (n_users,) int32, the users that were measured.
+        per_user: metric ("ndcg@10") to (n_users,) float64.
+        catalogue: metric ("coverage@10", "gini@10", "novelty@10") to its value over all lists.
+        n_cold_users: users with targets but without a history; they are left out.
+        n_unreachable_targets: targets that the user already had; they are left out.
+        seconds: to recommend to all users.
+    """
+
+    name: str
+    user_codes: IntArray
+    per_user: dict[str, DoubleArray]
+    catalogue: dict[str, float]
+    n_cold_users: int
+    n_unreachable_targets: int
+    seconds: float
+    fit_seconds: float = field(default=0.0)
+
+    def estimate(self, metric: str) -> Estimate:
+        """Return the mean over users and its 95% bootstrap interval."""
+        return bootstrap_mean(self.per_user[metric])
+
+    def mean(self, metric: str) -> float:
+        """Return the mean over users, nan when there are none."""
+        values = self.per_user[metric]
+        return float(values.mean()) if len(values) else float("nan")
+
+
+def evaluate(  # noqa: PLR0913 - each of them is part of the protocol
+    name: str,
+    recommend: Recommender,
+    task: Task,
+    *,
+    n_items: int,
+    ks: Sequence[int] = (5, 10, 20),
+    fit_seconds: float = 0.0,
+) -> Evaluation:
+    """Return how well `recommend` finds the targets among all items.
+
+    Args:
+        name: of the model.
+        recommend: what is judged; it must leave out the items of the history by itself.
+        task: history and targets.
+        n_items: size of the catalogue.
+        ks: list lengths.
+        fit_seconds: for the report.
+    """
+    targets, n_unreachable = _reachable(task, n_items)
+    has_history = np.diff(task.history.starts) > 0
+    has_targets = np.diff(targets.starts) > 0
+    users = np.flatnonzero(has_history & has_targets).astype(np.int32)
+    started = time.monotonic()
+    batches = [users[first : first + USERS_A_BATCH] for first in range(0, len(users), USERS_A_BATCH)]
+    shown = track(batches, description=name, console=stderr_console(), transient=True)
+    lists = [recommend(batch, max(ks)) for batch in shown]
+    seconds = time.monotonic() - started
+    ranked = np.concatenate(lists) if lists else np.empty((0, max(ks)), dtype=np.int32)
+    chosen = targets.where(np.isin(targets.user_codes, users))
+    starts = np.concatenate([[0], np.cumsum(np.diff(targets.starts)[users])])
+    hits, n_relevant = hits_matrix(ranked, chosen.item_codes, starts, n_items), np.diff(starts)
+    users_by_item = np.bincount(task.history.item_codes, minlength=n_items).astype(np.float32)
+    return Evaluation(
+        name=name,
+        user_codes=users,
+        per_user={f"{metric}@{k}": METRICS[metric](hits, n_relevant, k) for metric in METRICS for k in ks},
+        catalogue={
+            key: value
+            for k in ks
+            for key, value in (
+                (f"coverage@{k}", catalogue_coverage(ranked[:, :k], n_items)),
+                (f"gini@{k}", gini(exposure_counts(ranked[:, :k], n_items))),
+                (f"novelty@{k}", mean_novelty(ranked[:, :k], users_by_item, int(has_history.sum()))),
+            )
+        },
+        n_cold_users=int((~has_history & has_targets).sum()),
+        n_unreachable_targets=n_unreachable,
+        seconds=seconds,
+        fit_seconds=fit_seconds,
+    )
+
+
+def rank_by_score(score: Scorer, seen: Interactions, *, seed: int = 0) -> Recommender:
+    """Return a recommender that ranks the whole catalogue by score, items of `seen` left out, nan last.
+
+    Equal scores are ordered by one random permutation of the items, the same for all users: a model that gives every
+    item the same score must not profit from the order of the catalogue.
+    """
+
+    def recommend(user_codes: IntArray, k: int) -> IntArray:
+        scores = np.nan_to_num(score(user_codes), copy=True, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+        scores = scores.astype(np.float32, copy=False)
+        n_items = scores.shape[1]
+        blocked = seen.where(np.isin(seen.user_codes, user_codes))
+        row_by_user = np.full(seen.n_users, -1)
+        row_by_user[user_codes] = np.arange(len(user_codes))
+        unseen = np.ones_like(scores, dtype=np.bool_)
+        unseen[row_by_user[blocked.user_codes], blocked.item_codes] = False
+        scores[~unseen] = -np.inf
+        shuffled = np.random.default_rng(seed).permutation(n_items)
+        order = _top_k(scores[:, shuffled], min(k, n_items))
+        ranked = shuffled[order].astype(np.int32)
+        ranked[~np.take_along_axis(unseen, ranked, axis=1)] = -1
+        padding = np.full((len(ranked), k - ranked.shape[1]), -1, dtype=np.int32)
+        return np.concatenate([ranked, padding], axis=1)
+
+    return recommend
+
+
+def merge(first: Interactions, second: Interactions) -> Interactions:
+    """Return both in time order for each user; at equal times rows of `first` come first."""
+    users = np.concatenate([first.user_codes, second.user_codes])
+    timestamps = np.concatenate([first.timestamps, second.timestamps])
+    order = np.lexsort((timestamps, users))
+    counts = np.diff(first.starts) + np.diff(second.starts)
+
+    def joined(name: str) -> NDArray[np.generic]:
+        return np.concatenate([getattr(first, name), getattr(second, name)])[order]
+
+    columns = {name: joined(name) for name in ("item_codes", "timestamps", "events", "values", "weights")}
+    return Interactions(**columns, starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))  # type: ignore[arg-type]
+
+
+def comparison_table(evaluations: Sequence[Evaluation], metrics: Sequence[str], title: str) -> Table:
+    """Return a table for people: a row a model, means with half the 95% interval; the last model against each other."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("model")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    judged = evaluations[-1]
+    table.add_column(f"{judged.name}, relative {metrics[0]}", justify="right")
+    table.add_column("seconds (fit)", justify="right")
+    for evaluation in evaluations:
+        cells = [_cell(evaluation, metric) for metric in metrics]
+        relative = "" if evaluation is judged else _relative(judged, evaluation, metrics[0])
+        table.add_row(evaluation.name, *cells, relative, f"{evaluation.seconds:.1f} ({evaluation.fit_seconds:.1f})")
+    return table
+
+
+def as_json(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, float]]:
+    """Return model name to metric to mean, for machines; "metric.low" and "metric.high" are the 95% interval."""
+    report: dict[str, dict[str, float]] = {}
+    for evaluation in evaluations:
+        row = {"n_users": float(len(evaluation.user_codes)), **evaluation.catalogue}
+        for metric in evaluation.per_user:
+            estimate = evaluation.estimate(metric)
+            row |= {metric: estimate.mean, f"{metric}.low": estimate.low, f"{metric}.high": estimate.high}
+        report[evaluation.name] = row
+    return report
+
+
+def _cell(evaluation: Evaluation, metric: str) -> str:
+    if metric in evaluation.catalogue:
+        return f"{evaluation.catalogue[metric]:.3f}"
+    estimate = evaluation.estimate(metric)
+    return f"{estimate.mean:.4f} ±{estimate.half_width:.4f}"
+
+
+def _relative(judged: Evaluation, other: Evaluation, metric: str) -> str:
+    relative = paired_bootstrap(judged.per_user[metric], other.per_user[metric]).relative
+    return f"{relative.mean:+.1%} [{relative.low:+.1%}, {relative.high:+.1%}]"
+
+
+def _reachable(task: Task, n_items: int) -> tuple[Interactions, int]:
+    """Return the distinct targets that are not in the user's history, and how many others there were."""
+    keys = task.targets.user_codes.astype(np.int64) * n_items + task.targets.item_codes
+    known = task.history.user_codes.astype(np.int64) * n_items + task.history.item_codes
+    is_first = np.zeros(len(keys), dtype=np.bool_)
+    is_first[np.unique(keys, return_index=True)[1]] = True
+    is_new = ~np.isin(keys, known)
+    return task.targets.where(is_first & is_new), int((is_first & ~is_new).sum())
+
+
+def _top_k(scores: FloatArray, k: int) -> NDArray[np.int64]:
+    """Return (n, k) columns of the highest scores, best first, equal ones in column order."""
+    n_items = scores.shape[1]
+    if k < n_items:
+        cut = np.partition(scores, n_items - k, axis=1)[:, n_items - k, None]
+        # Above the cut everything is in; at the cut the leftmost fill up: stable sort of (is above, is at the cut).
+        rank = np.where(scores > cut, 0, np.where(scores == cut, 1, 2)).astype(np.int8)
+        chosen = np.sort(np.argsort(rank, axis=1, kind="stable")[:, :k], axis=1)
+    else:
+        chosen = np.broadcast_to(np.arange(n_items), scores.shape)
+    order = np.argsort(-np.take_along_axis(scores, chosen, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(chosen, order, axis=1)

@@ -1,0 +1,96 @@
+"""Everything a training run needs to go on where it stopped, in one safetensors file (nothing is pickled)."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rec_engine.errors import TrainingError
+from rec_engine.models.two_tower import TwoTowerModel
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """What one epoch brought."""
+
+    epoch: int
+    loss: float
+    validation_ndcg_at_10: float
+    seconds: float
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """A run between two epochs.
+
+    Attributes:
+        run: names data and settings; a checkpoint of another run is refused.
+        model: the weights after the last epoch.
+        optimizer: its moments.
+        records: one an epoch.
+        best: the weights of the best epoch.
+    """
+
+    run: str
+    model: TwoTowerModel
+    optimizer: torch.optim.AdamW
+    records: list[EpochRecord] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def best_record(self) -> EpochRecord | None:
+        """The epoch with the highest validation NDCG@10, the earlier of equals; None before the first."""
+        return max(self.records, key=lambda record: record.validation_ndcg_at_10, default=None)
+
+    def keep_if_best(self) -> None:
+        """Copy the weights if the last epoch is the best so far."""
+        if self.best_record is self.records[-1]:
+            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+
+
+def save_checkpoint(path: Path, state: TrainingState) -> None:
+    """Write the state under a temporary name and move it into place, so that a crash leaves the older one whole."""
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
+    for row, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{row}.{name}": tensor for name, tensor in moments.items()}
+    metadata = {"run": state.run, "records": json.dumps([asdict(record) for record in state.records])}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=metadata)
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path, state: TrainingState) -> None:
+    """Bring a fresh state to where the checkpoint was.
+
+    Raises:
+        TrainingError: if the file is damaged or belongs to another run.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except SafetensorError as error:
+        raise TrainingError(f"{path}: not a readable checkpoint ({error})", hint="delete it to start anew") from None
+    if metadata["run"] != state.run:
+        raise TrainingError(
+            f"{path}: the checkpoint is of other data or settings", hint="train without --resume to start anew"
+        )
+    state.records = [EpochRecord(**record) for record in json.loads(metadata["records"])]
+    state.best = _below(tensors, "best.")
+    state.model.load_state_dict(_below(tensors, "model."))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _below(tensors, "optimizer.").items():
+        row, _, moment = name.partition(".")
+        moments.setdefault(int(row), {})[moment] = tensor
+    state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,93 @@
+"""The user tower at request time: ONNX Runtime and arrays, no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
+from rec_engine.data.state import COLD, UserState
+from rec_engine.errors import BundleError
+
+USERS_A_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class UserTower:
+    """Turns histories into user vectors.
+
+    Attributes:
+        session: the exported tower.
+        item_inputs: (n_items, embedding_dim) float32, what the encoder reads of each item.
+        user_inputs: (n_users, embedding_dim) float32 id embeddings; without rows where the tower reads histories.
+        user_features: (n_users, n_features) float32.
+        max_history_len: latest items that the encoder reads.
+    """
+
+    session: onnxruntime.InferenceSession
+    item_inputs: FloatArray
+    user_inputs: FloatArray
+    user_features: FloatArray
+    max_history_len: int
+
+    def vector(self, state: UserState) -> FloatArray:
+        """Return (dim,) float32, L2-normalised, from the user's positive history."""
+        liked = state.liked[-self.max_history_len :]
+        features = np.zeros((1, self.user_features.shape[1]), dtype=np.float32)
+        if state.user_code != COLD:
+            features = self.user_features[state.user_code][None]
+        if len(self.user_inputs):
+            sequence = self.user_inputs[state.user_code][None, None]
+        else:
+            sequence = self.item_inputs[liked][None]
+        return self._run(sequence, np.array([sequence.shape[1] - 1]), features)[0]
+
+    def vectors(self, history: Interactions, user_codes: IntArray) -> FloatArray:
+        """Return (n, dim) float32, L2-normalised; zeros for users without a positive history."""
+        liked = history.positive()
+        lengths = np.minimum(np.diff(liked.starts)[user_codes], self.max_history_len)
+        vectors = np.zeros((len(user_codes), self.dim), dtype=np.float32)
+        order = np.argsort(lengths, kind="stable")
+        order = order[np.searchsorted(lengths[order], 1) :]
+        for first in range(0, len(order), USERS_A_BATCH):
+            rows = order[first : first + USERS_A_BATCH]
+            users = user_codes[rows]
+            if len(self.user_inputs):
+                sequence, last = self.user_inputs[users][:, None], np.zeros(len(users), dtype=np.int64)
+            else:
+                sequence, last = self._sequences(liked, users, lengths[rows]), lengths[rows] - 1
+            vectors[rows] = self._run(sequence, last, self.user_features[users])
+        return vectors
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return int(self.session.get_outputs()[0].shape[-1])
+
+    def _sequences(self, liked: Interactions, users: IntArray, lengths: LongArray) -> FloatArray:
+        """Return (n, max(lengths), embedding_dim): the latest items of each user, padded at the end."""
+        steps = np.arange(lengths.max())
+        rows = np.minimum((liked.starts[1:][users] - lengths)[:, None] + steps, len(liked) - 1)
+        return self.item_inputs[liked.item_codes[rows]]
+
+    def _run(self, sequence: FloatArray, last: LongArray, features: FloatArray) -> FloatArray:
+        feed = {"sequence": sequence, "last": last.astype(np.int64), "user_features": features}
+        vectors: FloatArray = self.session.run(None, {node.name: feed[node.name] for node in self.session.get_inputs()})[0]
+        return vectors
+
+
+def open_session(path: Path, n_threads: int = 1) -> onnxruntime.InferenceSession:
+    """Return the exported tower, ready to run; one thread a request is fastest where requests come side by side.
+
+    Raises:
+        BundleError: if the file is not an ONNX model.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = n_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's own errors have no common base but Exception
+        raise BundleError(f"{path}: not a readable ONNX model ({error})", hint="train again") from error

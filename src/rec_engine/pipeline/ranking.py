@@ -1,0 +1,89 @@
+"""Training rows for the re-ranker: what serving would have shown before the validation part, and what was then taken."""
+
+import numpy as np
+from rich.progress import track
+
+from rec_engine.data.dataset import IntArray
+from rec_engine.data.splits import Split
+from rec_engine.data.state import state_of
+from rec_engine.errors import TrainingError
+from rec_engine.evaluation.evaluator import Task, evaluate, validation_task
+from rec_engine.evaluation.statistics import paired_bootstrap
+from rec_engine.models.features import features
+from rec_engine.models.lightgbm_ranker import CTRRanker, RankerRows
+from rec_engine.serving.inference import Query, RecommendationInference, as_recommender
+from rec_engine.utils.config import ModelConfig
+from rec_engine.utils.logger import get_logger, stderr_console
+
+MAX_USERS = 10_000
+HELD_OUT_SHARE = 0.3
+SLATE = 10
+
+logger = get_logger(__name__)
+
+
+def fit_ranker(inference: RecommendationInference, split: Split, config: ModelConfig) -> CTRRanker | None:
+    """Return a ranker that orders the candidates better than retrieval does, or None where none does.
+
+    Three blocks in time: towers and statistics know the training part, the labels are the validation part, the test part
+    stays untouched. A third of the users is kept apart: they stop the boosting, and on them the ranker has to win.
+
+    Args:
+        inference: the request path as of the end of the training part, without a ranker.
+        split: where the labels come from.
+        config: whose `ctr:` section applies.
+    """
+    if config.ctr.model_type == "none":
+        return None
+    task = validation_task(split)
+    users = np.unique(task.targets.user_codes)
+    rng = np.random.default_rng(config.training.seed)
+    users = rng.permutation(users)[:MAX_USERS].astype(np.int32)
+    n_held_out = int(len(users) * HELD_OUT_SHARE)
+    held_out, learning = np.sort(users[:n_held_out]), np.sort(users[n_held_out:])
+    try:
+        ranker = CTRRanker.fit(
+            ranker_rows(inference, task, learning),
+            ranker_rows(inference, task, held_out),
+            config.ctr,
+            seed=config.training.seed,
+        )
+    except TrainingError as error:
+        logger.warning("no re-ranker: %s", error)
+        return None
+    return ranker if _wins(inference, ranker, task, held_out) else None
+
+
+def ranker_rows(inference: RecommendationInference, task: Task, user_codes: IntArray) -> RankerRows:
+    """Return one row a candidate of these users, by the code that serves; users whose target was not found are left out."""
+    blocks, labels = [], []
+    for user_code in track(user_codes.tolist(), "ranking features", console=stderr_console(), transient=True):
+        query = Query(state_of(task.history, user_code), k=SLATE)
+        candidates = inference.recommend(query).candidates
+        taken = np.isin(candidates.item_codes, task.targets.items_of(user_code))
+        if taken.any() and len(query.state.liked):
+            blocks.append(features(query.state, candidates, inference.items))
+            labels.append(taken.astype(np.float32))
+    if not blocks:
+        raise TrainingError("no validation item is among anybody's candidates", hint="set ctr.model_type: none")
+    return RankerRows(np.concatenate(blocks), np.concatenate(labels))
+
+
+def _wins(inference: RecommendationInference, ranker: CTRRanker, task: Task, user_codes: IntArray) -> bool:
+    """Return whether the ranker's NDCG@10 on these users is above that of the order it was given."""
+    chosen = task.targets.where(np.isin(task.targets.user_codes, user_codes))
+    held_out = Task("held-out users", task.history, chosen)
+    reached = []
+    for candidate in (None, ranker):
+        inference.ranker = candidate
+        recommend = as_recommender(inference, task.history)
+        found = evaluate("ranker check", recommend, held_out, n_items=len(inference.items.vectors), ks=(SLATE,))
+        reached.append(found.per_user[f"ndcg@{SLATE}"])
+    inference.ranker = None
+    gain = paired_bootstrap(reached[1], reached[0])
+    logger.info(
+        "re-ranking changes NDCG@10 of %s held-out users by %+.1f%% [%+.1f%%, %+.1f%%]: %s",
+        f"{len(user_codes):,}", 100 * gain.relative.mean, 100 * gain.relative.low, 100 * gain.relative.high,
+        "kept" if gain.absolute.mean > 0 else "left out",
+    )  # fmt: skip
+    return gain.absolute.mean > 0

@@ -1,0 +1,194 @@
+"""The offline half on one page: data to towers to index to ranker to report to a bundle that can be served."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from rec_engine.bundle import (
+    FORMAT_VERSION,
+    Manifest,
+    new_version,
+    new_version_name,
+    promote,
+    seal,
+    write_history,
+)
+from rec_engine.data.dataset import RecommendationDataset
+from rec_engine.data.splits import Split, leave_one_out, random_split, temporal_split
+from rec_engine.data.state import item_stats
+from rec_engine.evaluation.evaluator import Evaluation, evaluate, test_task, validation_task
+from rec_engine.models.attributes import attribute_matrix
+from rec_engine.models.checkpoints import EpochRecord
+from rec_engine.models.export import export_user_tower, item_arrays
+from rec_engine.models.features import FEATURES, item_table
+from rec_engine.models.training import TwoTowerTrainer
+from rec_engine.models.two_tower import TwoTowerModel
+from rec_engine.models.user_tower import UserTower, open_session
+from rec_engine.pipeline.ranking import fit_ranker
+from rec_engine.pipeline.report import tower_recommender
+from rec_engine.retrieval.faiss_index import FAISSIndex
+from rec_engine.retrieval.filters import CategoryIndex
+from rec_engine.serving.inference import RecommendationInference, as_recommender, default_sources
+from rec_engine.utils.config import ModelConfig, RecommendationSettings
+from rec_engine.utils.logger import get_logger
+
+LIBRARIES = ("rec-engine", "torch", "numpy", "faiss-cpu", "lightgbm", "onnxruntime", "polars")
+CHECKPOINT = "checkpoint.safetensors"
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """What a training run made.
+
+    Attributes:
+        version: name of the new, promoted version.
+        directory: where it lies.
+        epochs: one record each.
+        evaluations: the towers alone and, with a ranker, the whole request path, on the test part.
+    """
+
+    version: str
+    directory: Path
+    epochs: list[EpochRecord]
+    evaluations: list[Evaluation]
+
+
+def train(
+    dataset: RecommendationDataset,
+    config: ModelConfig,
+    model_dir: Path,
+    *,
+    name: str,
+    split: Split | None = None,
+    resume: bool = False,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> TrainingReport:
+    """Train, measure and publish a new current version below `model_dir`.
+
+    Args:
+        dataset: what is known.
+        config: model_config.yaml.
+        model_dir: the registry of versions.
+        name: of the dataset, for the manifest.
+        split: the parts; without it they are cut as `config.evaluation` says.
+        resume: go on from the checkpoint of an interrupted run with the same data and settings.
+        on_epoch: called after each epoch.
+
+    Raises:
+        TrainingError: if the data holds nothing that can be learned.
+        DataError: if it cannot be split as wanted.
+    """
+    split = split or make_split(dataset, config)
+    checkpoint = model_dir / CHECKPOINT
+    model = build_model(dataset, config)
+    trainer = TwoTowerTrainer(model, config.training, checkpoint=checkpoint, on_epoch=on_epoch)
+    epochs = trainer.fit(split.train, validation_task(split), resume=resume)
+
+    item_inputs, item_vectors = item_arrays(model)
+    index = FAISSIndex.build(item_vectors, config.faiss, ids=dataset.item_ids.ids.to_list(), seed=config.training.seed)
+    created_at = datetime.now(UTC)
+    version_name = new_version_name(dataset.fingerprint, created_at)
+    with new_version(model_dir, version_name) as directory:
+        export_user_tower(model, directory / "user_tower.onnx")
+        tower = UserTower(
+            session=open_session(directory / "user_tower.onnx"),
+            item_inputs=item_inputs,
+            user_inputs=model.user_embedding.weight.detach().numpy(),
+            user_features=model.user_features.numpy(),
+            max_history_len=config.model.max_history_len,
+        )
+        inference = training_inference(dataset, split, tower, index)
+        inference.ranker = fit_ranker(inference, split, config)
+        evaluations = measure(dataset, split, tower, index, inference)
+        np.save(directory / "item_inputs.npy", tower.item_inputs)
+        np.save(directory / "user_inputs.npy", tower.user_inputs)
+        np.save(directory / "user_features.npy", tower.user_features)
+        index.save(directory / "index")
+        if inference.ranker:
+            inference.ranker.save(directory / "ranker.txt")
+        dataset.users.write_parquet(directory / "users.parquet")
+        dataset.items.write_parquet(directory / "items.parquet")
+        write_history(directory / "history.npz", dataset.interactions, split)
+        (directory / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+        seal(
+            directory,
+            Manifest(
+                format_version=FORMAT_VERSION,
+                version=version_name,
+                created_at=created_at,
+                dataset=name,
+                dataset_fingerprint=dataset.fingerprint,
+                split=split.name,
+                features=tuple(FEATURES),
+                libraries={library: version(library) for library in LIBRARIES},
+                metrics={metric: evaluations[-1].mean(metric) for metric in evaluations[-1].per_user},
+                sha256_by_file={},
+            ),
+        )
+    promote(model_dir, version_name)
+    checkpoint.unlink(missing_ok=True)
+    logger.info("published %s", model_dir / version_name)
+    return TrainingReport(version_name, model_dir / version_name, epochs, evaluations)
+
+
+def make_split(dataset: RecommendationDataset, config: ModelConfig) -> Split:
+    """Return the split that the settings ask for.
+
+    Raises:
+        DataError: if the data cannot be split in time.
+    """
+    settings = config.evaluation
+    if settings.split == "temporal":
+        return temporal_split(dataset.interactions, settings.test_share, settings.validation_share)
+    if settings.split == "random":
+        shares = settings.test_share, settings.validation_share
+        return random_split(dataset.interactions, *shares, seed=config.training.seed)
+    return leave_one_out(dataset.interactions)
+
+
+def build_model(dataset: RecommendationDataset, config: ModelConfig) -> TwoTowerModel:
+    """Return an untrained model for a dataset: seeded, with the attributes of users and items as features."""
+    torch.manual_seed(config.training.seed)
+    return TwoTowerModel(
+        num_users=dataset.n_users,
+        num_items=dataset.n_items,
+        user_features=torch.from_numpy(attribute_matrix(dataset.users)),
+        item_features=torch.from_numpy(attribute_matrix(dataset.items)),
+        **config.model.model_dump(),
+    )
+
+
+def training_inference(
+    dataset: RecommendationDataset, split: Split, tower: UserTower, index: FAISSIndex
+) -> RecommendationInference:
+    """Return the request path as of the end of the training part: nothing it knows of the items is later than that."""
+    stats = item_stats(split.train, dataset.n_items, cut_off=int(split.train.timestamps.max()) + 1)
+    settings = RecommendationSettings()
+    sources = default_sources(tower, index, stats.n_users, settings.min_score_threshold)
+    categories = CategoryIndex(dataset.items["categories"])
+    return RecommendationInference(sources, categories, item_table(index.vectors, stats), None, settings)
+
+
+def measure(
+    dataset: RecommendationDataset,
+    split: Split,
+    tower: UserTower,
+    index: FAISSIndex,
+    inference: RecommendationInference,
+) -> list[Evaluation]:
+    """Return how the towers alone and, with a ranker, the whole request path do on the test part."""
+    task = test_task(split) if len(split.test) else validation_task(split)
+    alone = tower_recommender(tower, index, task.history)
+    evaluations = [evaluate("two-tower", alone, task, n_items=dataset.n_items)]
+    if inference.ranker:
+        served = as_recommender(inference, task.history)
+        evaluations.append(evaluate("two-tower + re-ranking", served, task, n_items=dataset.n_items))
+    return evaluations

@@ -1,0 +1,120 @@
+"""Which items may be shown at all: an exact set, made before any search."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rec_engine.data.dataset import BoolArray, IntArray
+from rec_engine.errors import NotFoundError
+
+NARROW = 5_000
+"""Sets up to this size carry their codes: scanning them is exact, and cheaper than unpacking a million bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Eligible:
+    """A set of items.
+
+    Attributes:
+        bits: (ceil(n_items / 8),) uint8 as FAISS reads them: item c is bit c & 7 of byte c >> 3; the last byte's spare
+            bits are 0.
+        n_items: size of the catalogue.
+        codes: ascending int32 codes of a narrow set, None for a wide one.
+    """
+
+    bits: NDArray[np.uint8]
+    n_items: int
+    codes: IntArray | None = None
+
+    @classmethod
+    def of_mask(cls, mask: BoolArray) -> "Eligible":
+        """Return the items where (n_items,) `mask` is true."""
+        bits = np.packbits(mask, bitorder="little")
+        codes = np.flatnonzero(mask).astype(np.int32) if np.count_nonzero(mask) <= NARROW else None
+        return cls(bits, len(mask), codes)
+
+    @classmethod
+    def of_codes(cls, codes: IntArray, n_items: int) -> "Eligible":
+        """Return the set of these items, in any order and with repetitions."""
+        mask = np.zeros(n_items, dtype=np.bool_)
+        mask[codes] = True
+        return cls.of_mask(mask)
+
+    @classmethod
+    def everything(cls, n_items: int) -> "Eligible":
+        """Return the whole catalogue."""
+        return cls.of_mask(np.ones(n_items, dtype=np.bool_))
+
+    def keeps(self, codes: IntArray) -> BoolArray:
+        """Return (n,) bool: which of these items are in the set."""
+        kept: BoolArray = (self.bits[codes >> 3] >> (codes & 7).astype(np.uint8) & 1).astype(np.bool_)
+        return kept
+
+    def without(self, codes: IntArray) -> "Eligible":
+        """Return the set less these items."""
+        bits = self.bits.copy()
+        np.bitwise_and.at(bits, codes >> 3, ~(1 << (codes & 7)).astype(np.uint8))
+        smaller = Eligible(bits, self.n_items)
+        kept = None if self.codes is None else self.codes[smaller.keeps(self.codes)]
+        return Eligible(bits, self.n_items, kept)
+
+    def union(self, other: "Eligible") -> "Eligible":
+        """Return the items of either set."""
+        both = None
+        if self.codes is not None and other.codes is not None and len(self.codes) + len(other.codes) <= NARROW:
+            both = np.union1d(self.codes, other.codes).astype(np.int32)
+        return Eligible(self.bits | other.bits, self.n_items, both)
+
+    def count(self) -> int:
+        """Return the number of items."""
+        return len(self.codes) if self.codes is not None else int(np.bitwise_count(self.bits).sum())
+
+    def item_codes(self) -> IntArray:
+        """Return the ascending codes of the set, unpacked where it is a wide one."""
+        if self.codes is not None:
+            return self.codes
+        return np.flatnonzero(np.unpackbits(self.bits, count=self.n_items, bitorder="little")).astype(np.int32)
+
+
+class CategoryIndex:
+    """Category names to items.
+
+    Args:
+        categories: (n_items,) list of names of each item, in code order.
+    """
+
+    def __init__(self, categories: pl.Series) -> None:
+        n_items = len(categories)
+        pairs = pl.DataFrame({"code": np.arange(n_items, dtype=np.int32), "name": categories}).explode("name")
+        grouped = pairs.drop_nulls().sort("name", "code").group_by("name", maintain_order=True).agg("code")
+        self.names: tuple[str, ...] = tuple(grouped["name"])
+        self._members = {
+            name: Eligible.of_codes(codes.to_numpy(), n_items)
+            for name, codes in zip(grouped["name"], grouped["code"], strict=True)
+        }
+        self._name_by_folded = {name.casefold(): name for name in self.names}
+
+    def any_of(self, names: Sequence[str]) -> Eligible:
+        """Return the items of at least one of these categories; upper and lower case are the same.
+
+        Raises:
+            NotFoundError: if a category does not exist; the hint names those that are near.
+        """
+        known = [self._name_by_folded.get(name.strip().casefold()) for name in names]
+        wanted = [name for name in known if name is not None]
+        if len(wanted) < len(names):
+            raise self._unknown(next(name for name, found in zip(names, known, strict=True) if found is None))
+        united = self._members[wanted[0]]
+        for name in wanted[1:]:
+            united = united.union(self._members[name])
+        return united
+
+    def _unknown(self, name: str) -> NotFoundError:
+        near = difflib.get_close_matches(name.casefold(), self._name_by_folded, n=3, cutoff=0.5)
+        shown = [self._name_by_folded[folded] for folded in near] or list(self.names[:20])
+        hint = f"{'did you mean' if near else 'there are'} {', '.join(shown)}" if shown else "no item has a category"
+        return NotFoundError(f"there is no category {name!r}", hint=hint)

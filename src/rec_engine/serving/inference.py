@@ -1,0 +1,159 @@
+"""One request, top to bottom. No HTTP, cache or clock in here: the API, the evaluator and batch jobs all call it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rec_engine.bundle import ModelBundle
+from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
+from rec_engine.data.state import UserState, state_of
+from rec_engine.evaluation.evaluator import Recommender
+from rec_engine.models.features import ItemTable, features, item_table
+from rec_engine.models.lightgbm_ranker import CTRRanker
+from rec_engine.models.user_tower import UserTower
+from rec_engine.retrieval.candidates import Candidates, PopularitySource, Source, TowerSource, recall
+from rec_engine.retrieval.faiss_index import FAISSIndex
+from rec_engine.retrieval.filters import CategoryIndex, Eligible
+from rec_engine.utils.config import RecommendationSettings
+
+NO_ITEMS = np.empty(0, dtype=np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What was asked, in codes.
+
+    Attributes:
+        state: of the user.
+        k: items wanted.
+        categories: only items of one of these; all items when empty.
+        exclude: (n,) int32, items that must not be shown.
+        use_reranking: whether the ranker may order the candidates.
+    """
+
+    state: UserState
+    k: int
+    categories: Sequence[str] = ()
+    exclude: IntArray = field(default_factory=lambda: NO_ITEMS)
+    use_reranking: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What every step made of one request.
+
+    Attributes:
+        eligible: what could be shown.
+        candidates: what the sources offered of it.
+        retrieval_scores: (n_candidates,) float32, what the order goes by without a ranker.
+        ranking_scores: (n_candidates,) float32 click probabilities, None where nothing was re-ranked.
+        slate: (min(k, eligible),) places in the candidates, best first.
+    """
+
+    eligible: Eligible
+    candidates: Candidates
+    retrieval_scores: FloatArray
+    ranking_scores: FloatArray | None
+    slate: LongArray
+
+    @property
+    def item_codes(self) -> IntArray:
+        """(min(k, eligible),) int32, the answer."""
+        return self.candidates.item_codes[self.slate]
+
+
+class RecommendationInference:
+    """Answers queries from towers, an index, popularity and a ranker.
+
+    Args:
+        sources: who offers candidates; the last one must offer min(k, eligible) items, so that answers are complete.
+        categories: category names to items.
+        items: what the ranker's features know of the items.
+        ranker: orders the candidates; None leaves it to retrieval.
+        settings: the `recommendations:` section.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        categories: CategoryIndex,
+        items: ItemTable,
+        ranker: CTRRanker | None,
+        settings: RecommendationSettings,
+    ) -> None:
+        self.sources = sources
+        self.categories = categories
+        self.items = items
+        self.ranker = ranker
+        self.settings = settings
+        self.everything = Eligible.everything(len(items.vectors))
+
+    @classmethod
+    def of(cls, bundle: ModelBundle, settings: RecommendationSettings) -> "RecommendationInference":
+        """Return what serves a bundle."""
+        items = item_table(bundle.index.vectors, bundle.stats)
+        sources = default_sources(bundle.user_tower, bundle.index, bundle.stats.n_users, settings.min_score_threshold)
+        return cls(sources, bundle.categories, items, bundle.ranker, settings)
+
+    def recommend(self, query: Query) -> Trace:
+        """Return the slate, best first, and how it came about; it has min(k, eligible) items, always."""
+        eligible = self.eligible(query)
+        candidates = recall(self.sources, query.state, eligible, self.n_candidates(query.k))
+        retrieval_scores = retrieval_order(candidates)
+        ranking_scores = self.rank(query, candidates)
+        scores = retrieval_scores if ranking_scores is None else ranking_scores
+        return Trace(eligible, candidates, retrieval_scores, ranking_scores, arrange(scores, query.k))
+
+    def eligible(self, query: Query) -> Eligible:
+        """Return the wanted categories less what the user has seen and what the request excludes."""
+        allowed = self.categories.any_of(query.categories) if query.categories else self.everything
+        return allowed.without(query.state.item_codes).without(query.exclude)
+
+    def n_candidates(self, k: int) -> int:
+        """Return how many candidates each source is asked for."""
+        return max(k * self.settings.candidate_multiplier, self.settings.min_candidates)
+
+    def rank(self, query: Query, candidates: Candidates) -> FloatArray | None:
+        """Return (n_candidates,) click probabilities; None without a ranker, or for a user of whom nothing is known."""
+        if self.ranker is None or not query.use_reranking or len(query.state.liked) == 0:
+            return None
+        return self.ranker.score(features(query.state, candidates, self.items))
+
+
+def default_sources(
+    tower: UserTower, index: FAISSIndex, n_users_by_item: FloatArray, min_score: float
+) -> tuple[Source, ...]:
+    """Return the sources of every model: nearest by the towers, and what is popular."""
+    return TowerSource(index, tower.vector, min_score), PopularitySource(n_users_by_item)
+
+
+def retrieval_order(candidates: Candidates) -> FloatArray:
+    """Return (n_candidates,) float32: the cosine; an item that only popularity offered stands 2 below all of those.
+
+    Where the towers offered nothing, because nothing is known of the user, popularity alone counts: each item's users
+    as a share of the most popular one's.
+    """
+    cosine, popularity = candidates.score_of("tower"), candidates.score_of("popularity")
+    share = np.nan_to_num(popularity) / max(1.0, float(np.nan_to_num(popularity).max(initial=0.0)))
+    offered = np.isfinite(cosine)
+    below = np.float32(2.0 if offered.any() else 0.0)
+    return np.where(offered, cosine, share - below).astype(np.float32)
+
+
+def arrange(scores: FloatArray, k: int) -> LongArray:
+    """Return the places of the k highest scores, best first, equal ones by item code."""
+    return np.argsort(-scores, kind="stable")[:k]
+
+
+def as_recommender(inference: RecommendationInference, history: Interactions) -> Recommender:
+    """Return the whole request path as what the evaluator takes: user codes and k to item codes, -1 padded."""
+
+    def recommend(user_codes: IntArray, k: int) -> IntArray:
+        lists = np.full((len(user_codes), k), -1, dtype=np.int32)
+        for row, user_code in enumerate(user_codes.tolist()):
+            found = inference.recommend(Query(state_of(history, user_code), k)).item_codes
+            lists[row, : len(found)] = found
+        return lists
+
+    return recommend
