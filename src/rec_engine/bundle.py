@@ -24,7 +24,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rec_engine.data.dataset import IdMap, Interactions
 from rec_engine.data.splits import Split
-from rec_engine.data.state import ItemStats, item_stats
 from rec_engine.errors import BundleError
 from rec_engine.models.features import FEATURES
 from rec_engine.models.lightgbm_ranker import CTRRanker
@@ -91,11 +90,6 @@ class ModelBundle:
     def version(self) -> str:
         """Name of the version."""
         return self.manifest.version
-
-    @cached_property
-    def stats(self) -> ItemStats:
-        """Item statistics as of the last interaction known."""
-        return item_stats(self.history, len(self.item_ids), cut_off=int(self.history.timestamps.max()) + 1)
 
     @cached_property
     def categories(self) -> CategoryIndex:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions
@@ -21,7 +21,7 @@ from rec_engine.evaluation.metrics import (
     mean_novelty,
 )
 from rec_engine.evaluation.statistics import Estimate, bootstrap_mean, paired_bootstrap
-from rec_engine.utils.logger import stderr_console
+from rec_engine.utils.logger import with_progress
 
 Scorer = Callable[[IntArray], FloatArray]
 """User codes (b,) to scores of the whole catalogue, (b, n_items) float32."""
@@ -118,8 +118,7 @@ def evaluate(  # noqa: PLR0913 - each of them is part of the protocol
     users = np.flatnonzero(has_history & has_targets).astype(np.int32)
     started = time.monotonic()
     batches = [users[first : first + USERS_A_BATCH] for first in range(0, len(users), USERS_A_BATCH)]
-    shown = track(batches, description=name, console=stderr_console(), transient=True)
-    lists = [recommend(batch, max(ks)) for batch in shown]
+    lists = [recommend(batch, max(ks)) for batch in with_progress(batches, name)]
     seconds = time.monotonic() - started
     ranked = np.concatenate(lists) if lists else np.empty((0, max(ks)), dtype=np.int32)
     chosen = targets.where(np.isin(targets.user_codes, users))
@@ -188,18 +187,18 @@ def merge(first: Interactions, second: Interactions) -> Interactions:
 
 
 def comparison_table(evaluations: Sequence[Evaluation], metrics: Sequence[str], title: str) -> Table:
-    """Return a table for people: a row a model, means with half the 95% interval; the last model against each other."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("model")
-    for metric in metrics:
-        table.add_column(metric, justify="right")
+    """Return a table for people: a row a model, means with half the 95% interval.
+
+    The last column is the relative gain of the last model over each other in the first metric, with its paired interval.
+    """
     judged = evaluations[-1]
-    table.add_column(f"{judged.name}, relative {metrics[0]}", justify="right")
-    table.add_column("seconds (fit)", justify="right")
+    caption = f"last column: relative gain in {metrics[0]} of {judged.name} over the row's model, 95% interval over users"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", box=SIMPLE_HEAD)
+    for column in ("model", *metrics, "gain of the last"):
+        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
     for evaluation in evaluations:
-        cells = [_cell(evaluation, metric) for metric in metrics]
-        relative = "" if evaluation is judged else _relative(judged, evaluation, metrics[0])
-        table.add_row(evaluation.name, *cells, relative, f"{evaluation.seconds:.1f} ({evaluation.fit_seconds:.1f})")
+        gain = "" if evaluation is judged else _relative(judged, evaluation, metrics[0])
+        table.add_row(evaluation.name, *(_cell(evaluation, metric) for metric in metrics), gain)
     return table
 
 
@@ -219,12 +218,12 @@ def _cell(evaluation: Evaluation, metric: str) -> str:
     if metric in evaluation.catalogue:
         return f"{evaluation.catalogue[metric]:.3f}"
     estimate = evaluation.estimate(metric)
-    return f"{estimate.mean:.4f} ±{estimate.half_width:.4f}"
+    return f"{estimate.mean:.4f} ±{estimate.half_width:.3f}"
 
 
 def _relative(judged: Evaluation, other: Evaluation, metric: str) -> str:
-    relative = paired_bootstrap(judged.per_user[metric], other.per_user[metric]).relative
-    return f"{relative.mean:+.1%} [{relative.low:+.1%}, {relative.high:+.1%}]"
+    gain = paired_bootstrap(judged.per_user[metric], other.per_user[metric]).relative
+    return f"{gain.mean:+.1%} [{gain.low:+.1%}, {gain.high:+.1%}]"
 
 
 def _reachable(task: Task, n_items: int) -> tuple[Interactions, int]:

@@ -1,7 +1,6 @@
 """Training rows for the re-ranker: what serving would have shown before the validation part, and what was then taken."""
 
 import numpy as np
-from rich.progress import track
 
 from rec_engine.data.dataset import IntArray
 from rec_engine.data.splits import Split
@@ -13,7 +12,7 @@ from rec_engine.models.features import features
 from rec_engine.models.lightgbm_ranker import CTRRanker, RankerRows
 from rec_engine.serving.inference import Query, RecommendationInference, as_recommender
 from rec_engine.utils.config import ModelConfig
-from rec_engine.utils.logger import get_logger, stderr_console
+from rec_engine.utils.logger import get_logger, with_progress
 
 MAX_USERS = 10_000
 HELD_OUT_SHARE = 0.3
@@ -57,7 +56,7 @@ def fit_ranker(inference: RecommendationInference, split: Split, config: ModelCo
 def ranker_rows(inference: RecommendationInference, task: Task, user_codes: IntArray) -> RankerRows:
     """Return one row a candidate of these users, by the code that serves; users whose target was not found are left out."""
     blocks, labels = [], []
-    for user_code in track(user_codes.tolist(), "ranking features", console=stderr_console(), transient=True):
+    for user_code in with_progress(user_codes.tolist(), "ranking features"):
         query = Query(state_of(task.history, user_code), k=SLATE)
         candidates = inference.recommend(query).candidates
         taken = np.isin(candidates.item_codes, task.targets.items_of(user_code))

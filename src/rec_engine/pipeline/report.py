@@ -2,27 +2,29 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from rec_engine.bundle import ModelBundle
-from rec_engine.data.dataset import IntArray, Interactions
+from rec_engine.bundle import ModelBundle, open_bundle
+from rec_engine.data.dataset import FloatArray, IntArray, Interactions
 from rec_engine.data.splits import Split
-from rec_engine.data.state import item_stats
-from rec_engine.errors import TrainingError
+from rec_engine.data.targets import load_targets
+from rec_engine.errors import DataError, TrainingError
 from rec_engine.evaluation.evaluator import (
     Evaluation,
     Recommender,
     Task,
     evaluate,
     rank_by_score,
+    test_task,
     validation_task,
 )
 from rec_engine.models.baselines import BASELINES, Baseline
-from rec_engine.models.features import item_table
 from rec_engine.models.user_tower import UserTower
 from rec_engine.retrieval.faiss_index import FAISSIndex
-from rec_engine.serving.inference import RecommendationInference, as_recommender, default_sources
+from rec_engine.serving.inference import RecommendationInference, as_recommender
 from rec_engine.utils.config import RecommendationSettings
 from rec_engine.utils.logger import get_logger
 
@@ -31,40 +33,93 @@ TUNED_FOR = "ndcg@10"
 logger = get_logger(__name__)
 
 
-def evaluate_baselines(split: Split, task: Task, n_items: int, ks: Sequence[int] = (5, 10, 20)) -> list[Evaluation]:
+def report_on(
+    models: Sequence[tuple[str, Path]], test_data: Path | None, ks: Sequence[int]
+) -> tuple[list[Evaluation], str]:
+    """Return evaluations and a title: of one model beside every baseline, or of several models beside each other.
+
+    Args:
+        models: name (empty for a single model) and directory of each; the first one's data decides the targets.
+        test_data: later interactions of the same users; without it the test part that was kept from training.
+        ks: list lengths.
+
+    Raises:
+        BundleError: if a model cannot be opened.
+        DataError: if the models are of different data.
+    """
+    bundles = [(name, open_bundle(directory)) for name, directory in models]
+    first = bundles[0][1]
+    task = _task(first, test_data)
+    title = f"{first.manifest.dataset}, {task.name}: {len(np.unique(task.targets.user_codes)):,} users, full catalogue"
+    evaluations = [] if models[0][0] else evaluate_baselines(first.split, task, len(first.item_ids), ks)
+    for name, bundle in bundles:
+        if bundle.manifest.dataset_fingerprint != first.manifest.dataset_fingerprint:
+            raise DataError(
+                f"{bundle.version} was trained on other data than {first.version}",
+                hint="only models of the same dataset can be compared",
+            )
+        found = evaluate_bundle(bundle, task, ks)
+        evaluations += [replace(each, name=f"{name}: {each.name}") for each in found[-1:]] if name else found
+    return evaluations, title
+
+
+def reported_task(split: Split) -> Task:
+    """Return the test part's task; the validation part's, under its own name, where nothing was kept for testing."""
+    return test_task(split) if len(split.test) else validation_task(split)
+
+
+def evaluate_baselines(split: Split, task: Task, n_items: int, ks: Sequence[int]) -> list[Evaluation]:
     """Return every baseline on the task: fitted on the training part, with the setting that validation likes best."""
-    return [
-        found for kind in BASELINES.values() if (found := _evaluate_tuned(kind, split, task, n_items, ks)) is not None
-    ]
+    found = (_evaluate_tuned(kind, split, task, n_items, ks) for kind in BASELINES.values())
+    return [evaluation for evaluation in found if evaluation is not None]
 
 
-def evaluate_bundle(bundle: ModelBundle, task: Task, ks: Sequence[int] = (5, 10, 20)) -> list[Evaluation]:
+def evaluate_bundle(bundle: ModelBundle, task: Task, ks: Sequence[int]) -> list[Evaluation]:
     """Return the towers alone and, where the bundle has a ranker, the whole request path on the task."""
-    n_items = len(bundle.item_ids)
-    alone = tower_recommender(bundle.user_tower, bundle.index, task.history)
+    # Item statistics of later days would be a leak, so this path knows the training part only.
+    path = RecommendationInference.assemble(
+        bundle.user_tower,
+        bundle.index,
+        bundle.categories,
+        known=bundle.split.train,
+        ranker=bundle.ranker,
+        settings=RecommendationSettings(),
+    )
+    return measure(task, bundle.user_tower, bundle.index, path, ks)
+
+
+def measure(
+    task: Task,
+    tower: UserTower,
+    index: FAISSIndex,
+    inference: RecommendationInference,
+    ks: Sequence[int] = (5, 10, 20),
+) -> list[Evaluation]:
+    """Return how the towers alone and, with a ranker, the whole request path do on a task."""
+    n_items = len(index.vectors)
+    alone = tower_recommender(tower, index, task.history)
     evaluations = [evaluate("two-tower", alone, task, n_items=n_items, ks=ks)]
-    if bundle.ranker:
-        served = as_recommender(inference_as_of(bundle, bundle.split.train), task.history)
+    if inference.ranker:
+        served = as_recommender(inference, task.history)
         evaluations.append(evaluate("two-tower + re-ranking", served, task, n_items=n_items, ks=ks))
     return evaluations
-
-
-def inference_as_of(bundle: ModelBundle, known: Interactions) -> RecommendationInference:
-    """Return the bundle's request path with item statistics of `known` only: those of later days would be a leak."""
-    stats = item_stats(known, len(bundle.item_ids), cut_off=int(known.timestamps.max()) + 1)
-    settings = RecommendationSettings()
-    sources = default_sources(bundle.user_tower, bundle.index, stats.n_users, settings.min_score_threshold)
-    items = item_table(bundle.index.vectors, stats)
-    return RecommendationInference(sources, bundle.categories, items, bundle.ranker, settings)
 
 
 def tower_recommender(tower: UserTower, index: FAISSIndex, history: Interactions) -> Recommender:
     """Return the towers alone, ranking the whole catalogue exactly, without the items of the history."""
 
-    def score(user_codes: IntArray) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-        return tower.vectors(history, user_codes) @ index.vectors.T
+    def score(user_codes: IntArray) -> FloatArray:
+        scores: FloatArray = tower.vectors(history, user_codes) @ index.vectors.T
+        return scores
 
     return rank_by_score(score, history)
+
+
+def _task(bundle: ModelBundle, test_data: Path | None) -> Task:
+    if test_data is None:
+        return reported_task(bundle.split)
+    targets = load_targets(test_data, bundle.user_ids, bundle.item_ids, bundle.config.data)
+    return Task(test_data.name, bundle.history, targets)
 
 
 def _evaluate_tuned(

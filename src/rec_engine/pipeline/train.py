@@ -21,20 +21,19 @@ from rec_engine.bundle import (
 )
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.data.splits import Split, leave_one_out, random_split, temporal_split
-from rec_engine.data.state import item_stats
-from rec_engine.evaluation.evaluator import Evaluation, evaluate, test_task, validation_task
+from rec_engine.evaluation.evaluator import Evaluation, validation_task
 from rec_engine.models.attributes import attribute_matrix
 from rec_engine.models.checkpoints import EpochRecord
 from rec_engine.models.export import export_user_tower, item_arrays
-from rec_engine.models.features import FEATURES, item_table
+from rec_engine.models.features import FEATURES
 from rec_engine.models.training import TwoTowerTrainer
 from rec_engine.models.two_tower import TwoTowerModel
 from rec_engine.models.user_tower import UserTower, open_session
 from rec_engine.pipeline.ranking import fit_ranker
-from rec_engine.pipeline.report import tower_recommender
+from rec_engine.pipeline.report import measure, reported_task
 from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.retrieval.filters import CategoryIndex
-from rec_engine.serving.inference import RecommendationInference, as_recommender, default_sources
+from rec_engine.serving.inference import RecommendationInference
 from rec_engine.utils.config import ModelConfig, RecommendationSettings
 from rec_engine.utils.logger import get_logger
 
@@ -52,13 +51,15 @@ class TrainingReport:
         version: name of the new, promoted version.
         directory: where it lies.
         epochs: one record each.
-        evaluations: the towers alone and, with a ranker, the whole request path, on the test part.
+        evaluations: the towers alone and, with a ranker, the whole request path.
+        measured_on: the data they were measured on.
     """
 
     version: str
     directory: Path
     epochs: list[EpochRecord]
     evaluations: list[Evaluation]
+    measured_on: str
 
 
 def train(
@@ -105,9 +106,17 @@ def train(
             user_features=model.user_features.numpy(),
             max_history_len=config.model.max_history_len,
         )
-        inference = training_inference(dataset, split, tower, index)
+        inference = RecommendationInference.assemble(
+            tower,
+            index,
+            CategoryIndex(dataset.items["categories"]),
+            known=split.train,
+            ranker=None,
+            settings=RecommendationSettings(),
+        )
+        task = reported_task(split)
         inference.ranker = fit_ranker(inference, split, config)
-        evaluations = measure(dataset, split, tower, index, inference)
+        evaluations = measure(task, tower, index, inference)
         np.save(directory / "item_inputs.npy", tower.item_inputs)
         np.save(directory / "user_inputs.npy", tower.user_inputs)
         np.save(directory / "user_features.npy", tower.user_features)
@@ -136,7 +145,7 @@ def train(
     promote(model_dir, version_name)
     checkpoint.unlink(missing_ok=True)
     logger.info("published %s", model_dir / version_name)
-    return TrainingReport(version_name, model_dir / version_name, epochs, evaluations)
+    return TrainingReport(version_name, model_dir / version_name, epochs, evaluations, task.name)
 
 
 def make_split(dataset: RecommendationDataset, config: ModelConfig) -> Split:
@@ -164,31 +173,3 @@ def build_model(dataset: RecommendationDataset, config: ModelConfig) -> TwoTower
         item_features=torch.from_numpy(attribute_matrix(dataset.items)),
         **config.model.model_dump(),
     )
-
-
-def training_inference(
-    dataset: RecommendationDataset, split: Split, tower: UserTower, index: FAISSIndex
-) -> RecommendationInference:
-    """Return the request path as of the end of the training part: nothing it knows of the items is later than that."""
-    stats = item_stats(split.train, dataset.n_items, cut_off=int(split.train.timestamps.max()) + 1)
-    settings = RecommendationSettings()
-    sources = default_sources(tower, index, stats.n_users, settings.min_score_threshold)
-    categories = CategoryIndex(dataset.items["categories"])
-    return RecommendationInference(sources, categories, item_table(index.vectors, stats), None, settings)
-
-
-def measure(
-    dataset: RecommendationDataset,
-    split: Split,
-    tower: UserTower,
-    index: FAISSIndex,
-    inference: RecommendationInference,
-) -> list[Evaluation]:
-    """Return how the towers alone and, with a ranker, the whole request path do on the test part."""
-    task = test_task(split) if len(split.test) else validation_task(split)
-    alone = tower_recommender(tower, index, task.history)
-    evaluations = [evaluate("two-tower", alone, task, n_items=dataset.n_items)]
-    if inference.ranker:
-        served = as_recommender(inference, task.history)
-        evaluations.append(evaluate("two-tower + re-ranking", served, task, n_items=dataset.n_items))
-    return evaluations

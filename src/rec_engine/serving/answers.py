@@ -110,7 +110,6 @@ class Answerer:
     def _items(self, trace: Trace, state: UserState) -> list[RecommendedItem]:
         cosine = trace.candidates.score_of("tower")
         reranked = trace.ranking_scores is not None
-        scores = trace.ranking_scores if trace.ranking_scores is not None else trace.retrieval_scores
         items = []
         for place in trace.slate.tolist():
             is_near = bool(np.isfinite(cosine[place]))
@@ -118,10 +117,10 @@ class Answerer:
             metadata = ItemMetadata(
                 source="tower" if is_near else "popularity",
                 retrieval_score=float(cosine[place]) if is_near else None,
-                ranking_score=float(scores[place]) if reranked else None,
+                ranking_score=float(trace.scores[place]) if reranked else None,
             )
             explanation = self._because(code, state) if is_near else "popular with many users"
-            items.append(self._item(code, float(scores[place]), explanation, metadata))
+            items.append(self._item(code, float(trace.scores[place]), explanation, metadata))
         return items
 
     def _because(self, code: int, state: UserState) -> str:

@@ -26,7 +26,7 @@ from rec_engine.serving.schemas import (
     RecommendResponse,
     SimilarItemsResponse,
 )
-from rec_engine.utils.config import ServingConfig, load_config
+from rec_engine.utils.config import ServingConfig
 from rec_engine.utils.logger import configure_logging, get_logger
 
 MODEL_DIR_VARIABLE = "REC_ENGINE_MODEL_DIR"
@@ -39,8 +39,7 @@ logger = get_logger(__name__)
 def app_from_environment() -> FastAPI:
     """Return the service that the environment describes; server processes start here."""
     configure_logging()
-    path = os.environ.get(CONFIG_VARIABLE)
-    config = load_config(ServingConfig, Path(path) if path else None)
+    config = ServingConfig.model_validate_json(os.environ.get(CONFIG_VARIABLE, "{}"))
     return create_app(open_bundle(Path(os.environ[MODEL_DIR_VARIABLE])), config, open_cache(config.redis))
 
 

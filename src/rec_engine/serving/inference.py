@@ -7,7 +7,7 @@ import numpy as np
 
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
-from rec_engine.data.state import UserState, state_of
+from rec_engine.data.state import UserState, item_stats, state_of
 from rec_engine.evaluation.evaluator import Recommender
 from rec_engine.models.features import ItemTable, features, item_table
 from rec_engine.models.lightgbm_ranker import CTRRanker
@@ -58,6 +58,11 @@ class Trace:
     slate: LongArray
 
     @property
+    def scores(self) -> FloatArray:
+        """(n_candidates,) float32, what the order went by."""
+        return self.retrieval_scores if self.ranking_scores is None else self.ranking_scores
+
+    @property
     def item_codes(self) -> IntArray:
         """(min(k, eligible),) int32, the answer."""
         return self.candidates.item_codes[self.slate]
@@ -92,9 +97,25 @@ class RecommendationInference:
     @classmethod
     def of(cls, bundle: ModelBundle, settings: RecommendationSettings) -> "RecommendationInference":
         """Return what serves a bundle."""
-        items = item_table(bundle.index.vectors, bundle.stats)
-        sources = default_sources(bundle.user_tower, bundle.index, bundle.stats.n_users, settings.min_score_threshold)
-        return cls(sources, bundle.categories, items, bundle.ranker, settings)
+        parts = bundle.user_tower, bundle.index, bundle.categories
+        return cls.assemble(*parts, known=bundle.history, ranker=bundle.ranker, settings=settings)
+
+    @classmethod
+    def assemble(  # noqa: PLR0913 - one for each part of a bundle
+        cls,
+        tower: UserTower,
+        index: FAISSIndex,
+        categories: CategoryIndex,
+        *,
+        known: Interactions,
+        ranker: CTRRanker | None,
+        settings: RecommendationSettings,
+    ) -> "RecommendationInference":
+        """Return the request path in which nothing known of the items is later than the interactions `known`."""
+        stats = item_stats(known, len(index.vectors), cut_off=int(known.timestamps.max()) + 1)
+        towers = TowerSource(index, tower.vector, settings.min_score_threshold)
+        sources = (towers, PopularitySource(stats.n_users))
+        return cls(sources, categories, item_table(index.vectors, stats), ranker, settings)
 
     def recommend(self, query: Query) -> Trace:
         """Return the slate, best first, and how it came about; it has min(k, eligible) items, always."""
@@ -102,8 +123,8 @@ class RecommendationInference:
         candidates = recall(self.sources, query.state, eligible, self.n_candidates(query.k))
         retrieval_scores = retrieval_order(candidates)
         ranking_scores = self.rank(query, candidates)
-        scores = retrieval_scores if ranking_scores is None else ranking_scores
-        return Trace(eligible, candidates, retrieval_scores, ranking_scores, arrange(scores, query.k))
+        slate = arrange(retrieval_scores if ranking_scores is None else ranking_scores, query.k)
+        return Trace(eligible, candidates, retrieval_scores, ranking_scores, slate)
 
     def eligible(self, query: Query) -> Eligible:
         """Return the wanted categories less what the user has seen and what the request excludes."""
@@ -119,13 +140,6 @@ class RecommendationInference:
         if self.ranker is None or not query.use_reranking or len(query.state.liked) == 0:
             return None
         return self.ranker.score(features(query.state, candidates, self.items))
-
-
-def default_sources(
-    tower: UserTower, index: FAISSIndex, n_users_by_item: FloatArray, min_score: float
-) -> tuple[Source, ...]:
-    """Return the sources of every model: nearest by the towers, and what is popular."""
-    return TowerSource(index, tower.vector, min_score), PopularitySource(n_users_by_item)
 
 
 def retrieval_order(candidates: Candidates) -> FloatArray:

@@ -4,12 +4,16 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeVar
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.progress import track
 
 ROOT = "rec_engine"
+
+Row = TypeVar("Row")
 
 
 def configure_logging(level: str = "INFO", style: Literal["auto", "plain", "json"] = "auto") -> None:
@@ -30,14 +34,15 @@ def get_logger(name: str) -> logging.Logger:
     return logging.getLogger(name)
 
 
-def stderr_console() -> Console:
-    """Return the console for progress bars: they show on a terminal only."""
-    return Console(stderr=True)
+def with_progress(rows: Sequence[Row], description: str) -> Iterable[Row]:
+    """Yield the rows behind a progress bar on stderr that goes away at the end; without a terminal there is no bar."""
+    console = Console(stderr=True)
+    return track(rows, description, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _handler(style: str) -> logging.Handler:
     if style == "auto" and sys.stderr.isatty():
-        return RichHandler(console=stderr_console(), show_path=False, markup=False)
+        return RichHandler(console=Console(stderr=True), show_path=False, markup=False)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if style == "json" else logging.Formatter("%(levelname)s %(message)s"))
     return handler

@@ -1,0 +1,226 @@
+"""The command line: flags in, one clear sentence and exit code 2 for whatever the user can mend."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import rich
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from rec_engine.errors import DataError, RecEngineError
+from rec_engine.utils.config import ModelConfig, ServingConfig, load_config
+from rec_engine.utils.logger import configure_logging
+
+TABLE_METRICS = ("ndcg", "hit_rate", "recall", "coverage")
+
+app = App(name="rec-engine", help="A recommendation engine: train, evaluate, serve.", version_flags=["--version"])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 when all went well, 2 when something has to be mended, 130 when interrupted."""
+    configure_logging()
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _fail(str(error), "rec-engine --help lists commands and flags")
+    except RecEngineError as error:
+        _fail(str(error), error.hint)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.command
+def demo(*, data_dir: Path = Path("data"), model_dir: Path = Path("models"), port: int = 8000, serve: bool = True) -> None:
+    """Train on MovieLens 100K (or, where it cannot be had, on simulated data), evaluate, and serve.
+
+    Args:
+        data_dir: where MovieLens 100K lies or is downloaded to.
+        model_dir: where the model goes.
+        port: to serve on, on this machine only.
+        serve: serve at the end; --no-serve stops after the table.
+    """
+    from rec_engine.pipeline.demo import run_demo
+
+    run_demo(data_dir, model_dir, port, serve=serve)
+
+
+@app.command
+def train(  # noqa: PLR0913 - the brief's flags
+    *,
+    config: Path | None = None,
+    dataset: str = "demo",
+    train_data: Path | None = None,
+    val_data: Path | None = None,
+    items_data: Path | None = None,
+    users_data: Path | None = None,
+    data_dir: Path = Path("data"),
+    model_dir: Path = Path("models"),
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    device: Literal["auto", "cpu", "cuda"] | None = None,
+    split: Literal["leave_one_out", "temporal", "random"] | None = None,
+    seed: int | None = None,
+    timestamp_format: str | None = None,
+    rejects: Path | None = None,
+    offline: bool = False,
+    resume: bool = False,
+) -> None:
+    """Train a model, measure it on held-out data and make it the current version.
+
+    Args:
+        config: settings, such as configs/model_config.yaml.
+        dataset: demo, movielens-100k, -latest-small, -1m, -10m, -20m, -25m, -32m, or custom.
+        train_data: interactions of a custom dataset: CSV, Parquet or JSON Lines.
+        val_data: later interactions to stop training on, instead of a split.
+        items_data: items of a custom dataset.
+        users_data: users of a custom dataset.
+        data_dir: where MovieLens lies or is downloaded to.
+        model_dir: the registry of versions.
+        epochs: training.num_epochs.
+        batch_size: training.batch_size.
+        learning_rate: training.learning_rate.
+        device: training.device.
+        split: evaluation.split.
+        seed: training.seed.
+        timestamp_format: data.timestamp_format.
+        rejects: where rows that cannot be used are listed.
+        offline: do not use the network.
+        resume: go on from the checkpoint of an interrupted run.
+    """
+    from rec_engine.pipeline.sources import DataFiles, load_source
+    from rec_engine.pipeline.train import train as train_model
+
+    flags = {
+        "training.num_epochs": epochs,
+        "training.batch_size": batch_size,
+        "training.learning_rate": learning_rate,
+        "training.device": device,
+        "training.seed": seed,
+        "evaluation.split": split,
+        "data.timestamp_format": timestamp_format,
+    }
+    settings = load_config(ModelConfig, config, flags=flags)
+    files = DataFiles(train_data, val_data, items_data, users_data, rejects)
+    source = load_source(dataset, data_dir, files, settings, offline=offline)
+    report = train_model(source.dataset, settings, model_dir, name=source.name, split=source.split, resume=resume)
+    for evaluation in report.evaluations:
+        found = evaluation.estimate("ndcg@10")
+        _say(f"{evaluation.name}: NDCG@10 {found.mean:.4f} [{found.low:.4f}, {found.high:.4f}] ({report.measured_on})")
+    _say(
+        f"{report.directory} is the current model. Next: rec-engine evaluate --model-dir {model_dir} compares it with "
+        f"baselines, rec-engine serve --model-dir {model_dir} serves it."
+    )
+
+
+@app.command
+def evaluate(
+    *,
+    model_dir: Path = Path("models"),
+    test_data: Path | None = None,
+    k_values: Annotated[list[int], Parameter(consume_multiple=True)] = [5, 10, 20],  # noqa: B006 - read only
+    compare: Annotated[list[str], Parameter(consume_multiple=True)] = [],  # noqa: B006 - read only
+    output_file: Path | None = None,
+) -> None:
+    """Rank the full catalogue for every held-out user and print the model beside tuned baselines.
+
+    Args:
+        model_dir: a registry of versions (its current one is taken) or one version.
+        test_data: later interactions of the same users; without it the test part kept from training.
+        k_values: list lengths.
+        compare: NAME:DIRECTORY of several models, measured on the first one's test data.
+        output_file: JSON with every metric and interval.
+    """
+    from rec_engine.evaluation.evaluator import as_json, comparison_table
+    from rec_engine.pipeline.report import report_on
+
+    if not k_values or min(k_values) < 1 or max(k_values) > 1_000:
+        raise DataError(f"--k-values {k_values}: each lies between 1 and 1,000")
+    models = [_named_model(pair) for pair in compare] or [("", model_dir)]
+    evaluations, title = report_on(models, test_data, sorted(set(k_values)))
+    middle = sorted(set(k_values))[len(set(k_values)) // 2]
+    metrics = [f"{metric}@{middle}" for metric in TABLE_METRICS]
+    console = Console()
+    console.print(comparison_table(evaluations, metrics, title), width=max(console.width, 120))
+    if output_file:
+        _write(output_file, json.dumps(as_json(evaluations), indent=2, allow_nan=True))
+        _say(f"{output_file} holds every metric at {k_values}")
+
+
+@app.command
+def recommend(
+    *,
+    model_dir: Path = Path("models"),
+    users: str = "all",
+    k: int = 10,
+    output: Path = Path("recommendations.parquet"),
+    config: Path | None = None,
+) -> None:
+    """Write recommendations for all users, or for those of a file: user_id, item_id, rank, score.
+
+    Args:
+        model_dir: a registry of versions (its current one is taken) or one version.
+        users: "all", or a CSV, Parquet or JSON Lines file with a column user_id.
+        k: items a user.
+        output: a .parquet, .csv or .jsonl file.
+        config: settings, such as configs/serving_config.yaml.
+    """
+    from rec_engine.bundle import open_bundle
+    from rec_engine.pipeline.batch import recommend_to_file
+
+    if not 1 <= k <= 1_000:
+        raise DataError(f"-k {k}: lies between 1 and 1,000")
+    settings = load_config(ServingConfig, config).recommendations
+    table = recommend_to_file(open_bundle(model_dir), users, k, output, settings)
+    _say(f"{output}: {table.height:,} recommendations for {table['user_id'].n_unique():,} users")
+
+
+@app.command
+def serve(
+    *,
+    config: Path | None = None,
+    model_dir: Path = Path("models"),
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
+) -> None:
+    """Serve a trained model over HTTP; the routes are at /docs.
+
+    Args:
+        config: settings, such as configs/serving_config.yaml.
+        model_dir: a registry of versions (its current one is taken) or one version.
+        host: api.host.
+        port: api.port.
+        workers: api.workers.
+    """
+    from rec_engine.serving.server import run_server
+
+    flags = {"api.host": host, "api.port": port, "api.workers": workers}
+    run_server(model_dir, load_config(ServingConfig, config, flags=flags))
+
+
+def _named_model(pair: str) -> tuple[str, Path]:
+    name, separator, directory = pair.partition(":")
+    if not separator or not name or not directory:
+        raise DataError(f"--compare {pair}: wanted NAME:DIRECTORY", hint="--compare baseline:models/a improved:models/b")
+    return name, Path(directory)
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _say(text: str) -> None:
+    rich.print(text)
+
+
+def _fail(message: str, hint: str) -> None:
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Error: {message}")
+    if hint:
+        console.print(f"Hint: {hint}")
+    sys.exit(2)

@@ -1,0 +1,68 @@
+"""The first ten minutes: real data, a trained model, a table that compares it, a running service."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from rec_engine.bundle import open_bundle
+from rec_engine.data.data_loader import load_dataset
+from rec_engine.data.dataset import RecommendationDataset
+from rec_engine.errors import DataError
+from rec_engine.evaluation.evaluator import comparison_table
+from rec_engine.models.checkpoints import EpochRecord
+from rec_engine.pipeline.report import report_on
+from rec_engine.pipeline.train import train
+from rec_engine.serving.server import run_server
+from rec_engine.utils.config import APISettings, ModelConfig, ModelSettings, ServingConfig, TrainingSettings
+from rec_engine.utils.logger import get_logger
+
+REAL, SIMULATED = "movielens-100k", "demo"
+CONFIG = ModelConfig(
+    model=ModelSettings(embedding_dim=64, dropout=0.4, max_history_len=100),
+    training=TrainingSettings(num_epochs=20, early_stopping_patience=5),
+)
+NEXT = """
+Try next, in another terminal:
+  curl -s http://127.0.0.1:{port}/recommend -H 'content-type: application/json' \\
+       -d '{{"user_id": {user}, "num_recommendations": 5, "filter_categories": ["{category}"]}}'
+  curl -s 'http://127.0.0.1:{port}/similar-items/{item}?num_items=5'
+  open http://127.0.0.1:{port}/docs
+  rec-engine recommend --model-dir {model_dir} --users all --k 20 --output recs.parquet
+Your own data:
+  rec-engine train --dataset custom --train-data interactions.csv --items-data items.csv
+"""
+
+logger = get_logger(__name__)
+
+
+def run_demo(data_dir: Path, model_dir: Path, port: int, *, serve: bool) -> None:
+    """Train, evaluate and, if wanted, serve on this machine until stopped."""
+    config = ServingConfig(api=APISettings(host="127.0.0.1", port=port, workers=1))
+    console = Console()
+    name, dataset = _data(data_dir)
+    console.print(f"{name}: {dataset}")
+    train(dataset, CONFIG, model_dir, name=name, on_epoch=lambda record: _say(console, record))
+    evaluations, title = report_on([("", model_dir)], None, [10, 20])
+    metrics = ["ndcg@10", "hit_rate@10", "coverage@10"]
+    console.print(comparison_table(evaluations, metrics, title), width=max(console.width, 110))
+    bundle = open_bundle(model_dir)
+    example = {"user": bundle.user_ids[0], "category": bundle.categories.names[0], "item": bundle.item_ids[0]}
+    console.print(NEXT.format(port=port, model_dir=model_dir, **example), markup=False, highlight=False, soft_wrap=True)
+    if serve:
+        run_server(model_dir, config)
+
+
+def _data(data_dir: Path) -> tuple[str, RecommendationDataset]:
+    try:
+        return REAL, load_dataset(REAL, data_dir)
+    except DataError as error:
+        logger.warning("%s (%s)", error, error.hint)
+        logger.warning("MovieLens 100K cannot be had: going on with SIMULATED data (--dataset demo)")
+        return SIMULATED, load_dataset(SIMULATED, data_dir)
+
+
+def _say(console: Console, record: EpochRecord) -> None:
+    console.print(
+        f"epoch {record.epoch:>2}: loss {record.loss:.3f}, validation NDCG@10 {record.validation_ndcg_at_10:.4f}, "
+        f"{record.seconds:.1f} s"
+    )

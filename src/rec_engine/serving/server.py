@@ -1,0 +1,54 @@
+"""Starting the service: everything that can be wrong is found before a port is opened."""
+
+import os
+import socket
+from pathlib import Path
+
+import uvicorn
+
+from rec_engine.bundle import find_bundle, open_bundle
+from rec_engine.errors import ConfigError
+from rec_engine.serving.api import CONFIG_VARIABLE, MODEL_DIR_VARIABLE
+from rec_engine.utils.config import ServingConfig
+from rec_engine.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+
+def run_server(model_dir: Path, config: ServingConfig) -> None:
+    """Serve until stopped.
+
+    Raises:
+        BundleError: if there is no model, or it is damaged.
+        ConfigError: if the port is taken or the address is not this machine's.
+    """
+    bundle = open_bundle(model_dir)
+    _check_port(config.api.host, config.api.port)
+    os.environ[MODEL_DIR_VARIABLE] = str(find_bundle(model_dir).resolve())
+    os.environ[CONFIG_VARIABLE] = config.model_dump_json()
+    shown = "127.0.0.1" if config.api.host in {"0.0.0.0", "::"} else config.api.host  # noqa: S104 - compared, not bound
+    logger.info(
+        "serving %s (%s items) with %d workers: http://%s:%d/docs",
+        bundle.version, f"{len(bundle.item_ids):,}", config.api.workers, shown, config.api.port,
+    )  # fmt: skip
+    uvicorn.run(
+        "rec_engine.serving.api:app_from_environment",
+        factory=True,
+        host=config.api.host,
+        port=config.api.port,
+        workers=config.api.workers,
+        log_level="warning",
+        access_log=False,
+    )
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another with --port or --host"
+            ) from None
