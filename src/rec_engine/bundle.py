@@ -1,9 +1,9 @@
 """ModelBundle: one version of everything that is served, and the registry that says which version is current.
 
-    models/current           the name of the promoted version
-    models/<version>/        manifest.json, config.yaml, user_tower.onnx, item_inputs.npy, user_inputs.npy,
-                             user_features.npy, index/, ranker.txt, items.parquet, users.parquet,
-                             history.npz, metrics.json
+models/current           the name of the promoted version
+models/<version>/        manifest.json, config.yaml, user_tower.onnx, item_inputs.npy, user_inputs.npy,
+user_features.npy, index/, ranker.txt, items.parquet, users.parquet,
+history.npz, metrics.json
 """
 
 import hashlib
@@ -144,7 +144,9 @@ def find_bundle(path: Path) -> Path:
     except OSError:
         raise BundleError(f"{path}: there is no trained model here", hint="train one with rec-engine train") from None
     if not (path / version / MANIFEST).is_file():
-        raise BundleError(f"{path / CURRENT} names {version!r}, which is not there", hint="train again or promote another")
+        raise BundleError(
+            f"{path / CURRENT} names {version!r}, which is not there", hint="train again or promote another"
+        )
     return path / version
 
 
@@ -210,7 +212,9 @@ def _verified_manifest(directory: Path) -> Manifest:
         stored = json.loads(path.read_text(encoding="utf-8"))
         found = stored.get("format_version")
         if found != FORMAT_VERSION:
-            raise BundleError(f"{path}: format version {found}, this release reads {FORMAT_VERSION}", hint="train again")
+            raise BundleError(
+                f"{path}: format version {found}, this release reads {FORMAT_VERSION}", hint="train again"
+            )
         manifest = Manifest.model_validate(stored)
     except (OSError, ValueError, AttributeError, ValidationError) as error:
         raise BundleError(f"{path}: not a readable manifest ({type(error).__name__})", hint="train again") from None

@@ -13,6 +13,7 @@ from rec_engine.errors import DataError, RecEngineError
 from rec_engine.utils.config import ModelConfig, ServingConfig, load_config
 from rec_engine.utils.logger import configure_logging
 
+TABLE_WIDTH = 120
 TABLE_METRICS = ("ndcg", "hit_rate", "recall", "coverage")
 
 app = App(name="rec-engine", help="A recommendation engine: train, evaluate, serve.", version_flags=["--version"])
@@ -32,7 +33,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 @app.command
-def demo(*, data_dir: Path = Path("data"), model_dir: Path = Path("models"), port: int = 8000, serve: bool = True) -> None:
+def demo(
+    *, data_dir: Path = Path("data"), model_dir: Path = Path("models"), port: int = 8000, serve: bool = True
+) -> None:
     """Train on MovieLens 100K (or, where it cannot be had, on simulated data), evaluate, and serve.
 
     Args:
@@ -143,7 +146,8 @@ def evaluate(
     middle = sorted(set(k_values))[len(set(k_values)) // 2]
     metrics = [f"{metric}@{middle}" for metric in TABLE_METRICS]
     console = Console()
-    console.print(comparison_table(evaluations, metrics, title), width=max(console.width, 120))
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(comparison_table(evaluations, metrics, title))
     if output_file:
         _write(output_file, json.dumps(as_json(evaluations), indent=2, allow_nan=True))
         _say(f"{output_file} holds every metric at {k_values}")
@@ -204,7 +208,9 @@ def serve(
 def _named_model(pair: str) -> tuple[str, Path]:
     name, separator, directory = pair.partition(":")
     if not separator or not name or not directory:
-        raise DataError(f"--compare {pair}: wanted NAME:DIRECTORY", hint="--compare baseline:models/a improved:models/b")
+        raise DataError(
+            f"--compare {pair}: wanted NAME:DIRECTORY", hint="--compare baseline:models/a improved:models/b"
+        )
     return name, Path(directory)
 
 

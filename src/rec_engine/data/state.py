@@ -1,4 +1,4 @@
-"""What the past means at one moment: a user's state and the items' statistics. Training replays it, serving reads it."""
+"""What the past means at one moment: a user's state and the items' statistics."""
 
 from dataclasses import dataclass
 

@@ -32,7 +32,12 @@ def load_targets(path: Path, user_ids: IdMap, item_ids: IdMap, settings: DataSet
             hint="held-out data uses the ids of the training data",
         )
     if not known.all():
-        logger.warning("%s: %s of %s interactions are of unknown users or items and are left out", path, f"{(~known).sum():,}", f"{len(past):,}")
+        logger.warning(
+            "%s: %s of %s interactions are of unknown users or items and are left out",
+            path,
+            f"{(~known).sum():,}",
+            f"{len(past):,}",
+        )
     order = np.lexsort((past.timestamps[known], users[known]))
     counts = np.bincount(users[known], minlength=len(user_ids))
     return Interactions(

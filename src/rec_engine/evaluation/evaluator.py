@@ -192,7 +192,7 @@ def comparison_table(evaluations: Sequence[Evaluation], metrics: Sequence[str], 
     The last column is the relative gain of the last model over each other in the first metric, with its paired interval.
     """
     judged = evaluations[-1]
-    caption = f"last column: relative gain in {metrics[0]} of {judged.name} over the row's model, 95% interval over users"
+    caption = f"gain: relative, in {metrics[0]}, of {judged.name} over the row's model, with its 95% interval"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", box=SIMPLE_HEAD)
     for column in ("model", *metrics, "gain of the last"):
         table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)

@@ -144,7 +144,7 @@ def intra_list_distance(ranked: IntArray, item_vectors: FloatArray) -> DoubleArr
 
 
 class RecommendationMetrics:
-    """The same metrics for one recommended list and the relevant items, under any ids. Users without relevant items: nan."""
+    """The same metrics for one recommended list and the relevant items, under any ids; nan without relevant items."""
 
     @staticmethod
     def precision_at_k(recommended: Sequence[Hashable], relevant: Collection[Hashable], k: int) -> float:
@@ -179,7 +179,9 @@ class RecommendationMetrics:
         return _one(reciprocal_rank, recommended, relevant, k)
 
     @staticmethod
-    def average_precision(recommended: Sequence[Hashable], relevant: Collection[Hashable], k: int | None = None) -> float:
+    def average_precision(
+        recommended: Sequence[Hashable], relevant: Collection[Hashable], k: int | None = None
+    ) -> float:
         """Return the sum of precision@rank over the relevant ranks / number of relevant items."""
         return _one(average_precision, recommended, relevant, k)
 
@@ -217,5 +219,5 @@ def _one(metric: Metric, recommended: Sequence[Hashable], relevant: Collection[H
     return float(metric(hits, np.array([len(wanted)]), len(recommended) or 1 if k is None else k)[0])
 
 
-def _defined(values: DoubleArray, n_relevant: LongArray) -> DoubleArray:
+def _defined(values: DoubleArray | np.float64, n_relevant: LongArray) -> DoubleArray:
     return np.where(n_relevant > 0, values, np.nan)

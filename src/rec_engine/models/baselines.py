@@ -106,7 +106,8 @@ class Covisitation:
             weights = np.full(len(pair[0]), 1 / distance, dtype=np.float32)
             counts = counts + sparse.csr_array((weights, pair), shape=(n_items, n_items))
         popularity = np.maximum(np.bincount(items, minlength=n_items), 1).astype(np.float32)
-        self.followers = sparse.csr_array(counts @ sparse.diags_array(popularity**-self.damping), dtype=np.float32)
+        counts.data /= popularity[counts.indices] ** self.damping
+        self.followers = counts
 
     def scorer(self, history: Interactions) -> Scorer:
         """Return the summed followers of the latest items."""

@@ -60,7 +60,8 @@ def item_arrays(model: TwoTowerModel, items_a_batch: int = 8192) -> tuple[FloatA
     """
     model = model.to("cpu").eval()
     inputs, vectors = [], []
-    for codes in torch.arange(model.num_items).split(items_a_batch):
+    for first in range(0, model.num_items, items_a_batch):
+        codes = torch.arange(first, min(first + items_a_batch, model.num_items))
         inputs.append(model.item_inputs(codes))
         vectors.append(model.item_vectors(inputs[-1]))
     return torch.cat(inputs).numpy().astype(np.float32), torch.cat(vectors).numpy().astype(np.float32)

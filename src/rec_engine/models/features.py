@@ -95,12 +95,14 @@ def popularity_taste(state: UserState, candidates: Candidates, items: ItemTable)
 
 def similarity_to_last(state: UserState, candidates: Candidates, items: ItemTable) -> FloatArray:
     """Cosine of the item with the user's last one."""
-    return _similarity(_recent(state)[-1:], candidates, items).max(axis=1, initial=-1.0)
+    cosine: FloatArray = _similarity(_recent(state)[-1:], candidates, items).max(axis=1, initial=-1.0)
+    return cosine
 
 
 def similarity_to_nearest(state: UserState, candidates: Candidates, items: ItemTable) -> FloatArray:
     """Highest cosine of the item with one of the user's recent ones."""
-    return _similarity(_recent(state), candidates, items).max(axis=1, initial=-1.0)
+    cosine: FloatArray = _similarity(_recent(state), candidates, items).max(axis=1, initial=-1.0)
+    return cosine
 
 
 def similarity_to_recent(state: UserState, candidates: Candidates, items: ItemTable) -> FloatArray:

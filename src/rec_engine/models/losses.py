@@ -63,7 +63,7 @@ class _ChunkedSoftmax(torch.autograd.Function):
     """Loss and both gradients in one pass; the backward pass only scales them."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: torch.autograd.function.FunctionCtx, users: Tensor, items: Tensor, targets: Tensor, temperature: float
     ) -> Tensor:
         n = len(users)

@@ -222,7 +222,9 @@ def _touched_items(batch: Batch, negatives: Tensor | None, num_items: int) -> Te
     """Return the ascending codes of the items whose vectors a batch needs: all of them for the full softmax."""
     if negatives is None:
         return torch.arange(num_items)
-    return torch.cat([batch.inputs.clamp(min=0).ravel(), batch.targets.clamp(min=0).ravel(), negatives]).unique()
+    touched = torch.cat([batch.inputs.clamp(min=0).ravel(), batch.targets.clamp(min=0).ravel(), negatives])
+    distinct: Tensor = torch.unique(touched)
+    return distinct
 
 
 def _some_users(task: Task, seed: int) -> Task:

@@ -90,7 +90,8 @@ class TwoTowerModel(nn.Module):
         """Return (n, embedding_dim): id embedding plus projected features and text of these items."""
         inputs: Tensor = self.item_embedding(item_codes)
         inputs = inputs + self.from_item_features(self.item_features[item_codes])
-        return inputs + self.from_text(self.text_embeddings[item_codes])
+        text: Tensor = self.from_text(self.text_embeddings[item_codes])
+        return inputs + text
 
     def item_vectors(self, item_inputs: Tensor) -> Tensor:
         """Return (n, tower_dims[-1]), L2-normalised."""
@@ -118,11 +119,13 @@ class Tower(nn.Module):
         super().__init__()
         self.straight = nn.Identity() if dim == tower_dims[-1] else nn.Linear(dim, tower_dims[-1], bias=False)
         layers: list[nn.Module] = []
-        for width_in, width_out in zip((dim, *tower_dims), tower_dims, strict=False):
+        widths = (dim, *tower_dims)
+        for width_in, width_out in zip(widths[:-2], widths[1:-1], strict=True):
             layers += [nn.Linear(width_in, width_out), nn.GELU(), nn.Dropout(dropout)]
-        self.mlp = nn.Sequential(*layers[:-2])
-        nn.init.zeros_(self.mlp[-1].weight)
-        nn.init.zeros_(self.mlp[-1].bias)
+        last = nn.Linear(widths[-2], widths[-1])
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(*layers, last)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., tower_dims[-1])."""

@@ -41,7 +41,8 @@ class UserTower:
             sequence = self.user_inputs[state.user_code][None, None]
         else:
             sequence = self.item_inputs[liked][None]
-        return self._run(sequence, np.array([sequence.shape[1] - 1]), features)[0]
+        vector: FloatArray = self._run(sequence, np.array([sequence.shape[1] - 1]), features)[0]
+        return vector
 
     def vectors(self, history: Interactions, user_codes: IntArray) -> FloatArray:
         """Return (n, dim) float32, L2-normalised; zeros for users without a positive history."""
@@ -69,11 +70,14 @@ class UserTower:
         """Return (n, max(lengths), embedding_dim): the latest items of each user, padded at the end."""
         steps = np.arange(lengths.max())
         rows = np.minimum((liked.starts[1:][users] - lengths)[:, None] + steps, len(liked) - 1)
-        return self.item_inputs[liked.item_codes[rows]]
+        sequences: FloatArray = self.item_inputs[liked.item_codes[rows]]
+        return sequences
 
     def _run(self, sequence: FloatArray, last: LongArray, features: FloatArray) -> FloatArray:
         feed = {"sequence": sequence, "last": last.astype(np.int64), "user_features": features}
-        vectors: FloatArray = self.session.run(None, {node.name: feed[node.name] for node in self.session.get_inputs()})[0]
+        vectors: FloatArray = self.session.run(
+            None, {node.name: feed[node.name] for node in self.session.get_inputs()}
+        )[0]
         return vectors
 
 

@@ -1,6 +1,6 @@
 """Recommendations for many users at once, into a file: the engine without a server."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,11 @@ from rec_engine.serving.inference import Query, RecommendationInference
 from rec_engine.utils.config import RecommendationSettings
 from rec_engine.utils.logger import with_progress
 
-WRITERS = {".parquet": pl.DataFrame.write_parquet, ".csv": pl.DataFrame.write_csv, ".jsonl": pl.DataFrame.write_ndjson}
+WRITERS: dict[str, Callable[[pl.DataFrame, Path], object]] = {
+    ".parquet": lambda table, path: table.write_parquet(path),
+    ".csv": lambda table, path: table.write_csv(path),
+    ".jsonl": lambda table, path: table.write_ndjson(path),
+}
 """File ending to how it is written."""
 
 
@@ -36,7 +40,9 @@ def recommend_to_file(
     """
     write = WRITERS.get(output.suffix)
     if write is None:
-        raise DataError(f"{output}: cannot write {output.suffix or 'a file without ending'}", hint=f"one of {', '.join(WRITERS)}")
+        raise DataError(
+            f"{output}: cannot write {output.suffix or 'a file without ending'}", hint=f"one of {', '.join(WRITERS)}"
+        )
     ids = bundle.user_ids.ids.to_list() if users == "all" else _user_ids(Path(users))
     table = _recommendations(RecommendationInference.of(bundle, settings), bundle, ids, k)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,8 @@ def run_demo(data_dir: Path, model_dir: Path, port: int, *, serve: bool) -> None
     train(dataset, CONFIG, model_dir, name=name, on_epoch=lambda record: _say(console, record))
     evaluations, title = report_on([("", model_dir)], None, [10, 20])
     metrics = ["ndcg@10", "hit_rate@10", "coverage@10"]
-    console.print(comparison_table(evaluations, metrics, title), width=max(console.width, 110))
+    console.width = max(console.width, 110)
+    console.print(comparison_table(evaluations, metrics, title))
     bundle = open_bundle(model_dir)
     example = {"user": bundle.user_ids[0], "category": bundle.categories.names[0], "item": bundle.item_ids[0]}
     console.print(NEXT.format(port=port, model_dir=model_dir, **example), markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Training rows for the re-ranker: what serving would have shown before the validation part, and what was then taken."""
+"""Fitting the re-ranker: what serving would have shown before the validation part, and what was then taken."""
 
 import numpy as np
 
@@ -24,8 +24,8 @@ logger = get_logger(__name__)
 def fit_ranker(inference: RecommendationInference, split: Split, config: ModelConfig) -> CTRRanker | None:
     """Return a ranker that orders the candidates better than retrieval does, or None where none does.
 
-    Three blocks in time: towers and statistics know the training part, the labels are the validation part, the test part
-    stays untouched. A third of the users is kept apart: they stop the boosting, and on them the ranker has to win.
+    Three blocks in time: towers and statistics know the training part, the labels are the validation part, the test
+    part stays untouched. A third of the users is kept apart: they stop the boosting, and on them the ranker has to win.
 
     Args:
         inference: the request path as of the end of the training part, without a ranker.
@@ -54,7 +54,13 @@ def fit_ranker(inference: RecommendationInference, split: Split, config: ModelCo
 
 
 def ranker_rows(inference: RecommendationInference, task: Task, user_codes: IntArray) -> RankerRows:
-    """Return one row a candidate of these users, by the code that serves; users whose target was not found are left out."""
+    """Return one row a candidate, made by the code that serves.
+
+    Users whose target is not among their candidates are left out: they say nothing about the order.
+
+    Raises:
+        TrainingError: if nobody is left.
+    """
     blocks, labels = [], []
     for user_code in with_progress(user_codes.tolist(), "ranking features"):
         query = Query(state_of(task.history, user_code), k=SLATE)

@@ -30,13 +30,17 @@ class Candidates:
 
     def score_of(self, source: str) -> FloatArray:
         """Return (n_candidates,) float32 of one source, nan where it did not offer the item."""
-        return self.scores[self.sources.index(source)]
+        scores: FloatArray = self.scores[self.sources.index(source)]
+        return scores
 
 
 class Source(Protocol):
     """Anything that can name items for a user."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the answer calls it."""
+        ...
 
     def retrieve(self, state: UserState, eligible: Eligible, k: int) -> tuple[IntArray, FloatArray]:
         """Return codes and scores, (m,) each with m <= k, best first, every item eligible."""

@@ -33,8 +33,9 @@ logger = get_logger(__name__)
 class FAISSIndex:
     """Vectors under the user's own ids, searched by inner product.
 
-    The vectors are kept once as an array (`4 * n * dim` bytes, mapped from the file after `load`) beside what FAISS keeps
-    (about the same again; HNSW adds some 270 bytes an item). Removed items stay as dead rows until the next build.
+    The vectors are kept as an array (`4 * n * dim` bytes, mapped from the file after `load`) beside what FAISS
+    keeps (about the same again; HNSW adds some 270 bytes an item). Removed items stay as dead rows until the next
+    build.
 
     Attributes:
         vectors: (n, dim) float32, row c is the item with code c.
@@ -82,10 +83,8 @@ class FAISSIndex:
         alive = Eligible.everything(len(vectors))
         index = cls(vectors, names, settings, 1.0, 0, inner, {name: code for code, name in enumerate(names)}, alive)
         index._tune(seed)
-        logger.info(
-            "indexed %s items in %.1f s: %s, %.1f MB, recall@%d %.3f",
-            f"{len(vectors):,}", time.monotonic() - started, settings.index_type, vectors.nbytes / 1e6, RECALL_AT, index.recall,
-        )  # fmt: skip
+        seconds, size = time.monotonic() - started, f"{settings.index_type}, {vectors.nbytes / 1e6:.1f} MB"
+        logger.info("indexed %d items in %.1f s: %s, recall@100 %.3f", len(vectors), seconds, size, index.recall)
         return index
 
     def __len__(self) -> int:
@@ -173,7 +172,12 @@ class FAISSIndex:
         faiss.write_index(self._index, str(partial / "index.faiss"))
         np.save(partial / "vectors.npy", self.vectors)
         np.save(partial / "alive.npy", _mask(self._alive))
-        about = {"settings": self.settings.model_dump(), "recall": self.recall, "breadth": self.breadth, "ids": self.ids}
+        about = {
+            "settings": self.settings.model_dump(),
+            "recall": self.recall,
+            "breadth": self.breadth,
+            "ids": self.ids,
+        }
         (partial / "index.json").write_text(json.dumps(about), encoding="utf-8")
         shutil.rmtree(directory, ignore_errors=True)
         partial.rename(directory)

@@ -70,7 +70,9 @@ class Answerer:
         scores, codes = self.bundle.index.search(self.bundle.index.vectors[[code]], n_items, others)
         explanation = f"similar to {self.titles[code] or item_id}"
         found = [
-            self._item(item, score, explanation, ItemMetadata(source="similar", retrieval_score=score, ranking_score=None))
+            self._item(
+                item, score, explanation, ItemMetadata(source="similar", retrieval_score=score, ranking_score=None)
+            )
             for item, score in zip(codes[0].tolist(), scores[0].tolist(), strict=True)
             if item >= 0
         ]

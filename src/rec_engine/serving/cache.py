@@ -1,4 +1,4 @@
-"""The cache of answers: bytes by key, in Redis or in the process. A cache that fails makes the service slower, never wrong."""
+"""The cache of answers, in Redis or in the process. One that fails makes the service slower, never wrong."""
 
 import os
 import threading

@@ -9,7 +9,9 @@ MAX_CATEGORIES = 100
 MAX_RECENT_ITEMS = 200
 MAX_CONTEXT_KEYS = 32
 
-Id = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Annotated[str, StringConstraints(min_length=1, max_length=256)]
+IntegerId = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
+TextId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Id = IntegerId | TextId
 """A user's or item's id as the data has it: an integer or a text; 123 and "123" name the same."""
 
 

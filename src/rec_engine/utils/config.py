@@ -94,7 +94,7 @@ class TrainingSettings(Settings):
     early_stopping_patience: PositiveInt = 10
     """Epochs without a better validation NDCG@10 before training stops."""
     loss: Literal["auto", "full", "sampled"] = "auto"
-    """Softmax over the whole catalogue, or over sampled items with logQ correction; auto goes by `full_softmax_limit`."""
+    """Softmax over the whole catalogue, or over sampled items with logQ correction; auto: by `full_softmax_limit`."""
     full_softmax_limit: PositiveInt = 5_000
     """Catalogues up to this size are trained with the full softmax when `loss` is auto."""
     n_negatives: PositiveInt = 512

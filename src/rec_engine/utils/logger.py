@@ -3,8 +3,8 @@
 import json
 import logging
 import sys
-from datetime import UTC, datetime
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
 from rich.console import Console

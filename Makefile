@@ -1,0 +1,38 @@
+# Two commands to begin with: `make demo` and `make test`. Everything else is for those who change the code.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test lint bench serve clean
+.DEFAULT_GOAL := test
+
+# The stamp makes the second run quick: the environment is made again only when what it is made of has changed.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+setup: $(VENV)/.installed
+
+demo: setup
+	$(BIN)/rec-engine demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell src tests scripts benchmarks docs configs README.md CONTRIBUTING.md CHANGELOG.md
+
+bench: setup
+	$(BIN)/python benchmarks/retrieval_quality.py --help
+
+serve: setup
+	$(BIN)/rec-engine serve
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
