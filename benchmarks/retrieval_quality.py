@@ -4,7 +4,8 @@
 
 DIRECTORY holds interactions.parquet (or .csv), items.csv and users.csv in the custom-data layout. RecTools needs
 another numpy than this package, so it runs in an environment of its own:
-`python -m venv peer; peer/bin/pip install torch==2.13.0 'rectools[torch]==0.19.0'`, then `--peer-python peer/bin/python`. Without it the peer is left out.
+`python -m venv peer; peer/bin/pip install torch==2.13.0 'rectools[torch]==0.19.0'`, then
+`--peer-python peer/bin/python`. Without it the peer is left out.
 """
 
 import argparse

@@ -189,7 +189,7 @@ def merge(first: Interactions, second: Interactions) -> Interactions:
 def comparison_table(evaluations: Sequence[Evaluation], metrics: Sequence[str], title: str) -> Table:
     """Return a table for people: a row a model, means with half the 95% interval.
 
-    The last column is the relative gain of the last model over each other in the first metric, with its paired interval.
+    The last column is the last model's relative gain over each other in the first metric, with its paired interval.
     """
     judged = evaluations[-1]
     caption = f"gain: relative, in {metrics[0]}, of {judged.name} over the row's model, with its 95% interval"

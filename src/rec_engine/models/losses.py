@@ -85,5 +85,5 @@ class _ChunkedSoftmax(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
-        user_gradient, item_gradient = ctx.saved_tensors  # type: ignore[attr-defined]
+        user_gradient, item_gradient = ctx.saved_tensors
         return user_gradient * grad, item_gradient * grad, None, None

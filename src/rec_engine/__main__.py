@@ -1,0 +1,5 @@
+"""`python -m rec_engine` is `rec-engine`."""
+
+from rec_engine.cli import main
+
+main()

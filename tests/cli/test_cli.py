@@ -1,0 +1,133 @@
+"""The command line as a user meets it: real processes, real files."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+from conftest import interactions_frame, items_frame
+
+from rec_engine import cli
+
+FAST = ["--epochs", "1", "--batch-size", "64"]
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rec_engine", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """interactions.csv, items.csv and a configuration small enough for tests."""
+    interactions_frame().write_csv(tmp_path / "interactions.csv")
+    items_frame().with_columns(pl.col("categories").list.join("|")).write_csv(tmp_path / "items.csv")
+    (tmp_path / "tiny.yaml").write_text(
+        "model: {embedding_dim: 16, tower_dims: [16], max_history_len: 20}\ntraining: {learning_rate: 0.01}\n"
+    )
+    return tmp_path
+
+
+def custom(*more: str) -> Sequence[str]:
+    data = ["--dataset", "custom", "--train-data", "interactions.csv", "--items-data", "items.csv"]
+    return ["train", "--config", "tiny.yaml", *data, *FAST, *more]
+
+
+def test_train_evaluate_recommend_from_own_files(files: Path) -> None:
+    trained = run(*custom(), cwd=files)
+    assert trained.returncode == 0, trained.stderr
+    assert "is the current model" in trained.stdout.replace("\n", " ")
+    evaluated = run("evaluate", "--k-values", "5", "10", "--output-file", "report.json", cwd=files)
+    assert evaluated.returncode == 0, evaluated.stderr
+    report = json.loads((files / "report.json").read_text())
+    assert {"popularity", "recent popularity", "co-visitation", "ItemKNN", "EASE", "two-tower"} <= set(report)
+    assert 0 <= report["two-tower"]["ndcg@10.low"] <= report["two-tower"]["ndcg@10"] <= 1
+    written = run("recommend", "--users", "all", "--k", "3", "--output", "recs.parquet", cwd=files)
+    assert written.returncode == 0, written.stderr
+    assert pl.read_parquet(files / "recs.parquet").height == 180
+
+
+def test_models_can_be_compared_by_name(files: Path) -> None:
+    for directory in ("models/a", "models/b"):
+        assert run(*custom("--model-dir", directory), cwd=files).returncode == 0
+    compared = run("evaluate", "--compare", "baseline:models/a", "improved:models/b", cwd=files)
+    assert compared.returncode == 0, compared.stderr
+    assert "baseline: two-tower" in compared.stdout
+    assert "improved: two-tower" in compared.stdout
+
+
+def test_validation_and_test_data_of_their_own(files: Path) -> None:
+    whole = pl.read_csv(files / "interactions.csv").with_columns(pl.int_range(pl.len()).over("user_id").alias("place"))
+    last = whole.group_by("user_id").agg(pl.col("place").max().alias("end"))
+    whole = whole.join(last, on="user_id")
+    whole.filter(pl.col("place") < pl.col("end")).drop("place", "end").write_csv(files / "interactions.csv")
+    whole.filter(pl.col("place") == pl.col("end")).drop("place", "end").write_csv(files / "val.csv")
+    trained = run(*custom("--val-data", "val.csv"), cwd=files)
+    assert trained.returncode == 0, trained.stderr
+    assert "validation" in trained.stdout
+    evaluated = run("evaluate", "--test-data", "val.csv", cwd=files)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "val.csv: 60 users" in evaluated.stdout
+
+
+BAD_INPUT = {
+    "missing file": (["train", "--dataset", "custom", "--train-data", "gone.csv"], "gone.csv"),
+    "empty file": (["train", "--dataset", "custom", "--train-data", "empty.csv"], "empty.csv"),
+    "missing column": (["train", "--dataset", "custom", "--train-data", "nocolumn.csv"], "item_id"),
+    "no train data": (["train", "--dataset", "custom"], "--train-data"),
+    "unknown dataset": (["train", "--dataset", "movielens-1n"], "movielens-1m"),
+    "unknown flag": (["train", "--epoch", "3"], "epoch"),
+    "wrong type of flag": (["train", "--epochs", "many"], "epochs"),
+    "value out of range": (["train", "--epochs", "0"], "num_epochs"),
+    "unknown setting": (["train", "--config", "typo.yaml"], "did you mean training.batch_size"),
+    "no model": (["serve", "--model-dir", "nothing"], "no trained model"),
+    "no model to evaluate": (["evaluate", "--model-dir", "nothing"], "no trained model"),
+    "bad comparison": (["evaluate", "--compare", "models"], "NAME:DIRECTORY"),
+    "unknown command": (["trian"], "trian"),
+    "one item": (["train", "--dataset", "custom", "--train-data", "oneitem.csv"], "two positive interactions"),
+    "too many rejects": (["train", "--dataset", "custom", "--train-data", "dates.csv"], "dates.csv"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD_INPUT))
+def test_bad_input_is_one_clear_sentence_and_exit_code_2(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "nocolumn.csv").write_text("user_id,thing\n1,2\n")
+    (tmp_path / "oneitem.csv").write_text("user_id,item_id,timestamp\n1,2,3\n")
+    (tmp_path / "dates.csv").write_text("user_id,item_id,timestamp\n1,2,12/31/2019\n1,3,1/1/2020\n")
+    (tmp_path / "typo.yaml").write_text("training: {batch_sise: 3}\n")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    arguments, expected = BAD_INPUT[case]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert expected in error
+    assert "Traceback" not in error
+    left = {path.name for path in tmp_path.iterdir()} - set(before)
+    assert left <= {"dates.rejects.csv"}
+
+
+def test_port_in_use_is_said_before_anything_starts(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("USE_MEMORY_CACHE", "true")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["serve", "--model-dir", str(model_dir), "--host", "127.0.0.1", "--port", port])
+    assert stopped.value.code == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.app(["--help"], result_action="return_value")
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in ("demo", "train", "evaluate", "recommend", "serve"))

@@ -1,0 +1,75 @@
+"""What many tests share: a small world, and a model of it that is trained once a session."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from fastapi.testclient import TestClient
+
+from rec_engine.bundle import ModelBundle, open_bundle
+from rec_engine.data.dataset import RecommendationDataset
+from rec_engine.pipeline.train import train
+from rec_engine.serving.api import create_app
+from rec_engine.serving.cache import InMemoryCache
+from rec_engine.utils.config import ModelConfig, ServingConfig
+
+N_USERS, N_ITEMS = 60, 40
+TINY = {
+    "model": {"embedding_dim": 16, "tower_dims": [16], "dropout": 0.0, "max_history_len": 20},
+    "training": {"num_epochs": 3, "batch_size": 8, "learning_rate": 0.01, "device": "cpu"},
+}
+
+
+def tiny_config(**sections: dict[str, object]) -> ModelConfig:
+    """Return settings that train in about a second."""
+    return ModelConfig.model_validate({key: TINY.get(key, {}) | sections.get(key, {}) for key in TINY | sections})
+
+
+def interactions_frame() -> pl.DataFrame:
+    """Return even users on even items, odd users on odd ones; each user's item of his own number is left to be found."""
+    rows = [
+        {"user_id": user, "item_id": 100 + item, "timestamp": 1_600_000_000 + 86_400 * place + user, "event": "click"}
+        for user in range(N_USERS)
+        for place, item in enumerate(range(user % 2, N_ITEMS, 2))
+        if (item - user) % N_ITEMS != 0 and (item + user) % 3
+    ]
+    return pl.DataFrame(rows)
+
+
+def items_frame() -> pl.DataFrame:
+    """Return titles and categories: even or odd, and three items that are also rare."""
+    return pl.DataFrame(
+        {
+            "item_id": [100 + item for item in range(N_ITEMS)],
+            "title": [f"Item {item}" for item in range(N_ITEMS)],
+            "categories": [["Odd" if item % 2 else "Even"] + (["Rare"] if item in {5, 6, 7} else []) for item in range(N_ITEMS)],
+            "price": [1.0 + item for item in range(N_ITEMS)],
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def dataset() -> RecommendationDataset:
+    """The small world."""
+    users = pl.DataFrame({"user_id": range(N_USERS), "country": ["de" if user % 3 else "fr" for user in range(N_USERS)]})
+    return RecommendationDataset(interactions_frame(), users, items_frame())
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory, dataset: RecommendationDataset) -> Path:
+    """A registry with one trained version; nobody may change it."""
+    directory = tmp_path_factory.mktemp("models")
+    train(dataset, tiny_config(), directory, name="small world")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def bundle(model_dir: Path) -> ModelBundle:
+    """The trained version, opened."""
+    return open_bundle(model_dir)
+
+
+@pytest.fixture
+def client(bundle: ModelBundle) -> TestClient:
+    """The service of that version, with an empty cache of its own."""
+    return TestClient(create_app(bundle, ServingConfig(), InMemoryCache()), raise_server_exceptions=False)
