@@ -42,7 +42,9 @@ def items_frame() -> pl.DataFrame:
         {
             "item_id": [100 + item for item in range(N_ITEMS)],
             "title": [f"Item {item}" for item in range(N_ITEMS)],
-            "categories": [["Odd" if item % 2 else "Even"] + (["Rare"] if item in {5, 6, 7} else []) for item in range(N_ITEMS)],
+            "categories": [
+                ["Odd" if item % 2 else "Even"] + (["Rare"] if item in {5, 6, 7} else []) for item in range(N_ITEMS)
+            ],
             "price": [1.0 + item for item in range(N_ITEMS)],
         }
     )
@@ -51,7 +53,9 @@ def items_frame() -> pl.DataFrame:
 @pytest.fixture(scope="session")
 def dataset() -> RecommendationDataset:
     """The small world."""
-    users = pl.DataFrame({"user_id": range(N_USERS), "country": ["de" if user % 3 else "fr" for user in range(N_USERS)]})
+    users = pl.DataFrame(
+        {"user_id": range(N_USERS), "country": ["de" if user % 3 else "fr" for user in range(N_USERS)]}
+    )
     return RecommendationDataset(interactions_frame(), users, items_frame())
 
 

@@ -28,14 +28,18 @@ def test_every_encoder_trains_and_serves(
 
 @pytest.mark.parametrize("split", ["leave_one_out", "temporal", "random"])
 def test_every_split_is_measured(dataset: RecommendationDataset, tmp_path: Path, split: str) -> None:
-    config = tiny_config(evaluation={"split": split, "test_share": 0.2, "validation_share": 0.2}, training={"num_epochs": 1})
+    config = tiny_config(
+        evaluation={"split": split, "test_share": 0.2, "validation_share": 0.2}, training={"num_epochs": 1}
+    )
     report = train(dataset, config, tmp_path, name="small world")
     assert len(report.evaluations[0].user_codes) > 0
     assert open_bundle(tmp_path).manifest.split.replace("-", "_").startswith(split)
 
 
 def test_the_towers_learn_what_even_and_odd_users_like(dataset: RecommendationDataset, tmp_path: Path) -> None:
-    train(dataset, tiny_config(training={"num_epochs": 15, "early_stopping_patience": 15}), tmp_path, name="small world")
+    train(
+        dataset, tiny_config(training={"num_epochs": 15, "early_stopping_patience": 15}), tmp_path, name="small world"
+    )
     bundle = open_bundle(tmp_path)
     task = task_of(bundle.split)
     by_name = {found.name: found.mean("hit_rate@10") for found in evaluate_baselines(bundle.split, task, 40, (10,))}

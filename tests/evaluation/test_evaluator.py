@@ -1,0 +1,122 @@
+"""The protocol: full catalogue, seen items out, ties at random."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from worlds import checkerboard, interactions
+
+from rec_engine.data.dataset import FloatArray, IntArray
+from rec_engine.data.splits import leave_one_out
+from rec_engine.evaluation.evaluator import (
+    Scorer,
+    Task,
+    _top_k,
+    as_json,
+    comparison_table,
+    evaluate,
+    merge,
+    rank_by_score,
+)
+from rec_engine.evaluation.evaluator import test_task as task_of
+
+N = 40
+
+
+def answer_task() -> Task:
+    """Find item u for user u."""
+    return Task("checkerboard", checkerboard(N), interactions([[user] for user in range(N)]))
+
+
+def test_an_oracle_gets_everything() -> None:
+    found = evaluate(
+        "oracle",
+        rank_by_score(lambda users: np.eye(N, dtype=np.float32)[users], checkerboard(N)),
+        answer_task(),
+        n_items=N,
+    )
+    assert found.mean("ndcg@10") == 1
+    assert found.mean("hit_rate@5") == 1
+    assert found.catalogue["coverage@5"] == 1
+
+
+def test_a_constant_scorer_hits_no_more_than_chance() -> None:
+    task = Task("one known item each", interactions([[0]] * 300), interactions([[1]] * 300))
+    constant = [
+        evaluate("constant", rank_by_score(_zeros(200), task.history, seed=seed), task, n_items=200).mean("hit_rate@20")
+        for seed in range(100)
+    ]
+    assert np.mean(constant) == pytest.approx(20 / 199, abs=0.08)
+
+
+def _zeros(n_items: int) -> Scorer:
+    return lambda users: np.zeros((len(users), n_items), dtype=np.float32)
+
+
+def test_seen_items_are_never_ranked_and_too_short_lists_are_padded() -> None:
+    history = interactions([[0, 1, 2], [0, 1, 2, 3]])
+    ranked = rank_by_score(lambda users: np.ones((len(users), 4), dtype=np.float32), history)(
+        np.array([0, 1], np.int32), 3
+    )
+    assert ranked.tolist() == [[3, -1, -1], [-1, -1, -1]]
+
+
+def test_nan_scores_come_last() -> None:
+    scores = np.array([[np.nan, 0.5, np.nan, -2.0]], dtype=np.float32)
+    ranked = rank_by_score(lambda users: scores[users], interactions([[]]))(np.array([0], np.int32), 4)
+    assert ranked[0, :2].tolist() == [1, 3]
+    assert set(ranked[0, 2:].tolist()) == {0, 2}
+
+
+def test_batches_and_single_users_get_the_same_lists() -> None:
+    scores = np.random.default_rng(0).integers(0, 3, (N, N)).astype(np.float32)
+    recommend = rank_by_score(lambda users: scores[users], checkerboard(N))
+    users = np.arange(N, dtype=np.int32)
+    assert np.array_equal(recommend(users, 10), np.concatenate([recommend(users[u : u + 1], 10) for u in range(N)]))
+
+
+def test_scores_of_the_model_are_not_written_to() -> None:
+    scores = np.zeros((N, N), dtype=np.float32)
+    rank_by_score(lambda users: scores, checkerboard(N))(np.arange(N, dtype=np.int32), 5)
+    assert not scores.any()
+
+
+def test_what_cannot_be_found_is_counted_and_left_out() -> None:
+    task = Task("t", interactions([[0], [1], []]), interactions([[0, 2, 2], [1], [3]]))
+    found = evaluate("zeros", rank_by_score(_zeros(5), task.history), task, n_items=5, ks=(4,))
+    assert found.user_codes.tolist() == [0]
+    assert (found.n_unreachable_targets, found.n_cold_users) == (2, 1)
+    assert found.mean("recall@4") == 1
+
+
+def test_nobody_to_measure_is_nan_and_no_crash() -> None:
+    task = Task("t", interactions([[0]]), interactions([[]]))
+    found = evaluate("zeros", rank_by_score(_zeros(5), task.history), task, n_items=5)
+    assert np.isnan(found.mean("ndcg@10"))
+
+
+def test_merge_keeps_each_users_time_order() -> None:
+    split = leave_one_out(checkerboard(N))
+    merged = merge(split.train, split.validation)
+    whole = checkerboard(N)
+    assert [merged.items_of(u).tolist() for u in range(N)] == [whole.items_of(u)[:-1].tolist() for u in range(N)]
+    assert task_of(split).targets is split.test
+
+
+@given(st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_top_k_is_a_stable_sort_cut_off(k: int, seed: int) -> None:
+    scores: FloatArray = np.random.default_rng(seed).integers(0, 4, (5, 12)).astype(np.float32)
+    scores[0] = -np.inf
+    assert np.array_equal(_top_k(scores, k), np.argsort(-scores, axis=1, kind="stable")[:, :k])
+
+
+def test_table_and_json_hold_every_model() -> None:
+    users_scores = np.eye(N, dtype=np.float32)
+
+    def oracle(users: IntArray) -> FloatArray:
+        return users_scores[users]
+
+    found = [evaluate(name, rank_by_score(oracle, checkerboard(N)), answer_task(), n_items=N) for name in ("a", "b")]
+    table = comparison_table(found, ["ndcg@10", "coverage@10"], "title")
+    assert table.row_count == 2
+    assert as_json(found)["b"]["ndcg@10"] == 1

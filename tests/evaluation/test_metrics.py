@@ -1,0 +1,143 @@
+"""Metrics against ranx, against hand-made cases, and against what must hold for all lists."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ranx import Qrels, Run
+from ranx import evaluate as ranx_evaluate
+
+from rec_engine.data.dataset import IntArray, LongArray
+from rec_engine.evaluation.metrics import (
+    METRICS,
+    RecommendationMetrics,
+    catalogue_coverage,
+    gini,
+    hits_matrix,
+    intra_list_distance,
+    mean_novelty,
+)
+
+RANX_NAMES = {"ndcg": "ndcg", "recall": "recall", "precision": "precision", "f1": "f1", "hit_rate": "hit_rate",
+              "mrr": "mrr", "map": "map"}  # fmt: skip
+N_ITEMS = 50
+
+
+def random_lists(seed: int, n_users: int = 300, length: int = 30) -> tuple[IntArray, list[list[int]]]:
+    rng = np.random.default_rng(seed)
+    ranked = np.argsort(rng.random((n_users, N_ITEMS)), axis=1)[:, :length].astype(np.int32)
+    relevant = [sorted(rng.choice(N_ITEMS, rng.integers(1, 25), replace=False).tolist()) for _ in range(n_users)]
+    return ranked, relevant
+
+
+def csr(relevant: list[list[int]]) -> tuple[IntArray, LongArray]:
+    codes = np.array([item for items in relevant for item in items], dtype=np.int32)
+    return codes, np.concatenate([[0], np.cumsum([len(items) for items in relevant])]).astype(np.int64)
+
+
+@pytest.mark.filterwarnings("ignore:unsafe cast")  # of ranx' own code, as numba compiles it
+def test_every_metric_equals_ranx_on_random_lists() -> None:
+    ranked, relevant = random_lists(seed=1)
+    hits = hits_matrix(ranked, *csr(relevant), N_ITEMS)
+    n_relevant = np.array([len(items) for items in relevant])
+    qrels = Qrels({f"u{u}": {f"i{item}": 1 for item in items} for u, items in enumerate(relevant)})
+    run = Run(
+        {
+            f"u{u}": {f"i{item}": float(100 - rank) for rank, item in enumerate(row)}
+            for u, row in enumerate(ranked.tolist())
+        }
+    )
+    names = [f"{RANX_NAMES[metric]}@{k}" for metric in METRICS for k in (1, 5, 10, 30)]
+    ranx_evaluate(qrels, run, names, make_comparable=True)
+    for metric, function in METRICS.items():
+        for k in (1, 5, 10, 30):
+            expected = run.scores[f"{RANX_NAMES[metric]}@{k}"]
+            ours = function(hits, n_relevant, k)
+            theirs = np.array([expected[f"u{u}"] for u in range(len(relevant))])
+            assert np.abs(ours - theirs).max() < 1e-9, f"{metric}@{k}"
+
+
+lists = st.lists(st.integers(0, 20), min_size=1, max_size=15, unique=True)
+
+
+@given(lists, lists, st.integers(1, 20))
+def test_every_metric_lies_between_0_and_1(recommended: list[int], relevant: list[int], k: int) -> None:
+    hits = hits_matrix(np.array([recommended], dtype=np.int32), *csr([relevant]), 21)
+    for function in METRICS.values():
+        assert 0 <= function(hits, np.array([len(relevant)]), k)[0] <= 1
+
+
+@given(lists)
+def test_perfect_list_is_1_and_worst_is_0(relevant: list[int]) -> None:
+    k = len(relevant)
+    others = [item + 100 for item in relevant]
+    for name in (
+        "precision_at_k",
+        "recall_at_k",
+        "f1_at_k",
+        "hit_rate",
+        "ndcg_at_k",
+        "mean_reciprocal_rank",
+        "average_precision",
+    ):
+        metric = getattr(RecommendationMetrics, name)
+        assert metric(relevant, relevant, k) == pytest.approx(1)
+        assert metric(others, relevant, k) == 0
+
+
+@given(lists, lists, st.integers(1, 20))
+def test_one_list_and_the_matrix_agree(recommended: list[int], relevant: list[int], k: int) -> None:
+    hits = hits_matrix(np.array([recommended], dtype=np.int32), *csr([relevant]), 21)
+    assert (
+        RecommendationMetrics.ndcg_at_k(recommended, relevant, k)
+        == METRICS["ndcg"](hits, np.array([len(relevant)]), k)[0]
+    )
+
+
+def test_hand_made_case() -> None:
+    recommended, relevant = ["a", "b", "c", "d"], {"b", "d", "x"}
+    assert RecommendationMetrics.precision_at_k(recommended, relevant, 4) == pytest.approx(2 / 4)
+    assert RecommendationMetrics.precision_at_k(recommended, relevant, 8) == pytest.approx(2 / 8)
+    assert RecommendationMetrics.recall_at_k(recommended, relevant, 4) == pytest.approx(2 / 3)
+    assert RecommendationMetrics.mean_reciprocal_rank(recommended, relevant) == pytest.approx(1 / 2)
+    assert RecommendationMetrics.average_precision(recommended, relevant) == pytest.approx((1 / 2 + 2 / 4) / 3)
+    ideal = 1 + 1 / np.log2(3) + 1 / 2
+    assert RecommendationMetrics.ndcg_at_k(recommended, relevant, 4) == pytest.approx(
+        (1 / np.log2(3) + 1 / np.log2(5)) / ideal
+    )
+
+
+def test_a_repeated_item_counts_once() -> None:
+    assert RecommendationMetrics.recall_at_k(["a", "a"], {"a", "b"}, 2) == pytest.approx(1 / 2)
+    hits = hits_matrix(np.array([[3, 3, 1, 3]], dtype=np.int32), *csr([[3]]), 5)
+    assert hits.tolist() == [[True, False, False, False]]
+
+
+def test_padding_is_never_a_hit() -> None:
+    hits = hits_matrix(np.array([[2, -1], [-1, -1]], dtype=np.int32), *csr([[4], [2]]), 5)
+    assert not hits.any()
+
+
+def test_users_without_relevant_items_are_nan() -> None:
+    assert np.isnan(RecommendationMetrics.ndcg_at_k(["a"], [], 5))
+
+
+def test_list_metrics_on_hand_made_cases() -> None:
+    ranked = np.array([[0, 1], [0, -1]], dtype=np.int32)
+    assert catalogue_coverage(ranked, 4) == 0.5
+    assert gini(np.array([1, 1, 1])) == pytest.approx(0)
+    assert gini(np.array([0, 0, 3])) == pytest.approx(2 / 3)
+    assert gini(np.zeros(3)) == 0
+    assert mean_novelty(ranked, np.array([4, 1, 0, 0], dtype=np.float32), 4) == pytest.approx((0 + 2 + 0) / 3)
+    vectors = np.array([[1, 0], [0, 2], [1, 1], [-3, 0]], dtype=np.float32)
+    distances = intra_list_distance(np.array([[0, 1, -1], [0, 3, -1], [2, -1, -1]], dtype=np.int32), vectors)
+    assert distances[:2] == pytest.approx([1.0, 2.0])
+    assert np.isnan(distances[2])
+
+
+def test_list_metrics_of_the_class() -> None:
+    assert RecommendationMetrics.coverage([["a", "b"], ["a"]], 4) == 0.5
+    assert RecommendationMetrics.novelty([["a", "b"], ["a"]], {"a": 4, "b": 1}, 4) == pytest.approx(2 / 3)
+    assert RecommendationMetrics.gini([["a", "b"], ["a", "b"]], 2) == pytest.approx(0)
+    assert RecommendationMetrics.gini([["a"], ["a"]], 2) == pytest.approx(1 / 2)
+    assert RecommendationMetrics.diversity(np.array([[1, 0], [0, 1]], dtype=np.float32)) == pytest.approx(1)

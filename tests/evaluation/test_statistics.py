@@ -1,0 +1,49 @@
+"""Intervals against scipy, and what must hold of them."""
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+
+from rec_engine.evaluation.statistics import bootstrap_mean, paired_bootstrap
+
+VALUES = np.random.default_rng(3).exponential(size=400)
+
+
+def test_interval_is_scipys_percentile_interval() -> None:
+    theirs = bootstrap((VALUES,), np.mean, method="percentile", n_resamples=5000, rng=np.random.default_rng(0))
+    ours = bootstrap_mean(VALUES, n_resamples=5000)
+    assert ours.mean == pytest.approx(VALUES.mean())
+    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.01)
+    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.01)
+
+
+def test_interval_covers_the_true_mean_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(4)
+    found = [bootstrap_mean(rng.normal(5, 2, 80), n_resamples=400) for _ in range(300)]
+    assert 0.90 <= np.mean([estimate.low <= 5 <= estimate.high for estimate in found]) <= 0.98
+
+
+def test_same_seed_same_interval_and_nan_left_out() -> None:
+    with_nan = np.concatenate([VALUES, [np.nan, np.nan]])
+    assert bootstrap_mean(with_nan) == bootstrap_mean(VALUES)
+    assert bootstrap_mean(VALUES, seed=1) != bootstrap_mean(VALUES, seed=2)
+
+
+def test_pairing_sees_a_small_gain_that_two_separate_intervals_do_not() -> None:
+    better = VALUES + 0.02 + 0.001 * np.random.default_rng(5).standard_normal(len(VALUES))
+    gain = paired_bootstrap(better, VALUES)
+    assert gain.is_significant
+    assert gain.absolute.mean == pytest.approx(0.02, abs=0.001)
+    assert gain.relative.mean == pytest.approx(0.02 / VALUES.mean(), abs=0.002)
+    assert bootstrap_mean(better).low < bootstrap_mean(VALUES).high
+
+
+def test_no_difference_is_not_significant() -> None:
+    gain = paired_bootstrap(VALUES, VALUES)
+    assert gain.absolute.mean == 0
+    assert not gain.is_significant
+
+
+def test_nobody_to_measure_gives_nan() -> None:
+    assert np.isnan(bootstrap_mean(np.array([np.nan])).mean)
+    assert np.isnan(paired_bootstrap(np.array([np.nan]), np.array([1.0])).absolute.mean)

@@ -1,0 +1,76 @@
+"""Sets of items are sets, whatever their width."""
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rec_engine.errors import NotFoundError
+from rec_engine.retrieval import filters
+from rec_engine.retrieval.filters import CategoryIndex, Eligible
+
+N_ITEMS = 43
+codes = st.lists(st.integers(0, N_ITEMS - 1), max_size=60)
+widths = st.booleans()
+
+
+def as_set(items: Eligible) -> set[int]:
+    every = np.arange(items.n_items, dtype=np.int32)
+    members = set(every[items.keeps(every)].tolist())
+    assert sorted(members) == items.item_codes().tolist()
+    assert len(members) == items.count()
+    assert not np.unpackbits(items.bits, bitorder="little")[items.n_items :].any()
+    return members
+
+
+def make(members: list[int], *, is_wide: bool) -> Eligible:
+    narrow = Eligible.of_codes(np.array(members, dtype=np.int32), N_ITEMS)
+    return Eligible(narrow.bits, N_ITEMS) if is_wide else narrow
+
+
+@given(codes, codes, codes, widths, widths)
+def test_algebra_is_that_of_python_sets(
+    a: list[int], b: list[int], gone: list[int], a_wide: bool, b_wide: bool
+) -> None:  # noqa: FBT001
+    left, right = make(a, is_wide=a_wide), make(b, is_wide=b_wide)
+    before = left.bits.copy()
+    assert as_set(left) == set(a)
+    assert as_set(left.union(right)) == set(a) | set(b)
+    assert as_set(left.without(np.array(gone, dtype=np.int32))) == set(a) - set(gone)
+    assert np.array_equal(left.bits, before)
+
+
+def test_everything_is_everything() -> None:
+    assert as_set(Eligible.everything(N_ITEMS)) == set(range(N_ITEMS))
+
+
+def test_only_narrow_sets_carry_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filters, "NARROW", 10)
+    assert Eligible.everything(11).codes is None
+    assert Eligible.everything(10).codes is not None
+    united = Eligible.of_codes(np.arange(8, dtype=np.int32), 20).union(
+        Eligible.of_codes(np.arange(8, 16, dtype=np.int32), 20)
+    )
+    assert united.codes is None
+    assert as_set(united) == set(range(16))
+
+
+CATEGORIES = CategoryIndex(pl.Series([["Drama", "War"], ["Comedy"], None, [], ["drama film", "War"]]))
+
+
+def test_categories_are_united_and_case_does_not_matter() -> None:
+    assert as_set(CATEGORIES.any_of(["war"])) == {0, 4}
+    assert as_set(CATEGORIES.any_of(["Comedy", " DRAMA "])) == {0, 1}
+
+
+def test_unknown_category_names_the_nearest() -> None:
+    with pytest.raises(NotFoundError, match="'Comdy'") as error:
+        CATEGORIES.any_of(["War", "Comdy"])
+    assert "Comedy" in error.value.hint
+
+
+def test_catalogue_without_categories_says_so() -> None:
+    with pytest.raises(NotFoundError) as error:
+        CategoryIndex(pl.Series([[], []], dtype=pl.List(pl.String))).any_of(["x"])
+    assert error.value.hint == "no item has a category"
