@@ -41,12 +41,14 @@ def test_an_oracle_gets_everything() -> None:
 
 
 def test_a_constant_scorer_hits_no_more_than_chance() -> None:
-    task = Task("one known item each", interactions([[0]] * 300), interactions([[1]] * 300))
+    # The targets are the ten lowest codes that are left: ranking in the order of the catalogue would find them all.
+    targets = interactions([[1 + user % 10] for user in range(300)])
+    task = Task("low codes", interactions([[0]] * 300), targets)
     constant = [
         evaluate("constant", rank_by_score(_zeros(200), task.history, seed=seed), task, n_items=200).mean("hit_rate@20")
         for seed in range(100)
     ]
-    assert np.mean(constant) == pytest.approx(20 / 199, abs=0.08)
+    assert np.mean(constant) == pytest.approx(20 / 199, abs=0.03)
 
 
 def _zeros(n_items: int) -> Scorer:
@@ -66,6 +68,20 @@ def test_nan_scores_come_last() -> None:
     ranked = rank_by_score(lambda users: scores[users], interactions([[]]))(np.array([0], np.int32), 4)
     assert ranked[0, :2].tolist() == [1, 3]
     assert set(ranked[0, 2:].tolist()) == {0, 2}
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 10))
+def test_the_list_is_full_and_new_whatever_the_scores(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.choice([np.nan, -np.inf, np.inf, 0, 1], (3, 8)).astype(np.float32)
+    rows = [rng.permutation(8)[: rng.integers(0, 9)].tolist() for _ in range(3)]
+    ranked = rank_by_score(lambda users: scores[users], interactions(rows), seed=seed % 7)(
+        np.arange(3, dtype=np.int32), k
+    )
+    for row, seen in zip(ranked.tolist(), rows, strict=True):
+        n_found = min(k, 8 - len(seen))
+        assert row[n_found:] == [-1] * (k - n_found)
+        assert len(set(row[:n_found]) - set(seen) - {-1}) == n_found
 
 
 def test_batches_and_single_users_get_the_same_lists() -> None:

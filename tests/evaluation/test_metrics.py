@@ -18,8 +18,6 @@ from rec_engine.evaluation.metrics import (
     mean_novelty,
 )
 
-RANX_NAMES = {"ndcg": "ndcg", "recall": "recall", "precision": "precision", "f1": "f1", "hit_rate": "hit_rate",
-              "mrr": "mrr", "map": "map"}  # fmt: skip
 N_ITEMS = 50
 
 
@@ -47,17 +45,27 @@ def test_every_metric_equals_ranx_on_random_lists() -> None:
             for u, row in enumerate(ranked.tolist())
         }
     )
-    names = [f"{RANX_NAMES[metric]}@{k}" for metric in METRICS for k in (1, 5, 10, 30)]
+    names = [f"{metric}@{k}" for metric in METRICS for k in (1, 5, 10, 30)]
     ranx_evaluate(qrels, run, names, make_comparable=True)
     for metric, function in METRICS.items():
         for k in (1, 5, 10, 30):
-            expected = run.scores[f"{RANX_NAMES[metric]}@{k}"]
+            expected = run.scores[f"{metric}@{k}"]
             ours = function(hits, n_relevant, k)
             theirs = np.array([expected[f"u{u}"] for u in range(len(relevant))])
             assert np.abs(ours - theirs).max() < 1e-9, f"{metric}@{k}"
 
 
 lists = st.lists(st.integers(0, 20), min_size=1, max_size=15, unique=True)
+lists_with_repeats = st.lists(st.integers(0, 20), min_size=1, max_size=15)
+OF_ONE_LIST = {
+    "ndcg": RecommendationMetrics.ndcg_at_k,
+    "recall": RecommendationMetrics.recall_at_k,
+    "precision": RecommendationMetrics.precision_at_k,
+    "f1": RecommendationMetrics.f1_at_k,
+    "hit_rate": RecommendationMetrics.hit_rate,
+    "mrr": RecommendationMetrics.mean_reciprocal_rank,
+    "map": RecommendationMetrics.average_precision,
+}
 
 
 @given(lists, lists, st.integers(1, 20))
@@ -71,27 +79,33 @@ def test_every_metric_lies_between_0_and_1(recommended: list[int], relevant: lis
 def test_perfect_list_is_1_and_worst_is_0(relevant: list[int]) -> None:
     k = len(relevant)
     others = [item + 100 for item in relevant]
-    for name in (
-        "precision_at_k",
-        "recall_at_k",
-        "f1_at_k",
-        "hit_rate",
-        "ndcg_at_k",
-        "mean_reciprocal_rank",
-        "average_precision",
-    ):
-        metric = getattr(RecommendationMetrics, name)
+    for metric in OF_ONE_LIST.values():
         assert metric(relevant, relevant, k) == pytest.approx(1)
         assert metric(others, relevant, k) == 0
 
 
-@given(lists, lists, st.integers(1, 20))
+@given(lists_with_repeats, lists, st.integers(1, 20))
 def test_one_list_and_the_matrix_agree(recommended: list[int], relevant: list[int], k: int) -> None:
     hits = hits_matrix(np.array([recommended], dtype=np.int32), *csr([relevant]), 21)
-    assert (
-        RecommendationMetrics.ndcg_at_k(recommended, relevant, k)
-        == METRICS["ndcg"](hits, np.array([len(relevant)]), k)[0]
-    )
+    for name, metric in OF_ONE_LIST.items():
+        assert metric(recommended, relevant, k) == METRICS[name](hits, np.array([len(relevant)]), k)[0], name
+
+
+@given(st.lists(st.lists(st.integers(-1, 20), min_size=6, max_size=6), min_size=1, max_size=5), st.data())
+def test_hits_are_first_places_of_relevant_items(ranked: list[list[int]], data: st.DataObject) -> None:
+    relevant = [sorted(data.draw(st.sets(st.integers(0, 20), max_size=8))) for _ in ranked]
+    hits = hits_matrix(np.array(ranked, dtype=np.int32), *csr(relevant), 21)
+    expected = [
+        [item in wanted and item not in row[:rank] for rank, item in enumerate(row)]
+        for row, wanted in zip(ranked, relevant, strict=True)
+    ]
+    assert hits.tolist() == expected
+
+
+@given(lists, lists, st.integers(1, 20))
+def test_what_lies_below_k_does_not_count(recommended: list[int], relevant: list[int], k: int) -> None:
+    for name, metric in OF_ONE_LIST.items():
+        assert metric(recommended, relevant, k) == metric(recommended[:k], relevant, k), name
 
 
 def test_hand_made_case() -> None:
@@ -99,6 +113,9 @@ def test_hand_made_case() -> None:
     assert RecommendationMetrics.precision_at_k(recommended, relevant, 4) == pytest.approx(2 / 4)
     assert RecommendationMetrics.precision_at_k(recommended, relevant, 8) == pytest.approx(2 / 8)
     assert RecommendationMetrics.recall_at_k(recommended, relevant, 4) == pytest.approx(2 / 3)
+    assert RecommendationMetrics.f1_at_k(recommended, relevant, 4) == pytest.approx(2 * 2 / (4 + 3))
+    assert RecommendationMetrics.hit_rate(recommended, relevant) == 1
+    assert RecommendationMetrics.hit_rate(recommended, relevant, 1) == 0
     assert RecommendationMetrics.mean_reciprocal_rank(recommended, relevant) == pytest.approx(1 / 2)
     assert RecommendationMetrics.average_precision(recommended, relevant) == pytest.approx((1 / 2 + 2 / 4) / 3)
     ideal = 1 + 1 / np.log2(3) + 1 / 2
@@ -119,7 +136,20 @@ def test_padding_is_never_a_hit() -> None:
 
 
 def test_users_without_relevant_items_are_nan() -> None:
-    assert np.isnan(RecommendationMetrics.ndcg_at_k(["a"], [], 5))
+    for metric in OF_ONE_LIST.values():
+        assert np.isnan(metric(["a"], [], 5))
+
+
+def test_a_user_without_recommendations_gets_0() -> None:
+    for metric in OF_ONE_LIST.values():
+        assert metric([], ["a"], 5) == 0
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=30), st.integers(1, 9))
+def test_gini_knows_neither_order_nor_scale(counts: list[int], scale: int) -> None:
+    value = gini(np.array(counts))
+    assert -1e-12 <= value < 1
+    assert gini(scale * np.array(counts[::-1])) == pytest.approx(value)
 
 
 def test_list_metrics_on_hand_made_cases() -> None:

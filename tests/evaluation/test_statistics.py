@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
 from rec_engine.evaluation.statistics import bootstrap_mean, paired_bootstrap
@@ -24,6 +26,7 @@ def test_interval_covers_the_true_mean_as_often_as_it_says() -> None:
 
 
 def test_same_seed_same_interval_and_nan_left_out() -> None:
+    assert bootstrap_mean(VALUES) == bootstrap_mean(VALUES.copy())
     with_nan = np.concatenate([VALUES, [np.nan, np.nan]])
     assert bootstrap_mean(with_nan) == bootstrap_mean(VALUES)
     assert bootstrap_mean(VALUES, seed=1) != bootstrap_mean(VALUES, seed=2)
@@ -47,3 +50,21 @@ def test_no_difference_is_not_significant() -> None:
 def test_nobody_to_measure_gives_nan() -> None:
     assert np.isnan(bootstrap_mean(np.array([np.nan])).mean)
     assert np.isnan(paired_bootstrap(np.array([np.nan]), np.array([1.0])).absolute.mean)
+
+
+def test_users_with_nan_in_either_model_are_left_out_of_the_pairs() -> None:
+    a, b = np.array([1.0, np.nan, 3.0, 5.0]), np.array([2.0, 9.0, np.nan, 4.0])
+    assert paired_bootstrap(a, b) == paired_bootstrap(np.array([1.0, 5.0]), np.array([2.0, 4.0]))
+
+
+def test_gain_over_a_model_that_finds_nothing_is_absolute_only() -> None:
+    gain = paired_bootstrap(VALUES, np.zeros(len(VALUES)))
+    assert gain.is_significant
+    assert np.isnan([gain.relative.mean, gain.relative.low, gain.relative.high]).all()
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(0, 1000))
+def test_interval_lies_within_the_values_and_widens_with_the_level(values: list[float], seed: int) -> None:
+    narrow, wide = (bootstrap_mean(np.array(values), seed=seed, n_resamples=100, level=level) for level in (0.5, 0.95))
+    assert min(values) - 1e-9 <= wide.low <= narrow.low <= narrow.high <= wide.high <= max(values) + 1e-9
+    assert wide.half_width == pytest.approx((wide.high - wide.low) / 2)

@@ -2,12 +2,23 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from worlds import checkerboard, interactions
 
 from rec_engine.data.dataset import FloatArray, Interactions
 from rec_engine.errors import TrainingError
 from rec_engine.evaluation.evaluator import rank_by_score
-from rec_engine.models.baselines import BASELINES, EASE, Baseline, Covisitation, ItemKNN, Popularity, RecentPopularity
+from rec_engine.models.baselines import (
+    BASELINES,
+    EASE,
+    MAX_EASE_ITEMS,
+    Baseline,
+    Covisitation,
+    ItemKNN,
+    Popularity,
+    RecentPopularity,
+)
 
 N = 40
 
@@ -96,10 +107,38 @@ def test_itemknn_is_the_dense_formula() -> None:
     assert np.allclose(scores(fitted(ItemKNN(neighbours=12, shrink=5), world, 12), world), matrix @ expected, atol=1e-4)
 
 
+SMALL = [[0, 1], [0, 1], [0, 2], [3]]  # item 0 was met by three users, 1 by two, 2 and 3 by one
+
+
+def test_itemknn_by_hand() -> None:
+    one_each = interactions([[0], [1], [2], [3]])
+    found = scores(fitted(ItemKNN(neighbours=4, shrink=1), interactions(SMALL), 4), one_each)
+    near, far = 2 / (np.sqrt(3 * 2) + 1), 1 / (np.sqrt(3 * 1) + 1)
+    assert np.allclose(found, [[0, near, far, 0], [near, 0, 0, 0], [far, 0, 0, 0], [0, 0, 0, 0]])
+
+
 def test_itemknn_keeps_the_nearest_neighbours_only() -> None:
-    model = ItemKNN(neighbours=2, shrink=0)
+    model = ItemKNN(neighbours=1, shrink=0)
+    model.fit(interactions(SMALL), 4)
+    near, far = 2 / np.sqrt(6), 1 / np.sqrt(3)
+    expected = [[0, near, 0, 0], [near, 0, 0, 0], [far, 0, 0, 0], [0, 0, 0, 0]]
+    assert np.allclose(model.similarity.toarray(), expected)
+
+
+@pytest.mark.parametrize("n_items_a_block", [1, 5, 12])
+def test_itemknn_does_not_depend_on_the_size_of_its_blocks(n_items_a_block: int) -> None:
+    model, in_blocks = ItemKNN(neighbours=3), ItemKNN(neighbours=3)
+    in_blocks.ITEMS_A_BLOCK = n_items_a_block
     model.fit(checkerboard(12), 12)
-    assert np.diff(model.similarity.indptr).max() == 2
+    in_blocks.fit(checkerboard(12), 12)
+    assert np.array_equal(model.similarity.toarray(), in_blocks.similarity.toarray())
+
+
+def test_ease_by_hand() -> None:
+    # With two items each column is a ridge regression on one variable: common / (users of the other + 1).
+    model = EASE(regularisation=1)
+    model.fit(interactions([[0, 1], [0]]), 2)
+    assert np.allclose(model.weights, [[0, 1 / 3], [1 / 2, 0]])
 
 
 def test_ease_is_the_constrained_least_squares_solution() -> None:
@@ -116,5 +155,50 @@ def test_ease_is_the_constrained_least_squares_solution() -> None:
 
 
 def test_ease_refuses_catalogues_whose_matrix_would_not_fit() -> None:
-    with pytest.raises(TrainingError, match="GB"):
-        EASE().fit(checkerboard(4), 30_000)
+    with pytest.raises(TrainingError, match="20,001 x 20,001: 6 GB") as caught:
+        EASE().fit(checkerboard(4), MAX_EASE_ITEMS + 1)
+    assert "20,000" in caught.value.hint
+
+
+worlds = st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=6), min_size=1, max_size=6)
+
+
+@pytest.mark.parametrize("name", list(BASELINES))
+@settings(max_examples=25, deadline=None)
+@given(rows=worlds, seed=st.integers(0, 1000))
+def test_the_order_of_users_and_the_names_of_items_do_not_matter(name: str, rows: list[list[int]], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    users, codes = rng.permutation(len(rows)), rng.permutation(8)
+    renamed = [[int(codes[item]) for item in rows[user]] for user in users]
+    found = scores(fitted(BASELINES[name](), interactions(rows), 8), interactions(rows))
+    again = scores(fitted(BASELINES[name](), interactions(renamed), 8), interactions(renamed))
+    assert np.allclose(again[:, codes], found[users], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["popularity", "ItemKNN", "EASE"])
+@settings(max_examples=25, deadline=None)
+@given(rows=worlds)
+def test_models_of_sets_ignore_order_and_repetition_within_a_history(name: str, rows: list[list[int]]) -> None:
+    found = scores(fitted(BASELINES[name](), interactions(rows), 8), interactions(rows))
+    as_sets = interactions([sorted(set(row)) for row in rows])
+    assert np.allclose(scores(fitted(BASELINES[name](), as_sets, 8), as_sets), found, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", list(BASELINES))
+def test_a_user_without_history_gets_finite_scores(name: str) -> None:
+    found = scores(fitted(BASELINES[name](), checkerboard(8), 8), interactions([[]]))
+    assert found.shape == (1, 8)
+    assert np.isfinite(found).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=worlds, last=st.integers(1, 4), window=st.integers(1, 4))
+def test_covisitation_is_the_plain_double_loop(rows: list[list[int]], last: int, window: int) -> None:
+    followers = np.zeros((8, 8))
+    for row in rows:
+        for place, item in enumerate(row):
+            for distance, follower in enumerate(row[place + 1 : place + 1 + window], start=1):
+                followers[item, follower] += 1 / distance
+    expected = [sum(followers[item] / rank for rank, item in enumerate(row[::-1][:last], start=1)) for row in rows]
+    found = scores(fitted(Covisitation(last=last, window=window), interactions(rows), 8), interactions(rows))
+    assert np.allclose(found, expected, atol=1e-5)

@@ -5,9 +5,9 @@ import pytest
 
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.state import COLD, state_of
+from rec_engine.evaluation.evaluator import validation_task
 from rec_engine.models.features import features
 from rec_engine.pipeline.ranking import ranker_rows
-from rec_engine.evaluation.evaluator import validation_task
 from rec_engine.serving.inference import Query, RecommendationInference
 from rec_engine.utils.config import RecommendationSettings
 

@@ -66,9 +66,7 @@ class DemoFrames:
     truth: Truth
 
 
-def demo_frames(
-    seed: int = 0, n_users: int = 2_000, n_items: int = 1_000, n_interactions: int = 150_000
-) -> DemoFrames:
+def demo_frames(seed: int = 0, n_users: int = 2_000, n_items: int = 1_000, n_interactions: int = 150_000) -> DemoFrames:
     """Return a simulated half year of a shop; the same seed gives the same frames, to the bit.
 
     A user sees pages of ten items that fit his taste, the last item he clicked and popularity; he examines a position
@@ -113,7 +111,9 @@ def _shoppers(rng: np.random.Generator, n_users: int) -> tuple[pl.DataFrame, Flo
     users = pl.DataFrame(
         {
             "user_id": np.arange(1, n_users + 1),
-            "age_group": rng.choice(["18-24", "25-34", "35-49", "50-64", "65+"], n_users, p=[0.15, 0.3, 0.3, 0.17, 0.08]),
+            "age_group": rng.choice(
+                ["18-24", "25-34", "35-49", "50-64", "65+"], n_users, p=[0.15, 0.3, 0.3, 0.17, 0.08]
+            ),
             "country": rng.choice(["DE", "FR", "GB", "NL", "US"], n_users, p=[0.3, 0.2, 0.2, 0.1, 0.2]),
             "device": rng.choice(["mobile", "desktop", "tablet"], n_users, p=[0.6, 0.32, 0.08]),
             "joined": (START + joined_day * SECONDS_A_DAY).astype(np.int64),

@@ -48,7 +48,18 @@ TRAITS: tuple[tuple[str, str], ...] = (
 )
 """Word in the title, sentence in the description."""
 
-BRANDS = ("Arven", "Birke", "Calder", "Dovetail", "Elmstone", "Fjordlight", "Greyfell", "Hollin", "Ister", "Juniper & Co")
+BRANDS = (
+    "Arven",
+    "Birke",
+    "Calder",
+    "Dovetail",
+    "Elmstone",
+    "Fjordlight",
+    "Greyfell",
+    "Hollin",
+    "Ister",
+    "Juniper & Co",
+)
 COLOURS = ("Slate", "Moss", "Sand", "Rust", "Navy", "Chalk", "Plum", "Amber", "Graphite", "Teal")
 
 

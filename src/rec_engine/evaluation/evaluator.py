@@ -30,6 +30,7 @@ Recommender = Callable[[IntArray, int], IntArray]
 """User codes (b,) and k to item codes (b, k), best first, -1 where there is no item."""
 
 USERS_A_BATCH = 256
+WORST = float(np.finfo(np.float32).min)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +154,8 @@ def rank_by_score(score: Scorer, seen: Interactions, *, seed: int = 0) -> Recomm
     """
 
     def recommend(user_codes: IntArray, k: int) -> IntArray:
-        scores = np.nan_to_num(score(user_codes), copy=True, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-        scores = scores.astype(np.float32, copy=False)
+        # Only what is left out may be at minus infinity: it must come after every item that can be shown.
+        scores = np.nan_to_num(score(user_codes).astype(np.float32), copy=False, nan=WORST, posinf=np.inf, neginf=WORST)
         n_items = scores.shape[1]
         blocked = seen.where(np.isin(seen.user_codes, user_codes))
         row_by_user = np.full(seen.n_users, -1)

@@ -76,7 +76,7 @@ def paired_bootstrap(
     means_a, means_b = _resampled_means(pairs, seed, n_resamples)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = means_a / means_b - 1
-        ratio = np.float64(mean_a) / mean_b - 1
+    ratio = mean_a / mean_b - 1 if mean_b else float("nan")
     return PairedDifference(
         absolute=_estimate(float(mean_a - mean_b), means_a - means_b, level),
         relative=_estimate(float(ratio), ratios, level),

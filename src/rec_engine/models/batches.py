@@ -97,5 +97,6 @@ def _gather(item_codes: IntArray, firsts: LongArray, lengths: LongArray) -> Tens
     """Return (n, max(lengths)) int64: `lengths` codes from each row of `firsts`, PADDING after them."""
     steps = np.arange(max(int(lengths.max(initial=0)), 1))
     inside = steps < lengths[:, None]
-    rows = np.where(inside, firsts[:, None] + steps, 0)
-    return torch.from_numpy(np.where(inside, item_codes[rows], PADDING).astype(np.int64))
+    gathered = np.full(inside.shape, PADDING, dtype=np.int64)
+    gathered[inside] = item_codes[(firsts[:, None] + steps)[inside]]
+    return torch.from_numpy(gathered)

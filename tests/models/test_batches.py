@@ -1,0 +1,45 @@
+"""Batches cover the data once, whatever the lengths."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from worlds import interactions
+
+from rec_engine.models.batches import PADDING, epoch_batches, latest_histories, windows
+
+histories = st.lists(st.lists(st.integers(0, 9), max_size=12), min_size=1, max_size=8)
+
+
+@given(histories, st.integers(1, 5), st.integers(1, 4))
+def test_every_interaction_but_the_first_is_a_target_once_after_its_predecessor(
+    rows: list[list[int]], max_len: int, batch_size: int
+) -> None:
+    pairs = []
+    for batch in epoch_batches(windows(interactions(rows), max_len), batch_size, np.random.default_rng(0)):
+        assert batch.inputs.shape == batch.targets.shape
+        assert batch.inputs.shape[1] <= max_len
+        for user, inputs, targets in zip(
+            batch.user_codes.tolist(), batch.inputs.tolist(), batch.targets.tolist(), strict=True
+        ):
+            real = [place for place, target in enumerate(targets) if target != PADDING]
+            assert real == list(range(len(real)))
+            pairs += [(user, inputs[place], targets[place]) for place in real]
+    expected = [(user, a, b) for user, row in enumerate(rows) for a, b in zip(row[:-1], row[1:], strict=True)]
+    assert sorted(pairs) == sorted(expected)
+
+
+@given(histories, st.integers(1, 5))
+def test_latest_histories_are_the_ends_of_the_rows(rows: list[list[int]], max_len: int) -> None:
+    codes, lengths = latest_histories(interactions(rows), np.arange(len(rows), dtype=np.int32), max_len)
+    for row, found, length in zip(rows, codes.tolist(), lengths.tolist(), strict=True):
+        assert found[:length] == row[-max_len:]
+        assert set(found[length:]) <= {PADDING}
+
+
+def test_batches_come_in_another_order_each_epoch_but_the_same_for_the_same_seed() -> None:
+    pieces = windows(interactions([[0] * n for n in range(2, 40)]), 50)
+    orders = [
+        [batch.user_codes.tolist() for batch in epoch_batches(pieces, 4, np.random.default_rng(seed))]
+        for seed in (0, 0, 1)
+    ]
+    assert orders[0] == orders[1] != orders[2]

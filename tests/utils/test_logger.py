@@ -1,0 +1,47 @@
+"""Log lines go to stderr, one line each, as people or machines want them."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from rec_engine.utils.logger import ROOT, configure_logging, get_logger, with_progress
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    root = logging.getLogger(ROOT)
+    before = root.handlers, root.level, root.propagate
+    yield
+    root.handlers, root.level, root.propagate = before
+
+
+def test_plain_lines_go_to_stderr_once(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging()
+    configure_logging()
+    get_logger("rec_engine.test").info("indexed %d items", 3)
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "INFO indexed 3 items\n")
+
+
+def test_json_lines_hold_message_level_and_exception(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(style="json")
+    try:
+        raise ValueError("wrong")
+    except ValueError:
+        get_logger("rec_engine.test").exception("failed")
+    line = json.loads(capsys.readouterr().err)
+    assert (line["level"], line["message"]) == ("ERROR", "failed")
+    assert "ValueError: wrong" in line["exception"]
+
+
+def test_levels_below_the_wanted_one_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("WARNING")
+    get_logger("rec_engine.test").info("nothing")
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_yields_every_row_and_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(with_progress([1, 2, 3], "counting")) == [1, 2, 3]
+    assert capsys.readouterr() == ("", "")
