@@ -26,7 +26,7 @@ def tiny_config(**sections: dict[str, object]) -> ModelConfig:
 
 
 def interactions_frame() -> pl.DataFrame:
-    """Return even users on even items, odd users on odd ones; each user's item of his own number is left to be found."""
+    """Return even users on even items, odd users on odd ones; but for the item of the user's own number."""
     rows = [
         {"user_id": user, "item_id": 100 + item, "timestamp": 1_600_000_000 + 86_400 * place + user, "event": "click"}
         for user in range(N_USERS)

@@ -78,10 +78,15 @@ def test_current_that_names_nothing_is_said_so(tmp_path: Path) -> None:
 
 
 def test_a_version_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="half way"), new_version(tmp_path, "v1") as directory:
+    with pytest.raises(RuntimeError, match="half way"):
+        _write_half(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _write_half(model_dir: Path) -> None:
+    with new_version(model_dir, "v1") as directory:
         (directory / "file").write_text("half")
         raise RuntimeError("half way")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_left_overs_of_a_killed_run_are_removed_by_the_next(tmp_path: Path) -> None:

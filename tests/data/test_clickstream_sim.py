@@ -62,12 +62,11 @@ def test_users_take_what_they_like(demo: DemoFrames) -> None:
 
 
 def test_items_of_one_session_are_more_alike_than_those_of_one_user(demo: DemoFrames) -> None:
-    clicks = demo.interactions.filter(event="click").with_columns(
-        after=pl.col("item_id").shift(-1).over("user_id"), same=pl.col("session_id").shift(-1).over("user_id") == pl.col("session_id")
-    ).drop_nulls()  # fmt: skip
+    following = pl.col("item_id", "session_id").shift(-1).over("user_id").name.prefix("next_")
+    clicks = demo.interactions.filter(event="click").with_columns(following).drop_nulls()
     vectors = demo.truth.item_vectors
-    alike = (vectors[clicks["item_id"].to_numpy() - 1] * vectors[clicks["after"].to_numpy() - 1]).sum(axis=1)
-    same = clicks["same"].to_numpy()
+    alike = (vectors[clicks["item_id"].to_numpy() - 1] * vectors[clicks["next_item_id"].to_numpy() - 1]).sum(axis=1)
+    same = (clicks["session_id"] == clicks["next_session_id"]).to_numpy()
     assert alike[same].mean() > alike[~same].mean() + 0.02
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import checkerboard, interactions
 
@@ -21,6 +21,7 @@ from rec_engine.evaluation.evaluator import (
 from rec_engine.evaluation.evaluator import test_task as task_of
 
 N = 40
+PROPERTY = settings(max_examples=50, deadline=None)  # a busy machine is no failure
 
 
 def answer_task() -> Task:
@@ -70,6 +71,7 @@ def test_nan_scores_come_last() -> None:
     assert set(ranked[0, 2:].tolist()) == {0, 2}
 
 
+@PROPERTY
 @given(st.integers(0, 2**32 - 1), st.integers(1, 10))
 def test_the_list_is_full_and_new_whatever_the_scores(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)
@@ -119,6 +121,7 @@ def test_merge_keeps_each_users_time_order() -> None:
     assert task_of(split).targets is split.test
 
 
+@PROPERTY
 @given(st.integers(1, 12), st.integers(0, 2**32 - 1))
 def test_top_k_is_a_stable_sort_cut_off(k: int, seed: int) -> None:
     scores: FloatArray = np.random.default_rng(seed).integers(0, 4, (5, 12)).astype(np.float32)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ranx import Qrels, Run
 from ranx import evaluate as ranx_evaluate
@@ -19,6 +19,7 @@ from rec_engine.evaluation.metrics import (
 )
 
 N_ITEMS = 50
+PROPERTY = settings(max_examples=50, deadline=None)  # a busy machine is no failure
 
 
 def random_lists(seed: int, n_users: int = 300, length: int = 30) -> tuple[IntArray, list[list[int]]]:
@@ -68,6 +69,7 @@ OF_ONE_LIST = {
 }
 
 
+@PROPERTY
 @given(lists, lists, st.integers(1, 20))
 def test_every_metric_lies_between_0_and_1(recommended: list[int], relevant: list[int], k: int) -> None:
     hits = hits_matrix(np.array([recommended], dtype=np.int32), *csr([relevant]), 21)
@@ -75,6 +77,7 @@ def test_every_metric_lies_between_0_and_1(recommended: list[int], relevant: lis
         assert 0 <= function(hits, np.array([len(relevant)]), k)[0] <= 1
 
 
+@PROPERTY
 @given(lists)
 def test_perfect_list_is_1_and_worst_is_0(relevant: list[int]) -> None:
     k = len(relevant)
@@ -84,6 +87,7 @@ def test_perfect_list_is_1_and_worst_is_0(relevant: list[int]) -> None:
         assert metric(others, relevant, k) == 0
 
 
+@PROPERTY
 @given(lists_with_repeats, lists, st.integers(1, 20))
 def test_one_list_and_the_matrix_agree(recommended: list[int], relevant: list[int], k: int) -> None:
     hits = hits_matrix(np.array([recommended], dtype=np.int32), *csr([relevant]), 21)
@@ -91,6 +95,7 @@ def test_one_list_and_the_matrix_agree(recommended: list[int], relevant: list[in
         assert metric(recommended, relevant, k) == METRICS[name](hits, np.array([len(relevant)]), k)[0], name
 
 
+@PROPERTY
 @given(st.lists(st.lists(st.integers(-1, 20), min_size=6, max_size=6), min_size=1, max_size=5), st.data())
 def test_hits_are_first_places_of_relevant_items(ranked: list[list[int]], data: st.DataObject) -> None:
     relevant = [sorted(data.draw(st.sets(st.integers(0, 20), max_size=8))) for _ in ranked]
@@ -102,6 +107,7 @@ def test_hits_are_first_places_of_relevant_items(ranked: list[list[int]], data: 
     assert hits.tolist() == expected
 
 
+@PROPERTY
 @given(lists, lists, st.integers(1, 20))
 def test_what_lies_below_k_does_not_count(recommended: list[int], relevant: list[int], k: int) -> None:
     for name, metric in OF_ONE_LIST.items():
@@ -145,6 +151,7 @@ def test_a_user_without_recommendations_gets_0() -> None:
         assert metric([], ["a"], 5) == 0
 
 
+@PROPERTY
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=30), st.integers(1, 9))
 def test_gini_knows_neither_order_nor_scale(counts: list[int], scale: int) -> None:
     value = gini(np.array(counts))

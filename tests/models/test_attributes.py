@@ -29,7 +29,8 @@ def test_columns_are_named_and_valued_as_documented() -> None:
 
 def test_matrix_is_finite_float32_whatever_is_missing() -> None:
     matrix = attribute_matrix(TABLE)
-    assert (matrix.shape, matrix.dtype) == ((4, 5), np.float32)
+    assert matrix.shape == (4, 5)
+    assert matrix.dtype == np.dtype(np.float32)
     assert np.isfinite(matrix).all()
 
 

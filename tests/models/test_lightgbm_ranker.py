@@ -75,7 +75,8 @@ def candidates(codes: list[int]) -> Candidates:
 
 def test_features_are_one_finite_or_nan_column_each() -> None:
     matrix = features(state_of(LOG, 3), candidates([1, 4, 6, 9]), ITEMS)
-    assert (matrix.shape, matrix.dtype) == ((4, len(FEATURES)), np.float32)
+    assert matrix.shape == (4, len(FEATURES))
+    assert matrix.dtype == np.dtype(np.float32)
     assert not np.isinf(matrix).any()
 
 

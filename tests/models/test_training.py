@@ -40,7 +40,7 @@ def test_every_encoder_and_loss_learns_who_likes_even_items(split: Split, encode
     towers = model(encoder)
     untrained = validation_ndcg_at_10(towers, validation_task(split))
     TwoTowerTrainer(towers, settings(loss=loss, n_negatives=30)).fit(split.train, validation_task(split))
-    # Of the 23 items a user has not seen, 3 are of his parity: any order that knows it puts the target among the first 3.
+    # Of the 23 items a user has not seen, 3 are of his parity: who knows that puts the target among the first 3.
     assert validation_ndcg_at_10(towers, validation_task(split)) > max(0.5, untrained + 0.1)
 
 

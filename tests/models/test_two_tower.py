@@ -76,7 +76,7 @@ def test_features_and_text_change_the_vectors_and_receive_gradients() -> None:
     model = TwoTowerModel(3, 7, 8, [8], **features)  # type: ignore[arg-type]
     inputs = model.item_inputs(torch.arange(7))
     users = model.user_vectors(model.user_states(inputs[None, :4])[0, -1:], model.user_features[:1])
-    (users @ model.item_vectors(inputs).T)[0, 3].backward()
+    torch.autograd.backward((users @ model.item_vectors(inputs).T)[0, 3])
     for layer in (model.from_item_features, model.from_text, model.from_user_features):
         assert layer.weight.grad is not None
         assert layer.weight.grad.abs().sum() > 0

@@ -1,5 +1,6 @@
 """Recommendations into a file."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -10,7 +11,11 @@ from rec_engine.errors import DataError
 from rec_engine.pipeline.batch import recommend_to_file
 from rec_engine.utils.config import RecommendationSettings
 
-READERS = {".parquet": pl.read_parquet, ".csv": pl.read_csv, ".jsonl": pl.read_ndjson}
+READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
+    ".parquet": lambda path: pl.read_parquet(path),
+    ".csv": lambda path: pl.read_csv(path),
+    ".jsonl": lambda path: pl.read_ndjson(path),
+}
 
 
 @pytest.mark.parametrize("ending", list(READERS))

@@ -14,8 +14,8 @@ def recommended(client: TestClient, **body: object) -> list[dict[str, object]]:
     return items
 
 
-def ids(items: list[dict[str, object]]) -> list[object]:
-    return [item["item_id"] for item in items]
+def ids(items: list[dict[str, object]]) -> list[int | str]:
+    return [item_id for item in items if isinstance(item_id := item["item_id"], int | str)]
 
 
 def test_known_user_gets_as_many_items_as_wanted_in_descending_order(client: TestClient) -> None:

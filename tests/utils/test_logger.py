@@ -27,10 +27,7 @@ def test_plain_lines_go_to_stderr_once(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_json_lines_hold_message_level_and_exception(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(style="json")
-    try:
-        raise ValueError("wrong")
-    except ValueError:
-        get_logger("rec_engine.test").exception("failed")
+    get_logger("rec_engine.test").error("failed", exc_info=ValueError("wrong"))
     line = json.loads(capsys.readouterr().err)
     assert (line["level"], line["message"]) == ("ERROR", "failed")
     assert "ValueError: wrong" in line["exception"]

@@ -167,8 +167,8 @@ def _play(rng: np.random.Generator, catalogue: Catalogue, truth: Truth, sessions
             users, days = sessions.user_rows[visits], sessions.days[visits]
             slate = _slate(rng, catalogue, taste + INTENT_OF_LAST_ITEM * last_item, met[users], days)
             clicked = _clicks(rng, catalogue.vectors[slate], taste)
-            met[users[:, None], slate] |= clicked
-            has_clicked = clicked.any(axis=1)
+            met[users[:, None], slate] = met[users[:, None], slate] | clicked
+            has_clicked = np.asarray(clicked.any(axis=1))
             latest = slate[np.arange(len(slate)), SLATE - 1 - clicked[:, ::-1].argmax(axis=1)]
             last_item = np.where(has_clicked[:, None], catalogue.vectors[latest], last_item)
             pages.append(_page(visits, users, days, page, slate, clicked))
@@ -191,8 +191,7 @@ def _clicks(rng: np.random.Generator, shown: FloatArray, taste: FloatArray) -> B
     fit = np.einsum("nkd,nd->nk", shown, taste)
     attraction = 1 / (1 + np.exp(-(TASTE_IN_CLICK * fit + ATTRACTION_BIAS)))
     examination = np.arange(1, SLATE + 1) ** -POSITION_EXPONENT
-    clicked: BoolArray = rng.random(fit.shape) < attraction * examination
-    return clicked
+    return np.asarray(rng.random(fit.shape) < attraction * examination)
 
 
 def _page(

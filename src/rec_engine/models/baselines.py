@@ -73,8 +73,8 @@ class Covisitation:
     """What followed the user's latest items in other users' histories.
 
     C[i, j] = sum over histories where j comes d <= window places after i of 1 / d; the score of j is the sum over the
-    user's `last` items, the m-th latest weighted 1 / m, of C[i, j] / (interactions of j) ^ damping. It learns nothing and is
-    hard to beat (Han et al., arXiv 2605.07125).
+    user's `last` items, the m-th latest weighted 1 / m, of C[i, j] / (interactions of j) ^ damping. It learns nothing
+    and is hard to beat (Han et al., arXiv 2605.07125).
 
     Args:
         last: latest items of the user that count.

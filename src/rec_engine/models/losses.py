@@ -84,6 +84,6 @@ class _ChunkedSoftmax(torch.autograd.Function):
         return (loss / n).to(users.dtype)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
-        user_gradient, item_gradient = ctx.saved_tensors
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        user_gradient, item_gradient = ctx.saved_tensors  # type: ignore[attr-defined]
         return user_gradient * grad, item_gradient * grad, None, None

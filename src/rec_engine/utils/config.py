@@ -203,7 +203,7 @@ class ServingConfig(Settings):
     """What an answer holds."""
 
 
-Config = TypeVar("Config", ModelConfig, ServingConfig)
+Config = TypeVar("Config", bound=Settings)
 Tree = dict[str, object]
 
 
