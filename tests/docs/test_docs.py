@@ -1,0 +1,62 @@
+"""Documentation that cannot drift: examples run, the reference is what the code says, links lead somewhere."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rec_engine import cli
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+    (ROOT / "docs").rglob("*.md")
+)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_examples_run(page: Path, tmp_path: Path) -> None:
+    for code in blocks(page, "python"):
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_reference_of_settings_is_what_the_code_says() -> None:
+    spec = importlib.util.spec_from_file_location("configuration", ROOT / "docs/configuration.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs/configuration.md").read_text(encoding="utf-8") == module.page()
+
+
+def commands() -> list[str]:
+    lines = [line.split("#")[0] for page in PAGES for block in blocks(page, "bash") for line in block.splitlines()]
+    return sorted({line.strip() for line in lines if "rec-engine " in line and "recbole" not in line})
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_of_the_docs_have_flags_that_exist(command: str) -> None:
+    tokens = command.split("rec-engine ", 1)[1].split()
+    _, bound, _ = cli.app.parse_args(tokens, exit_on_error=False, print_error=False)[:3]
+    assert bound is not None
+
+
+def test_make_targets_of_the_docs_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = {
+        target for page in PAGES for block in blocks(page, "bash") for target in re.findall(r"^make (\w+)", block, re.M)
+    }
+    assert named
+    assert all(re.search(rf"^{target}:", makefile, re.M) for target in named)
