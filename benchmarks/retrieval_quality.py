@@ -36,11 +36,11 @@ from rec_engine.evaluation.evaluator import (
     test_task,
     validation_task,
 )
-from rec_engine.models.checkpoints import EpochRecord
 from rec_engine.models.training import TwoTowerTrainer, scorer
 from rec_engine.pipeline.report import evaluate_baselines
 from rec_engine.pipeline.train import build_model
 from rec_engine.utils.config import ModelConfig, load_config
+from rec_engine.utils.logger import configure_logging
 
 PEER_SCRIPT = Path(__file__).parent / "peers" / "rectools_sasrec.py"
 KS = (10, 20)
@@ -49,6 +49,7 @@ METRICS = ("ndcg@10", "hit_rate@10", "recall@20", "coverage@10")
 
 def main() -> None:
     """Run everything and print the table."""
+    configure_logging()
     arguments = _arguments()
     data: Path = arguments.data
     interactions = next(path for path in (data / "interactions.parquet", data / "interactions.csv") if path.exists())
@@ -76,7 +77,7 @@ def evaluate_two_tower(config: ModelConfig, dataset: RecommendationDataset, vali
     """Return the towers alone, trained with early stopping on the validation items."""
     started = time.monotonic()
     model = build_model(dataset, config)
-    TwoTowerTrainer(model, config.training, on_epoch=_print_epoch).fit(validation.history, validation)
+    TwoTowerTrainer(model, config.training).fit(validation.history, validation)
     fit_seconds = time.monotonic() - started
     recommend = rank_by_score(scorer(model, task.history), task.history)
     return evaluate("two-tower", recommend, task, n_items=dataset.n_items, ks=KS, fit_seconds=fit_seconds)
@@ -128,11 +129,6 @@ def _as_table(history: Interactions) -> pl.DataFrame:
 
 def _of_lists(ranked: IntArray) -> Recommender:
     return lambda user_codes, k: ranked[user_codes, :k]
-
-
-def _print_epoch(record: EpochRecord) -> None:
-    reached = f"validation NDCG@10 {record.validation_ndcg_at_10:.4f}"
-    print(f"epoch {record.epoch}: loss {record.loss:.4f}, {reached}, {record.seconds:.1f} s", flush=True)
 
 
 def _arguments() -> argparse.Namespace:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import polars as pl
 
 from rec_engine.data.dataset import Interactions
 
@@ -28,3 +29,34 @@ def checkerboard(n: int = 40) -> Interactions:
     return interactions(
         [rng.permutation([item for item in range(user % 2, n, 2) if item != user]).tolist() for user in range(n)]
     )
+
+
+def two_clusters(n_users: int = 20, n_items: int = 10, n_met: int = 5) -> Interactions:
+    """Return two groups of users, each of whom met `n_met` of the group's own items and none of the other's.
+
+    Users and items below `n_users` and `n_items` are the first group, as many more are the second, so for each user
+    the rest of the group's items comes before all of the other's.
+    """
+    rng = np.random.default_rng(0)
+    return interactions(
+        [
+            (group * n_items + rng.choice(n_items, n_met, replace=False)).tolist()
+            for group in (0, 1)
+            for _ in range(n_users)
+        ]
+    )
+
+
+def popularity_only(n_users: int = 400, n_items: int = 8) -> Interactions:
+    """Return users who all have one taste: each meets item j with chance 1 - j / n_items, whatever else he met.
+
+    Nothing of a user's history says more than popularity does, and the right order is that of the codes.
+    """
+    rng = np.random.default_rng(0)
+    met = rng.random((n_users, n_items)) < 1 - np.arange(n_items) / n_items
+    return interactions([rng.permutation(np.flatnonzero(row)).tolist() for row in met])
+
+
+def as_frame(world: Interactions) -> pl.DataFrame:
+    """Return a world as the table that a user of the package would load, with codes for ids."""
+    return pl.DataFrame({"user_id": world.user_codes, "item_id": world.item_codes, "timestamp": world.timestamps})

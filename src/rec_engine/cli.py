@@ -149,7 +149,7 @@ def evaluate(
     console.width = max(console.width, TABLE_WIDTH)
     console.print(comparison_table(evaluations, metrics, title))
     if output_file:
-        _write(output_file, json.dumps(as_json(evaluations), indent=2, allow_nan=True))
+        _write(output_file, json.dumps(as_json(evaluations), indent=2, allow_nan=False))
         _say(f"{output_file} holds every metric at {k_values}")
 
 

@@ -8,10 +8,10 @@ from worlds import checkerboard, interactions
 
 from rec_engine.data.dataset import FloatArray, IntArray
 from rec_engine.data.splits import leave_one_out
+from rec_engine.errors import DataError
 from rec_engine.evaluation.evaluator import (
     Scorer,
     Task,
-    _top_k,
     as_json,
     comparison_table,
     evaluate,
@@ -19,6 +19,7 @@ from rec_engine.evaluation.evaluator import (
     rank_by_score,
 )
 from rec_engine.evaluation.evaluator import test_task as task_of
+from rec_engine.evaluation.ranking import top_k
 
 N = 40
 PROPERTY = settings(max_examples=50, deadline=None)  # a busy machine is no failure
@@ -93,6 +94,20 @@ def test_batches_and_single_users_get_the_same_lists() -> None:
     assert np.array_equal(recommend(users, 10), np.concatenate([recommend(users[u : u + 1], 10) for u in range(N)]))
 
 
+def test_a_user_twice_in_a_batch_and_an_unknown_one_get_their_own_lists() -> None:
+    recommend = rank_by_score(_zeros(3), interactions([[0, 1], [2]]))
+    ranked = recommend(np.array([0, 0, -1, 1], np.int32), 3)
+    assert ranked[:2].tolist() == [[2, -1, -1]] * 2
+    assert sorted(ranked[2].tolist()) == [0, 1, 2]
+    assert sorted(ranked[3].tolist()) == [-1, 0, 1]
+
+
+def test_an_item_that_everybody_met_often_has_no_novelty() -> None:
+    task = Task("t", interactions([[0, 0, 0, 0], [0, 0, 1]]), interactions([[2], [2]]))
+    popular = evaluate("0", lambda users, k: np.zeros((len(users), k), np.int32), task, n_items=3, ks=(1,))
+    assert popular.catalogue["novelty@1"] == 0
+
+
 def test_scores_of_the_model_are_not_written_to() -> None:
     scores = np.zeros((N, N), dtype=np.float32)
     rank_by_score(lambda users: scores, checkerboard(N))(np.arange(N, dtype=np.int32), 5)
@@ -113,6 +128,20 @@ def test_nobody_to_measure_is_nan_and_no_crash() -> None:
     assert np.isnan(found.mean("ndcg@10"))
 
 
+def test_models_measured_on_different_users_are_not_compared() -> None:
+    found = []
+    for rows in ([[0], [1], []], [[0], [], [1]]):
+        task = Task("t", interactions(rows), interactions([[3], [4], [5]]))
+        found.append(evaluate("zeros", rank_by_score(_zeros(6), task.history), task, n_items=6))
+    with pytest.raises(DataError, match="different users"):
+        comparison_table(found, ["ndcg@10"], "title")
+
+
+def test_parts_of_different_datasets_are_not_merged() -> None:
+    with pytest.raises(DataError, match="3 and of 1 users"):
+        merge(interactions([[0], [1], [2]]), interactions([[5]]))
+
+
 def test_merge_keeps_each_users_time_order() -> None:
     split = leave_one_out(checkerboard(N))
     merged = merge(split.train, split.validation)
@@ -123,10 +152,10 @@ def test_merge_keeps_each_users_time_order() -> None:
 
 @PROPERTY
 @given(st.integers(1, 12), st.integers(0, 2**32 - 1))
-def test_top_k_is_a_stable_sort_cut_off(k: int, seed: int) -> None:
+def testtop_k_is_a_stable_sort_cut_off(k: int, seed: int) -> None:
     scores: FloatArray = np.random.default_rng(seed).integers(0, 4, (5, 12)).astype(np.float32)
     scores[0] = -np.inf
-    assert np.array_equal(_top_k(scores, k), np.argsort(-scores, axis=1, kind="stable")[:, :k])
+    assert np.array_equal(top_k(scores, k), np.argsort(-scores, axis=1, kind="stable")[:, :k])
 
 
 def test_table_and_json_hold_every_model() -> None:

@@ -8,6 +8,7 @@ from ranx import Qrels, Run
 from ranx import evaluate as ranx_evaluate
 
 from rec_engine.data.dataset import IntArray, LongArray
+from rec_engine.errors import DataError
 from rec_engine.evaluation.metrics import (
     METRICS,
     RecommendationMetrics,
@@ -139,6 +140,12 @@ def test_a_repeated_item_counts_once() -> None:
 def test_padding_is_never_a_hit() -> None:
     hits = hits_matrix(np.array([[2, -1], [-1, -1]], dtype=np.int32), *csr([[4], [2]]), 5)
     assert not hits.any()
+
+
+@pytest.mark.parametrize("code", [5, -2])
+def test_codes_outside_the_catalogue_are_an_error(code: int) -> None:
+    with pytest.raises(DataError, match="catalogue of 5"):
+        hits_matrix(np.array([[code], [0]], dtype=np.int32), *csr([[4], [0]]), 5)
 
 
 def test_users_without_relevant_items_are_nan() -> None:

@@ -64,6 +64,15 @@ def test_gain_over_a_model_that_finds_nothing_is_absolute_only() -> None:
     assert np.isnan([gain.relative.mean, gain.relative.low, gain.relative.high]).all()
 
 
+def test_relative_gain_over_a_model_that_finds_one_user_has_no_interval() -> None:
+    base = np.zeros(len(VALUES))
+    base[0] = 1
+    gain = paired_bootstrap(VALUES, base)
+    assert gain.relative.mean == pytest.approx(VALUES.sum() - 1)
+    assert np.isnan([gain.relative.low, gain.relative.high]).all()
+    assert np.isfinite([gain.absolute.low, gain.absolute.high]).all()
+
+
 @PROPERTY
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(0, 1000))
 def test_interval_lies_within_the_values_and_widens_with_the_level(values: list[float], seed: int) -> None:

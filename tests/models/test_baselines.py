@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import checkerboard, interactions
+from worlds import as_frame, checkerboard, interactions, popularity_only, two_clusters
 
-from rec_engine.data.dataset import FloatArray, Interactions
+from rec_engine.data.dataset import FloatArray, Interactions, RecommendationDataset
 from rec_engine.errors import TrainingError
 from rec_engine.evaluation.evaluator import rank_by_score
 from rec_engine.models.baselines import (
@@ -46,6 +46,30 @@ def test_the_withheld_item_of_the_checkerboard_comes_first(name: str) -> None:
     assert ranked[:, 0].tolist() == list(range(N))
 
 
+@pytest.mark.parametrize("name", ["co-visitation", "ItemKNN", "EASE"])
+def test_the_own_cluster_comes_before_the_other(name: str) -> None:
+    world = two_clusters(n_users=20, n_items=10, n_met=5)
+    model = fitted(BASELINES[name](), world, 20)
+    ranked = rank_by_score(model.scorer(world), world)(np.arange(40, dtype=np.int32), 5)
+    assert (ranked // 10 == np.repeat([0, 1], 20)[:, None]).all()
+
+
+def test_popularity_is_right_where_all_have_one_taste() -> None:
+    world = popularity_only(n_items=8)
+    nobody = interactions([[]])
+    ranked = rank_by_score(fitted(Popularity(), world, 8).scorer(nobody), nobody)(np.array([0], dtype=np.int32), 8)
+    assert ranked.tolist() == [list(range(8))]
+
+
+@pytest.mark.parametrize("name", list(BASELINES))
+def test_a_world_loaded_as_a_table_is_scored_the_same(name: str) -> None:
+    world = checkerboard(N)
+    loaded = RecommendationDataset(as_frame(world)).interactions
+    assert np.array_equal(
+        scores(fitted(BASELINES[name](), loaded, N), loaded), scores(fitted(BASELINES[name](), world, N), world)
+    )
+
+
 @pytest.mark.parametrize("name", list(BASELINES))
 def test_every_setting_of_the_grid_fits_and_batches_equal_single_users(name: str) -> None:
     world = checkerboard(N)
@@ -80,7 +104,7 @@ def test_recent_popularity_counts_the_last_days_only() -> None:
 
 
 def test_covisitation_weights_distance_and_recency() -> None:
-    model = fitted(Covisitation(last=2, window=2), interactions([[0, 1, 2]]), 3)
+    model = fitted(Covisitation(last=2, window=2, damping=0), interactions([[0, 1, 2]]), 3)
     assert scores(model, interactions([[0]]))[0].tolist() == pytest.approx([0, 1, 0.5])
     assert scores(model, interactions([[0, 1]]))[0].tolist() == pytest.approx([0, 0.5, 1 + 0.25])
     assert scores(model, interactions([[0, 1, 1]]))[0].tolist() == pytest.approx([0, 0, 1 + 0.5])
@@ -188,17 +212,20 @@ def test_models_of_sets_ignore_order_and_repetition_within_a_history(name: str, 
 def test_a_user_without_history_gets_finite_scores(name: str) -> None:
     found = scores(fitted(BASELINES[name](), checkerboard(8), 8), interactions([[]]))
     assert found.shape == (1, 8)
+    assert found.dtype == np.float32
     assert np.isfinite(found).all()
 
 
 @settings(max_examples=25, deadline=None)
-@given(rows=worlds, last=st.integers(1, 4), window=st.integers(1, 4))
-def test_covisitation_is_the_plain_double_loop(rows: list[list[int]], last: int, window: int) -> None:
+@given(rows=worlds, last=st.integers(1, 4), window=st.integers(1, 4), damping=st.sampled_from([0.0, 0.35, 1.0]))
+def test_covisitation_is_the_plain_double_loop(rows: list[list[int]], last: int, window: int, damping: float) -> None:
+    counts = [max(1, sum(row.count(item) for row in rows)) for item in range(8)]
     followers = np.zeros((8, 8))
     for row in rows:
         for place, item in enumerate(row):
             for distance, follower in enumerate(row[place + 1 : place + 1 + window], start=1):
-                followers[item, follower] += 1 / distance
+                followers[item, follower] += 1 / distance / counts[follower] ** damping
     expected = [sum(followers[item] / rank for rank, item in enumerate(row[::-1][:last], start=1)) for row in rows]
-    found = scores(fitted(Covisitation(last=last, window=window), interactions(rows), 8), interactions(rows))
+    model = fitted(Covisitation(last=last, window=window, damping=damping), interactions(rows), 8)
+    found = scores(model, interactions(rows))
     assert np.allclose(found, expected, atol=1e-5)

@@ -35,10 +35,15 @@ def test_exported_tower_equals_torch_one_by_one_and_in_batches(encoder: str, tmp
     )
     expected = scorer(model, HISTORY)(USERS)
     together = tower.vectors(HISTORY, USERS)
-    one_by_one = np.stack([tower.vector(state_of(HISTORY, int(user))) for user in USERS])
+    one_by_one = [tower.vector(state_of(HISTORY, int(user))) for user in USERS]
     assert tower.dim == 8
     assert np.allclose(together @ vectors.T, expected, atol=1e-5)
-    assert np.allclose(one_by_one, together, atol=1e-5)
+    for alone, of_batch in zip(one_by_one, together, strict=True):
+        assert alone is not None
+        assert np.allclose(alone, of_batch, atol=1e-5)
+    assert tower.vector(state_of(HISTORY, 3)) is None
+    stranger = tower.vector(UserState(COLD, np.array([1, 2], dtype=np.int32), np.ones(2, dtype=np.float32)))
+    assert (stranger is None) == (encoder == "none")
 
 
 def test_history_towers_serve_users_they_never_saw_and_zero_those_without_history(tmp_path: Path) -> None:
@@ -50,6 +55,7 @@ def test_history_towers_serve_users_they_never_saw_and_zero_those_without_histor
         open_session(tmp_path / "tower.onnx"), inputs, np.empty((0, 8), np.float32), np.zeros((5, 0), np.float32), 6
     )
     cold = tower.vector(UserState(COLD, np.array([1, 2], dtype=np.int32), np.ones(2, dtype=np.float32)))
+    assert cold is not None
     assert np.linalg.norm(cold) == pytest.approx(1, abs=1e-5)
     assert not tower.vectors(HISTORY, np.array([3], dtype=np.int32)).any()
 

@@ -22,7 +22,7 @@ NOTHING_KNOWN = UserState(COLD, np.empty(0, dtype=np.int32), np.empty(0, dtype=n
 
 
 def tower(min_score: float = -1.0) -> TowerSource:
-    return TowerSource(INDEX, lambda state: VECTORS[state.liked[-1]], min_score)
+    return TowerSource(INDEX, lambda state: VECTORS[state.liked[-1]] if len(state.liked) else None, min_score)
 
 
 SOURCES: list[Source] = [tower(), PopularitySource(POPULARITY)]

@@ -1,5 +1,7 @@
 """Search is complete at every selectivity, whatever the index type."""
 
+import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from rec_engine.data.dataset import FloatArray
 from rec_engine.errors import BundleError, DataError, NotFoundError
+from rec_engine.retrieval import filters
 from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.retrieval.filters import Eligible
 from rec_engine.utils.config import FaissSettings
@@ -19,6 +22,14 @@ def unit_vectors(n: int, dim: int = 12, seed: int = 0) -> FloatArray:
     vectors = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
     unit: FloatArray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return unit
+
+
+@pytest.fixture(params=["scan", "faiss"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of searching a small catalogue: no set counts as narrow on the second, so that FAISS is asked."""
+    if request.param == "faiss":
+        monkeypatch.setattr(filters, "NARROW", -1)
+    return str(request.param)
 
 
 @pytest.fixture(scope="module", params=TYPES)
@@ -55,13 +66,31 @@ def test_flat_is_exact() -> None:
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("n", [1, 2, 50, 300])
+@pytest.mark.usefixtures("way")
 def test_small_catalogues_work_with_any_type_and_nlist(kind: str, n: int) -> None:
     index = FAISSIndex.build(unit_vectors(n), FaissSettings.model_validate({"index_type": kind, "nlist": 4096}))
     codes = index.search(index.vectors, min(3, n))[1]
     assert codes[:, 0].tolist() == list(range(n))
 
 
+def test_many_equal_items_do_not_widen_the_search_to_every_cell() -> None:
+    vectors = np.concatenate([np.repeat(unit_vectors(10), 150, axis=0), unit_vectors(4_500, seed=3)])
+    index = FAISSIndex.build(vectors, FaissSettings(index_type="IVF", nlist=100))
+    assert index.recall >= index.settings.recall_floor
+    assert index.breadth < 100
+
+
+def test_recall_below_the_floor_is_said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("rec_engine"), "propagate", True)
+    caplog.set_level(logging.WARNING, logger="rec_engine")
+    vectors = np.concatenate([np.repeat(unit_vectors(1), 600, axis=0), unit_vectors(400, seed=3)])
+    index = FAISSIndex.build(vectors, FaissSettings(index_type="HNSW", recall_floor=1.0))
+    assert index.recall < 1.0
+    assert any("below the floor" in record.getMessage() for record in caplog.records)
+
+
 @pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.usefixtures("way")
 def test_equal_scores_are_ordered_by_code(kind: str) -> None:
     vectors = np.tile(unit_vectors(1), (20, 1))
     index = FAISSIndex.build(vectors, FaissSettings.model_validate({"index_type": kind}))
@@ -69,6 +98,7 @@ def test_equal_scores_are_ordered_by_code(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.usefixtures("way")
 def test_items_come_and_go_by_id(kind: str) -> None:
     vectors = unit_vectors(100)
     index = FAISSIndex.build(
@@ -115,6 +145,30 @@ def test_damaged_index_is_refused(tmp_path: Path, name: str) -> None:
         FAISSIndex.load(tmp_path / "index")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"ids": [1, 2]}, {"recall": None}, {"breadth": "wide"}, {"settings": None}],
+    ids=lambda change: str(change),
+)
+def test_index_whose_description_does_not_fit_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    FAISSIndex.build(unit_vectors(30), FaissSettings()).save(tmp_path / "index")
+    file = tmp_path / "index" / "index.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(BundleError, match="not a readable index"):
+        FAISSIndex.load(tmp_path / "index")
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("vectors.npy", np.ones((10, 12), dtype=np.float32)), ("alive.npy", np.ones(40, dtype=np.bool_))],
+)
+def test_index_whose_files_differ_in_size_is_refused(tmp_path: Path, name: str, other: FloatArray) -> None:
+    FAISSIndex.build(unit_vectors(30), FaissSettings()).save(tmp_path / "index")
+    np.save(tmp_path / "index" / name, other)
+    with pytest.raises(BundleError, match="differ in size"):
+        FAISSIndex.load(tmp_path / "index")
+
+
 def test_saving_over_an_older_index_replaces_it_whole(tmp_path: Path) -> None:
     for n in (30, 20):
         FAISSIndex.build(unit_vectors(n), FaissSettings()).save(tmp_path / "index")
@@ -135,6 +189,8 @@ def test_bad_input_is_refused_with_a_sentence() -> None:
         index.search(vectors, 0)
     with pytest.raises(DataError, match="width 12"):
         index.search(vectors[:, :3], 1)
+    with pytest.raises(DataError, match="query holds nan"):
+        index.search(np.full((1, 12), np.nan, dtype=np.float32), 1)
     with pytest.raises(DataError, match="a set over 7 items"):
         index.search(vectors, 1, Eligible.everything(7))
     with pytest.raises(DataError, match="shape"):

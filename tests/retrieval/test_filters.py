@@ -37,6 +37,7 @@ def test_algebra_is_that_of_python_sets(
     before = left.bits.copy()
     assert as_set(left) == set(a)
     assert as_set(left.union(right)) == set(a) | set(b)
+    assert as_set(left.intersection(right)) == set(a) & set(b)
     assert as_set(left.without(np.array(gone, dtype=np.int32))) == set(a) - set(gone)
     assert np.array_equal(left.bits, before)
 
@@ -62,6 +63,16 @@ CATEGORIES = CategoryIndex(pl.Series([["Drama", "War"], ["Comedy"], None, [], ["
 def test_categories_are_united_and_case_does_not_matter() -> None:
     assert as_set(CATEGORIES.any_of(["war"])) == {0, 4}
     assert as_set(CATEGORIES.any_of(["Comedy", " DRAMA "])) == {0, 1}
+
+
+def test_spellings_that_differ_in_case_are_one_category() -> None:
+    spelled = CategoryIndex(pl.Series([["Drama"], ["DRAMA"], ["War"], ["drama", "Drama"]]))
+    for name in ("Drama", "DRAMA", "drama"):
+        assert as_set(spelled.any_of([name])) == {0, 1, 3}
+
+
+def test_items_of_no_category_are_none() -> None:
+    assert as_set(CATEGORIES.any_of([])) == set()
 
 
 def test_unknown_category_names_the_nearest() -> None:

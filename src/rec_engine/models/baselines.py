@@ -53,7 +53,7 @@ class RecentPopularity:
     """
 
     name: ClassVar[str] = "recent popularity"
-    GRID: ClassVar[tuple[Setting, ...]] = ({"days": 7}, {"days": 30}, {"days": 90})
+    GRID: ClassVar[tuple[Setting, ...]] = ({"days": 7}, {"days": 30}, {"days": 90}, {"days": 365})
 
     def __init__(self, days: float = 30) -> None:
         self.days = days
@@ -84,15 +84,15 @@ class Covisitation:
 
     name: ClassVar[str] = "co-visitation"
     GRID: ClassVar[tuple[Setting, ...]] = (
-        {"last": 10, "window": 10},
-        {"last": 10, "window": 10, "damping": 0.25},
+        {"last": 10, "window": 10, "damping": 0.0},
+        {"last": 10, "window": 10, "damping": 0.35},
         {"last": 10, "window": 10, "damping": 0.5},
-        {"last": 10, "window": 5, "damping": 0.25},
-        {"last": 20, "window": 20, "damping": 0.25},
-        {"last": 5, "window": 10, "damping": 0.25},
+        {"last": 5, "window": 5, "damping": 0.35},
+        {"last": 10, "window": 20, "damping": 0.35},
+        {"last": 20, "window": 20, "damping": 0.35},
     )
 
-    def __init__(self, last: float = 10, window: float = 10, damping: float = 0.0) -> None:
+    def __init__(self, last: float = 10, window: float = 10, damping: float = 0.35) -> None:
         self.last, self.window, self.damping = int(last), int(window), damping
 
     def fit(self, train: Interactions, n_items: int) -> None:
@@ -136,10 +136,12 @@ class ItemKNN:
 
     name: ClassVar[str] = "ItemKNN"
     GRID: ClassVar[tuple[Setting, ...]] = (
+        {"neighbours": 5, "shrink": 10},
+        {"neighbours": 10, "shrink": 10},
+        {"neighbours": 20, "shrink": 10},
         {"neighbours": 50, "shrink": 10},
         {"neighbours": 100, "shrink": 10},
         {"neighbours": 200, "shrink": 100},
-        {"neighbours": 400, "shrink": 100},
     )
     ITEMS_A_BLOCK = 1_024
 

@@ -19,12 +19,15 @@ from rec_engine.models.checkpoints import EpochRecord, TrainingState, load_check
 from rec_engine.models.losses import full_softmax, sampled_softmax
 from rec_engine.models.two_tower import TwoTowerModel
 from rec_engine.utils.config import TrainingSettings
+from rec_engine.utils.logger import get_logger, with_progress
 
 MAX_VALIDATION_USERS = 10_000
 FINAL_LEARNING_RATE = 0.05
 MAX_GRADIENT_NORM = 1.0
 UNIFORM_SHARE = 0.5
 MIN_STEPS_AN_EPOCH = 32
+
+logger = get_logger(__name__)
 
 
 class TwoTowerTrainer:
@@ -34,7 +37,7 @@ class TwoTowerTrainer:
         model: what to train, in place.
         settings: the `training:` section.
         checkpoint: file written after each epoch; None writes nothing.
-        on_epoch: called after each epoch, for progress bars.
+        on_epoch: called after each epoch.
 
     Raises:
         TrainingError: if a GPU is asked for and there is none.
@@ -83,6 +86,14 @@ class TwoTowerTrainer:
             state.keep_if_best()
             if self.checkpoint:
                 save_checkpoint(self.checkpoint, state)
+            logger.info(
+                "epoch %d of %d: loss %.4f, validation NDCG@10 %.4f, %.1f s",
+                len(state.records),
+                self.settings.num_epochs,
+                loss,
+                ndcg,
+                state.records[-1].seconds,
+            )
             self.on_epoch(state.records[-1])
         self.model.load_state_dict(state.best)
         self.model.eval()
@@ -108,7 +119,8 @@ class TwoTowerTrainer:
         torch.manual_seed(int(rng.integers(2**63)))
         self.model.train()
         losses: list[float] = []
-        for batch in epoch_batches(pieces, self.batch_size, rng):
+        batches = epoch_batches(pieces, self.batch_size, rng)
+        for batch in with_progress(batches, f"epoch {len(state.records) + 1}", self.n_batches):
             step = len(state.records) * self.n_batches + len(losses)
             rate = learning_rate(step, self.settings.num_epochs * self.n_batches, self.settings)
             state.optimizer.param_groups[0]["lr"] = rate

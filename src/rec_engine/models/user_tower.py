@@ -31,8 +31,13 @@ class UserTower:
     user_features: FloatArray
     max_history_len: int
 
-    def vector(self, state: UserState) -> FloatArray:
-        """Return (dim,) float32, L2-normalised, from the user's positive history."""
+    def vector(self, state: UserState) -> FloatArray | None:
+        """Return (dim,) float32, L2-normalised; None for a user of whom the tower knows nothing.
+
+        That is one without a positive history or, where the tower reads ids, one that was not in training.
+        """
+        if len(state.liked) == 0 or (len(self.user_inputs) and state.user_code == COLD):
+            return None
         liked = state.liked[-self.max_history_len :]
         features = np.zeros((1, self.user_features.shape[1]), dtype=np.float32)
         if state.user_code != COLD:

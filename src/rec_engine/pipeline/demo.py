@@ -9,7 +9,6 @@ from rec_engine.data.data_loader import load_dataset
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.errors import DataError
 from rec_engine.evaluation.evaluator import comparison_table
-from rec_engine.models.checkpoints import EpochRecord
 from rec_engine.pipeline.report import report_on
 from rec_engine.pipeline.train import train
 from rec_engine.serving.server import run_server
@@ -41,7 +40,7 @@ def run_demo(data_dir: Path, model_dir: Path, port: int, *, serve: bool) -> None
     console = Console()
     name, dataset = _data(data_dir)
     console.print(f"{name}: {dataset}")
-    train(dataset, CONFIG, model_dir, name=name, on_epoch=lambda record: _say(console, record))
+    train(dataset, CONFIG, model_dir, name=name)
     evaluations, title = report_on([("", model_dir)], None, [10, 20])
     metrics = ["ndcg@10", "hit_rate@10", "coverage@10"]
     console.width = max(console.width, 110)
@@ -60,10 +59,3 @@ def _data(data_dir: Path) -> tuple[str, RecommendationDataset]:
         logger.warning("%s (%s)", error, error.hint)
         logger.warning("MovieLens 100K cannot be had: going on with SIMULATED data (--dataset demo)")
         return SIMULATED, load_dataset(SIMULATED, data_dir)
-
-
-def _say(console: Console, record: EpochRecord) -> None:
-    console.print(
-        f"epoch {record.epoch:>2}: loss {record.loss:.3f}, validation NDCG@10 {record.validation_ndcg_at_10:.4f}, "
-        f"{record.seconds:.1f} s"
-    )

@@ -1,6 +1,5 @@
 """The offline half on one page: data to towers to index to ranker to report to a bundle that can be served."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -70,7 +69,6 @@ def train(
     name: str,
     split: Split | None = None,
     resume: bool = False,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> TrainingReport:
     """Train, measure and publish a new current version below `model_dir`.
 
@@ -81,7 +79,6 @@ def train(
         name: of the dataset, for the manifest.
         split: the parts; without it they are cut as `config.evaluation` says.
         resume: go on from the checkpoint of an interrupted run with the same data and settings.
-        on_epoch: called after each epoch.
 
     Raises:
         TrainingError: if the data holds nothing that can be learned.
@@ -90,7 +87,7 @@ def train(
     split = split or make_split(dataset, config)
     checkpoint = model_dir / CHECKPOINT
     model = build_model(dataset, config)
-    trainer = TwoTowerTrainer(model, config.training, checkpoint=checkpoint, on_epoch=on_epoch)
+    trainer = TwoTowerTrainer(model, config.training, checkpoint=checkpoint)
     epochs = trainer.fit(split.train, validation_task(split), resume=resume)
 
     item_inputs, item_vectors = item_arrays(model)

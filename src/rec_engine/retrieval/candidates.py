@@ -63,20 +63,21 @@ class TowerSource:
 
     Attributes:
         index: search by vector.
-        user_vector: state to (dim,) float32.
+        user_vector: state to (dim,) float32, or None where nothing is known of the user.
         min_score: cosine below which an item is not offered.
     """
 
     index: FAISSIndex
-    user_vector: Callable[[UserState], FloatArray]
+    user_vector: Callable[[UserState], FloatArray | None]
     min_score: float = -1.0
     name: str = "tower"
 
     def retrieve(self, state: UserState, eligible: Eligible, k: int) -> tuple[IntArray, FloatArray]:
         """Return codes and cosines of at most k items, best first."""
-        if len(state.liked) == 0:
+        vector = self.user_vector(state)
+        if vector is None:
             return np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
-        scores, codes = self.index.search(self.user_vector(state)[None], k, eligible)
+        scores, codes = self.index.search(vector[None], k, eligible)
         offered = (codes[0] >= 0) & (scores[0] >= self.min_score)
         return codes[0][offered], scores[0][offered]
 

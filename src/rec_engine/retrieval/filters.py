@@ -62,6 +62,14 @@ class Eligible:
         kept = None if self.codes is None else self.codes[smaller.keeps(self.codes)]
         return Eligible(bits, self.n_items, kept)
 
+    def intersection(self, other: "Eligible") -> "Eligible":
+        """Return the items of both sets."""
+        narrow = next((items for items in (self, other) if items.codes is not None), None)
+        if narrow is None or narrow.codes is None:
+            return Eligible(self.bits & other.bits, self.n_items)
+        kept = narrow.codes[(other if narrow is self else self).keeps(narrow.codes)]
+        return Eligible(self.bits & other.bits, self.n_items, kept)
+
     def union(self, other: "Eligible") -> "Eligible":
         """Return the items of either set."""
         both = None
@@ -92,11 +100,15 @@ class CategoryIndex:
         pairs = pl.DataFrame({"code": np.arange(n_items, dtype=np.int32), "name": categories}).explode("name")
         grouped = pairs.drop_nulls().sort("name", "code").group_by("name", maintain_order=True).agg("code")
         self.names: tuple[str, ...] = tuple(grouped["name"])
-        self._members = {
-            name: Eligible.of_codes(codes.to_numpy(), n_items)
-            for name, codes in zip(grouped["name"], grouped["code"], strict=True)
-        }
-        self._name_by_folded = {name.casefold(): name for name in self.names}
+        self._nothing = Eligible.of_codes(np.empty(0, dtype=np.int32), n_items)
+        self._name_by_folded: dict[str, str] = {}
+        self._members: dict[str, Eligible] = {}
+        for name, codes in zip(self.names, grouped["code"], strict=True):
+            folded = name.casefold()
+            members = Eligible.of_codes(codes.to_numpy(), n_items)
+            # "Drama" and "DRAMA" are one category: whoever asks for either means both.
+            self._members[folded] = members.union(self._members.get(folded, self._nothing))
+            self._name_by_folded.setdefault(folded, name)
 
     def any_of(self, names: Sequence[str]) -> Eligible:
         """Return the items of at least one of these categories; upper and lower case are the same.
@@ -104,13 +116,12 @@ class CategoryIndex:
         Raises:
             NotFoundError: if a category does not exist; the hint names those that are near.
         """
-        known = [self._name_by_folded.get(name.strip().casefold()) for name in names]
-        wanted = [name for name in known if name is not None]
-        if len(wanted) < len(names):
-            raise self._unknown(next(name for name, found in zip(names, known, strict=True) if found is None))
-        united = self._members[wanted[0]]
-        for name in wanted[1:]:
-            united = united.union(self._members[name])
+        united = self._nothing
+        for name in names:
+            members = self._members.get(name.strip().casefold())
+            if members is None:
+                raise self._unknown(name)
+            united = united.union(members)
         return united
 
     def _unknown(self, name: str) -> NotFoundError:

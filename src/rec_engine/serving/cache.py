@@ -6,9 +6,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from rec_engine.utils.config import RedisSettings
 from rec_engine.utils.logger import get_logger
@@ -20,6 +23,7 @@ ENTRY_OVERHEAD_BYTES = 200
 TIMEOUT_SECONDS = 0.05
 RETRY_AFTER_SECONDS = 1.0
 LOG_EVERY_SECONDS = 30.0
+KEYS_A_PAGE = 1_000
 
 logger = get_logger(__name__)
 
@@ -45,6 +49,10 @@ class Cache(Protocol):
 
     def set(self, key: str, value: bytes, ttl_seconds: int) -> None:
         """Store a value; a cache that fails stores nothing."""
+        ...
+
+    def clear(self) -> None:
+        """Remove everything that was stored; the counts go on."""
         ...
 
     def stats(self) -> CacheStats:
@@ -101,6 +109,12 @@ class InMemoryCache:
             while self._bytes_used > self.max_bytes:
                 self._drop(next(iter(self._entries)))
 
+    def clear(self) -> None:
+        """Remove everything; the counts go on."""
+        with self._lock:
+            self._entries.clear()
+            self._bytes_used = 0
+
     def stats(self) -> CacheStats:
         """Return counts since the process started."""
         with self._lock:
@@ -123,22 +137,33 @@ class RedisCache:
     def __init__(self, host: str, port: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.address = f"{host}:{port}"
         self._clock = clock
+        # Left to itself redis-py tries ten times and sleeps in between: seconds of a request's time.
         self._client = redis.Redis(
-            host=host, port=port, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
+            host=host,
+            port=port,
+            socket_timeout=TIMEOUT_SECONDS,
+            socket_connect_timeout=TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), retries=0),
         )
         self._hits = self._misses = self._errors = 0
         self._retry_at = self._log_at = float("-inf")
+        self._lock = threading.Lock()
 
     def get(self, key: str) -> bytes | None:
         """Return what is stored; None also while Redis fails."""
         value = self._try(lambda: self._client.get(KEY_PREFIX + key))
-        self._hits += value is not None
-        self._misses += value is None
+        with self._lock:
+            self._hits += value is not None
+            self._misses += value is None
         return value if isinstance(value, bytes) else None
 
     def set(self, key: str, value: bytes, ttl_seconds: int) -> None:
         """Store a value; nothing while Redis fails."""
         self._try(lambda: self._client.set(KEY_PREFIX + key, value, ex=ttl_seconds))
+
+    def clear(self) -> None:
+        """Remove the answers of all processes, and nothing else that lives in this Redis; nothing while it fails."""
+        self._try(self._unlink_all)
 
     def stats(self) -> CacheStats:
         """Return counts of this process; entries and bytes are those of the whole Redis, 0 while it fails."""
@@ -155,14 +180,26 @@ class RedisCache:
         try:
             return call()
         except redis.RedisError as error:
-            now = self._clock()
+            self._note_failure(error)
+            return None
+
+    def _note_failure(self, error: redis.RedisError) -> None:
+        now = self._clock()
+        with self._lock:
             self._errors += 1
             self._retry_at = now + RETRY_AFTER_SECONDS
-            if now >= self._log_at:
+            is_logged = now >= self._log_at
+            if is_logged:
                 self._log_at = now + LOG_EVERY_SECONDS
-                logger.warning("the cache at %s does not answer, going on without it: %s", self.address, error)
-            return None
+        if is_logged:
+            logger.warning("the cache at %s does not answer, going on without it: %s", self.address, error)
+
+    def _unlink_all(self) -> None:
+        # Page by page: KEYS would block Redis for everybody, one UNLINK of all would outlast the timeout.
+        keys = self._client.scan_iter(match=f"{KEY_PREFIX}*", count=KEYS_A_PAGE)
+        while page := list(islice(keys, KEYS_A_PAGE)):
+            self._client.unlink(*page)
 
 
 def _entry_bytes(key: str, value: bytes) -> int:
-    return len(key) + len(value) + ENTRY_OVERHEAD_BYTES
+    return len(key.encode()) + len(value) + ENTRY_OVERHEAD_BYTES

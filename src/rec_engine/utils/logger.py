@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
@@ -34,10 +34,16 @@ def get_logger(name: str) -> logging.Logger:
     return logging.getLogger(name)
 
 
-def with_progress(rows: Sequence[Row], description: str) -> Iterable[Row]:
-    """Yield the rows behind a progress bar on stderr that goes away at the end; without a terminal there is no bar."""
+def with_progress(rows: Iterable[Row], description: str, total: int | None = None) -> Iterable[Row]:
+    """Yield the rows behind a progress bar on stderr that goes away at the end; without a terminal there is no bar.
+
+    Args:
+        rows: anything that can be gone through.
+        description: stands before the bar.
+        total: number of rows, where `rows` has no length.
+    """
     console = Console(stderr=True)
-    return track(rows, description, console=console, transient=True, disable=not console.is_terminal)
+    return track(rows, description, total, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _handler(style: str) -> logging.Handler:
