@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from rec_engine.utils.config import ModelConfig
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 CURRENT = "current"
+LEFT_OVER_SECONDS = 86_400
 
 
 class Manifest(BaseModel):
@@ -101,12 +103,13 @@ class ModelBundle:
 def new_version(model_dir: Path, version: str) -> Iterator[Path]:
     """Yield an empty directory to write a version into; it gets its name when the block ends without an error.
 
-    A run that fails or is killed leaves no half-written version behind: what it wrote is removed, at the latest by the
-    next run.
+    A run that fails leaves no half-written version behind; what a killed one left is removed by the first run a day
+    later (until then it might be a run that goes on beside this one).
     """
     model_dir.mkdir(parents=True, exist_ok=True)
     for left_over in model_dir.glob(".partial-*"):
-        shutil.rmtree(left_over)
+        if time.time() - left_over.stat().st_mtime > LEFT_OVER_SECONDS:
+            shutil.rmtree(left_over)
     partial = model_dir / f".partial-{version}"
     partial.mkdir()
     try:

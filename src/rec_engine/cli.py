@@ -111,6 +111,9 @@ def train(  # noqa: PLR0913 - the brief's flags
     report = train_model(source.dataset, settings, model_dir, name=source.name, split=source.split, resume=resume)
     for evaluation in report.evaluations:
         found = evaluation.estimate("ndcg@10")
+        if not len(evaluation.user_codes):
+            _say(f"{evaluation.name}: not measured, no user has enough interactions to hold one out")
+            continue
         _say(f"{evaluation.name}: NDCG@10 {found.mean:.4f} [{found.low:.4f}, {found.high:.4f}] ({report.measured_on})")
     _say(
         f"{report.directory} is the current model. Next: rec-engine evaluate --model-dir {model_dir} compares it with "

@@ -1,7 +1,9 @@
 """A bundle is whole or refused; a version is complete or not there."""
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -89,11 +91,13 @@ def _write_half(model_dir: Path) -> None:
         raise RuntimeError("half way")
 
 
-def test_left_overs_of_a_killed_run_are_removed_by_the_next(tmp_path: Path) -> None:
-    (tmp_path / ".partial-old").mkdir()
+def test_left_overs_of_a_killed_run_are_removed_and_those_of_a_running_one_are_not(tmp_path: Path) -> None:
+    for name, age_seconds in (("old", 2 * 86_400), ("running", 60)):
+        (tmp_path / f".partial-{name}").mkdir()
+        os.utime(tmp_path / f".partial-{name}", (time.time() - age_seconds,) * 2)
     with new_version(tmp_path, "v1"):
         pass
-    assert [path.name for path in tmp_path.iterdir()] == ["v1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-running", "v1"]
 
 
 def test_same_seed_gives_the_same_vectors_and_metrics(

@@ -61,6 +61,13 @@ def test_one_user_can_be_trained_on(tmp_path: Path) -> None:
     assert len(open_bundle(tmp_path).user_ids) == 1
 
 
+def test_two_interactions_a_user_leave_nothing_to_hold_out_and_train_all_the_same(tmp_path: Path) -> None:
+    pairs = interactions_frame().group_by("user_id", maintain_order=True).head(2)
+    report = train(RecommendationDataset(pairs, None, items_frame()), tiny_config(), tmp_path, name="pairs")
+    assert len(report.epochs) == 3
+    assert open_bundle(tmp_path).metrics == {}
+
+
 def test_one_interaction_a_user_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     singles = RecommendationDataset(interactions_frame().unique("user_id", keep="first"), None, items_frame())
     with pytest.raises(TrainingError, match="no user has two"):

@@ -155,10 +155,12 @@ def test_memory_counts_right_when_many_threads_share_it() -> None:
     assert stats.bytes_used == stats.entries * (1 + 10 + ENTRY_OVERHEAD_BYTES) == cache.max_bytes
 
 
-def test_the_bytes_of_a_key_are_counted_and_not_its_letters() -> None:
+def test_memory_counts_the_bytes_of_a_key_and_none_once_it_is_cleared() -> None:
     cache = InMemoryCache()
     cache.set("é", b"", 60)
     assert cache.stats().bytes_used == 2 + ENTRY_OVERHEAD_BYTES
+    cache.clear()
+    assert cache.stats().bytes_used == 0
 
 
 @pytest.mark.parametrize("is_listening", [True, False], ids=["hangs", "is gone"])
@@ -174,15 +176,26 @@ def test_redis_that_hangs_or_is_gone_costs_a_request_next_to_nothing(is_listenin
     assert (cache.stats().misses, cache.stats().errors) == (100, 1)
 
 
-def test_a_dead_redis_is_logged_twice_a_minute_at_most(caplog: pytest.LogCaptureFixture) -> None:
-    now = [0.0]
+class Kept(logging.Handler):
+    """Keeps its records; pytest's own handler sees nothing once the package's logging is configured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def test_a_dead_redis_is_logged_twice_a_minute_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, kept = [0.0], Kept()
+    monkeypatch.setattr(logging.getLogger("rec_engine.serving.cache"), "handlers", [kept])
     cache = RedisCache("127.0.0.1", 1, clock=lambda: now[0])
-    with caplog.at_level(logging.WARNING, logger="rec_engine.serving.cache"):
-        for second in range(0, 60, 2):
-            now[0] = float(second)
-            cache.get("key")
+    for second in range(0, 60, 2):
+        now[0] = float(second)
+        cache.get("key")
     assert cache.stats().errors == 30
-    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert [record.levelname for record in kept.records] == ["WARNING", "WARNING"]
 
 
 def test_redis_that_dies_is_a_miss_and_comes_back(tmp_path: Path) -> None:

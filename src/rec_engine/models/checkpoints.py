@@ -1,6 +1,7 @@
 """Everything a training run needs to go on where it stopped, in one safetensors file (nothing is pickled)."""
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -44,8 +45,14 @@ class TrainingState:
 
     @property
     def best_record(self) -> EpochRecord | None:
-        """The epoch with the highest validation NDCG@10, the earlier of equals; None before the first."""
-        return max(self.records, key=lambda record: record.validation_ndcg_at_10, default=None)
+        """The epoch with the highest validation NDCG@10, the earlier of equals; None before the first.
+
+        Where there was nobody to validate on (nan), the latest epoch.
+        """
+        measured = [record for record in self.records if not math.isnan(record.validation_ndcg_at_10)]
+        if not measured:
+            return self.records[-1] if self.records else None
+        return max(measured, key=lambda record: record.validation_ndcg_at_10)
 
     def keep_if_best(self) -> None:
         """Copy the weights if the last epoch is the best so far."""

@@ -78,6 +78,8 @@ class TwoTowerTrainer:
             load_checkpoint(self.checkpoint, state)
         sampler = NegativeSampler(train, self.model.num_items, self.settings.n_negatives)
         validation = _some_users(validation, self.settings.seed)
+        if not len(validation.targets):
+            logger.warning("nobody is left to validate on: training takes all its epochs and keeps the last")
         while not self._is_finished(state):
             started = time.monotonic()
             loss = self._epoch(state, pieces, sampler)
@@ -189,10 +191,10 @@ class NegativeSampler:
 
 
 def validation_ndcg_at_10(model: TwoTowerModel, task: Task) -> float:
-    """Return NDCG@10 over the full catalogue, items of the history left out; 0 when there is nobody to measure."""
+    """Return NDCG@10 over the full catalogue, items of the history left out; nan when there is nobody to measure."""
     recommend = rank_by_score(scorer(model, task.history), task.history)
     result = evaluate("validation", recommend, task, n_items=model.num_items, ks=(10,))
-    return result.mean("ndcg@10") if len(result.user_codes) else 0.0
+    return result.mean("ndcg@10")
 
 
 @torch.no_grad()

@@ -18,13 +18,14 @@ from rec_engine.bundle import (
     seal,
     write_history,
 )
-from rec_engine.data.dataset import RecommendationDataset
+from rec_engine.data.dataset import FloatArray, RecommendationDataset
 from rec_engine.data.splits import Split, leave_one_out, random_split, temporal_split
 from rec_engine.evaluation.evaluator import Evaluation, validation_task
 from rec_engine.models.attributes import attribute_matrix
 from rec_engine.models.checkpoints import EpochRecord
 from rec_engine.models.export import export_user_tower, item_arrays
 from rec_engine.models.features import FEATURES
+from rec_engine.models.lightgbm_ranker import CTRRanker
 from rec_engine.models.training import TwoTowerTrainer
 from rec_engine.models.two_tower import TwoTowerModel
 from rec_engine.models.user_tower import UserTower, open_session
@@ -94,36 +95,19 @@ def train(
     index = FAISSIndex.build(item_vectors, config.faiss, ids=dataset.item_ids.ids.to_list(), seed=config.training.seed)
     created_at = datetime.now(UTC)
     version_name = new_version_name(dataset.fingerprint, created_at)
+    task = reported_task(split)
     with new_version(model_dir, version_name) as directory:
-        export_user_tower(model, directory / "user_tower.onnx")
-        tower = UserTower(
-            session=open_session(directory / "user_tower.onnx"),
-            item_inputs=item_inputs,
-            user_inputs=model.user_embedding.weight.detach().numpy(),
-            user_features=model.user_features.numpy(),
-            max_history_len=config.model.max_history_len,
-        )
+        tower = export_tower(model, item_inputs, directory / "user_tower.onnx")
+        categories = CategoryIndex(dataset.items["categories"])
         inference = RecommendationInference.assemble(
-            tower,
-            index,
-            CategoryIndex(dataset.items["categories"]),
-            known=split.train,
-            ranker=None,
-            settings=RecommendationSettings(),
+            tower, index, categories, known=split.train, ranker=None, settings=RecommendationSettings()
         )
-        task = reported_task(split)
         inference.ranker = fit_ranker(inference, split, config)
         evaluations = measure(task, tower, index, inference)
-        np.save(directory / "item_inputs.npy", tower.item_inputs)
-        np.save(directory / "user_inputs.npy", tower.user_inputs)
-        np.save(directory / "user_features.npy", tower.user_features)
-        index.save(directory / "index")
-        if inference.ranker:
-            inference.ranker.save(directory / "ranker.txt")
-        dataset.users.write_parquet(directory / "users.parquet")
-        dataset.items.write_parquet(directory / "items.parquet")
-        write_history(directory / "history.npz", dataset.interactions, split)
+        _write_model(directory, tower, index, inference.ranker)
+        _write_data(directory, dataset, split)
         (directory / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+        metrics = {metric: evaluations[-1].mean(metric) for metric in evaluations[-1].per_user}
         seal(
             directory,
             Manifest(
@@ -135,7 +119,7 @@ def train(
                 split=split.name,
                 features=tuple(FEATURES),
                 libraries={library: version(library) for library in LIBRARIES},
-                metrics={metric: evaluations[-1].mean(metric) for metric in evaluations[-1].per_user},
+                metrics={metric: value for metric, value in metrics.items() if np.isfinite(value)},
                 sha256_by_file={},
             ),
         )
@@ -170,3 +154,30 @@ def build_model(dataset: RecommendationDataset, config: ModelConfig) -> TwoTower
         item_features=torch.from_numpy(attribute_matrix(dataset.items)),
         **config.model.model_dump(),
     )
+
+
+def export_tower(model: TwoTowerModel, item_inputs: FloatArray, path: Path) -> UserTower:
+    """Write the user tower to `path` and return what serves it: from here on nothing is measured through torch."""
+    export_user_tower(model, path)
+    return UserTower(
+        session=open_session(path),
+        item_inputs=item_inputs,
+        user_inputs=model.user_embedding.weight.detach().numpy(),
+        user_features=model.user_features.numpy(),
+        max_history_len=model.max_history_len,
+    )
+
+
+def _write_model(directory: Path, tower: UserTower, index: FAISSIndex, ranker: CTRRanker | None) -> None:
+    np.save(directory / "item_inputs.npy", tower.item_inputs)
+    np.save(directory / "user_inputs.npy", tower.user_inputs)
+    np.save(directory / "user_features.npy", tower.user_features)
+    index.save(directory / "index")
+    if ranker:
+        ranker.save(directory / "ranker.txt")
+
+
+def _write_data(directory: Path, dataset: RecommendationDataset, split: Split) -> None:
+    dataset.users.write_parquet(directory / "users.parquet")
+    dataset.items.write_parquet(directory / "items.parquet")
+    write_history(directory / "history.npz", dataset.interactions, split)

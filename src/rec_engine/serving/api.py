@@ -15,9 +15,8 @@ from starlette.exceptions import HTTPException
 from rec_engine.bundle import ModelBundle, open_bundle
 from rec_engine.errors import RecEngineError
 from rec_engine.serving.answers import Answerer
-from rec_engine.serving.cache import Cache, open_cache
+from rec_engine.serving.cache import Cache, CacheStats, open_cache
 from rec_engine.serving.schemas import (
-    CacheStatus,
     Health,
     ModelStatus,
     Problem,
@@ -88,10 +87,9 @@ def create_app(bundle: ModelBundle, config: ServingConfig, cache: Cache) -> Fast
         return _model_status(bundle)
 
     @app.get("/cache/stats")
-    def cache_stats() -> CacheStatus:
+    def cache_stats() -> CacheStats:
         """Count what the cache did for this server process."""
-        stats = cache.stats()
-        return CacheStatus(**{name: getattr(stats, name) for name in CacheStatus.model_fields})
+        return cache.stats()
 
     return app
 

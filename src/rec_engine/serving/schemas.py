@@ -140,17 +140,6 @@ class ModelStatus(Wire):
     """Of the held-out test part, as measured when the model was made."""
 
 
-class CacheStatus(Wire):
-    """What `GET /cache/stats` answers."""
-
-    backend: str
-    hits: int
-    misses: int
-    errors: int
-    entries: int
-    bytes_used: int
-
-
 class Problem(BaseModel):
     """RFC 9457 problem details."""
 
