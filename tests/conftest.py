@@ -1,6 +1,10 @@
 """What many tests share: a small world, and a model of it that is trained once a session."""
 
+import os
 from pathlib import Path
+
+# What the tests compute is tiny: threads would only wait for each other. Set before anything loads OpenMP.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import polars as pl
 import pytest

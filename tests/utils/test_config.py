@@ -52,7 +52,7 @@ def test_every_key_arrives_from_file_and_environment(
     path.write_text(yaml.safe_dump(nested(key, value)))
     assert reached(load_config(kind, path, environment={}), key) == value
     name = ENVIRONMENT_PREFIX + key.upper().replace(".", "__")
-    assert reached(load_config(kind, None, environment={name: yaml.safe_dump(value).split("\n...")[0]}), key) == value
+    assert reached(load_config(kind, None, environment={name: str(value)}), key) == value
 
 
 def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
@@ -137,3 +137,37 @@ def test_the_files_of_the_repository_hold_the_defaults(
     name: str, kind: type[ModelConfig] | type[ServingConfig]
 ) -> None:
     assert load_config(kind, ROOT / f"configs/{name}_config.yaml", environment={}) == kind()
+
+
+def test_text_in_the_environment_is_taken_as_it_is() -> None:
+    environment = {"REC_ENGINE_DATA__TIMESTAMP_FORMAT": "%m/%d/%Y", "REC_ENGINE_MODEL__TOWER_DIMS": "[32, 8]"}
+    found = load_config(ModelConfig, None, environment=environment)
+    assert (found.data.timestamp_format, found.model.tower_dims) == ("%m/%d/%Y", (32, 8))
+    assert load_config(ServingConfig, None, environment={"REC_ENGINE_REDIS__HOST": "no"}).redis.host == "no"
+
+
+def test_misspelt_section_in_the_environment_is_an_error_and_another_files_is_not() -> None:
+    with pytest.raises(ConfigError, match="REC_ENGINE_TRAINING_X__SEED") as error:
+        load_config(ModelConfig, None, environment={"REC_ENGINE_TRAINING_X__SEED": "1"})
+    assert "training" in error.value.hint
+    assert load_config(ModelConfig, None, environment={"REC_ENGINE_API__PORT": "80"}) == ModelConfig()
+
+
+def test_a_key_is_blamed_on_its_own_source(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("training: {seed_x: 3}")
+    with pytest.raises(ConfigError, match=r"settings.yaml: training.seed_x"):
+        load_config(ModelConfig, path, environment={"REC_ENGINE_TRAINING__SEED": "1"})
+
+
+def test_a_section_with_everything_commented_out_is_all_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("training:\n  # seed: 3\nmodel: {dropout: 0.1}\n")
+    assert load_config(ModelConfig, path, environment={}).training == ModelConfig().training
+
+
+def test_infinity_is_not_a_setting(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("training: {learning_rate: .inf}")
+    with pytest.raises(ConfigError, match="learning_rate"):
+        load_config(ModelConfig, path, environment={})

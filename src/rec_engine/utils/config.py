@@ -20,7 +20,7 @@ ENVIRONMENT_PREFIX = "REC_ENGINE_"
 class Settings(BaseModel):
     """Base of every section: unknown keys are errors, nothing changes after loading, docstrings become the docs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class EventWeights(Settings):
@@ -228,7 +228,7 @@ def load_config(
     tree = _read_yaml(path) if path else {}
     source_by_key: dict[str, str] = {}
     for key, (name, text) in _from_environment(kind, os.environ if environment is None else environment).items():
-        _put(tree, key, yaml.safe_load(text), str(path))
+        _put(tree, key, _value_of(name, text), str(path))
         source_by_key[key] = name
     for key, value in (flags or {}).items():
         if value is not None:
@@ -239,7 +239,7 @@ def load_config(
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        source = next((name for known, name in source_by_key.items() if key.startswith(known)), str(path))
+        source = next((name for known, name in source_by_key.items() if f"{key}.".startswith(f"{known}.")), str(path))
         if first["type"] == "extra_forbidden":
             raise _unknown_key(kind, key, source) from None
         raise ConfigError(
@@ -270,17 +270,36 @@ def _read_yaml(path: Path) -> Tree:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: holds a {type(tree).__name__}, not sections", hint="see configs/ for examples")
-    return tree
+    # A section in which everything is commented out is an empty one.
+    return {section: settings for section, settings in tree.items() if settings is not None}
 
 
 def _from_environment(kind: type[BaseModel], environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Return variable name and text by dotted key, for the variables that name a section of this class."""
     found: dict[str, tuple[str, str]] = {}
+    sections = ModelConfig.model_fields.keys() | ServingConfig.model_fields.keys()
     for name, text in sorted(environment.items()):
         section, separator, rest = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
-        if name.startswith(ENVIRONMENT_PREFIX) and separator and section in kind.model_fields:
+        if not name.startswith(ENVIRONMENT_PREFIX) or not separator:
+            continue
+        if section not in sections:
+            near = difflib.get_close_matches(section, sections, n=1) or sorted(sections)
+            raise ConfigError(f"{name}: {section} is not a section of the settings", hint=f"there is {', '.join(near)}")
+        if section in kind.model_fields:
             found[f"{section}.{rest.replace('__', '.')}"] = (name, text)
     return found
+
+
+def _value_of(name: str, text: str) -> object:
+    """Return a variable's text as it is, a list or mapping parsed, nothing as None."""
+    if text.strip() in {"", "null"}:
+        return None
+    if not text.lstrip().startswith(("[", "{")):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: not readable as YAML: {error}", hint="a list is written as [256, 64]") from None
 
 
 def _put(tree: Tree, key: str, value: object, file: str) -> None:
