@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-import rich
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
@@ -224,7 +223,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _say(text: str) -> None:
-    rich.print(text)
+    Console(highlight=False, markup=False, soft_wrap=True).print(text)
 
 
 def _fail(message: str, hint: str) -> None:

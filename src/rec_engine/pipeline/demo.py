@@ -1,5 +1,6 @@
 """The first ten minutes: real data, a trained model, a table that compares it, a running service."""
 
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -7,7 +8,7 @@ from rich.console import Console
 from rec_engine.bundle import open_bundle
 from rec_engine.data.data_loader import load_dataset
 from rec_engine.data.dataset import RecommendationDataset
-from rec_engine.errors import DataError
+from rec_engine.errors import BundleError, DataError
 from rec_engine.evaluation.evaluator import comparison_table
 from rec_engine.pipeline.report import report_on
 from rec_engine.pipeline.train import train
@@ -40,7 +41,10 @@ def run_demo(data_dir: Path, model_dir: Path, port: int, *, serve: bool) -> None
     console = Console()
     name, dataset = _data(data_dir)
     console.print(f"{name}: {dataset}")
-    train(dataset, CONFIG, model_dir, name=name)
+    if _is_trained(model_dir, dataset):
+        console.print(f"{model_dir} holds the model of this data and these settings already: no need to train again")
+    else:
+        train(dataset, CONFIG, model_dir, name=name)
     evaluations, title = report_on([("", model_dir)], None, [10, 20])
     metrics = ["ndcg@10", "hit_rate@10", "coverage@10"]
     console.width = max(console.width, 110)
@@ -49,7 +53,16 @@ def run_demo(data_dir: Path, model_dir: Path, port: int, *, serve: bool) -> None
     example = {"user": bundle.user_ids[0], "category": bundle.categories.names[0], "item": bundle.item_ids[0]}
     console.print(NEXT.format(port=port, model_dir=model_dir, **example), markup=False, highlight=False, soft_wrap=True)
     if serve:
+        os.environ.setdefault("USE_MEMORY_CACHE", "true")  # a demo asks for no Redis
         run_server(model_dir, config)
+
+
+def _is_trained(model_dir: Path, dataset: RecommendationDataset) -> bool:
+    try:
+        bundle = open_bundle(model_dir)
+    except BundleError:
+        return False
+    return bundle.config == CONFIG and bundle.manifest.dataset_fingerprint == dataset.fingerprint
 
 
 def _data(data_dir: Path) -> tuple[str, RecommendationDataset]:
