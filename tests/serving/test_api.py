@@ -124,6 +124,24 @@ def test_body_that_is_not_json_is_422(client: TestClient) -> None:
     assert (answer.status_code, answer.json()["type"]) == (422, "urn:rec-engine:problem:invalid-request")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"user_id": "\ud800"}',
+        rb'{"user_id": 1, "filter_categories": ["\ud800"]}',
+        rb'{"user_id": 1, "context": {"x": "\ud800"}}',
+        rb'{"user_id": 1, "\ud800": 2}',
+        b'{"user_id": 1, "context": {"x": ' + b"[" * 50_000 + b"]" * 50_000 + b"}}",
+        b'{"user_id": "\xff"}',
+    ],
+    ids=["surrogate id", "surrogate category", "surrogate context", "surrogate field", "deep nest", "not UTF-8"],
+)
+def test_text_that_no_answer_could_hold_is_422(client: TestClient, body: bytes) -> None:
+    answer = client.post("/recommend", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in {400, 422}
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
 def test_body_beyond_the_bound_is_413(client: TestClient) -> None:
     answer = client.post("/recommend", content=b" " * 300_000, headers={"content-type": "application/json"})
     assert answer.status_code == 413

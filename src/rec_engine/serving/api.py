@@ -134,7 +134,8 @@ async def _on_our_error(request: Request, error: Exception) -> JSONResponse:
 async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
     field = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
-    return _problem(request, 422, f"{field}: {first['msg']}", hint="the schema of every request is at /docs")
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return _problem(request, 422, f"{field}: {message}", hint="the schema of every request is at /docs")
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
@@ -158,7 +159,7 @@ def _problem(
         type=f"urn:rec-engine:problem:{name}",
         title=title,
         status=status,
-        detail=detail,
+        detail=detail.encode(errors="replace").decode(),
         hint=hint,
         request_id=request.state.request_id,
     )

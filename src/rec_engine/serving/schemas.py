@@ -1,17 +1,27 @@
 """What goes over the wire."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticSerializationError
 
 MAX_EXCLUDED = 1_000
 MAX_CATEGORIES = 100
 MAX_RECENT_ITEMS = 200
 MAX_CONTEXT_KEYS = 32
 
-IntegerId = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
-TextId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Id = IntegerId | TextId
+MAX_ID_LENGTH = 256
+
+
+def _checked_id(value: object) -> object:
+    """Return an id as it is; one sentence for everything that is none, instead of one for each type it might be."""
+    is_integer = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    if is_integer or (isinstance(value, str) and 1 <= len(value) <= MAX_ID_LENGTH):
+        return value
+    raise ValueError(f"an id is a 64-bit integer or a text of 1 to {MAX_ID_LENGTH} characters")
+
+
+Id = Annotated[int | str, BeforeValidator(_checked_id)]
 """A user's or item's id as the data has it: an integer or a text; 123 and "123" name the same."""
 
 
@@ -41,6 +51,16 @@ class RecommendRequest(Wire):
     use_reranking: bool = True
     """Whether the LightGBM ranker orders the candidates (when the model has one)."""
     context: "Context" = Field(default_factory=lambda: Context())
+    """What the request says of itself."""
+
+    @model_validator(mode="after")
+    def _is_unicode(self) -> Self:
+        """Refuse text that is no Unicode (half of a surrogate pair): it could neither be answered nor stored."""
+        try:
+            self.model_dump_json()
+        except PydanticSerializationError as error:
+            raise ValueError("a text in the request is not valid Unicode") from error
+        return self
 
 
 class Context(BaseModel):
