@@ -27,6 +27,8 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(error), "rec-engine --help lists commands and flags")
     except RecEngineError as error:
         _fail(str(error), error.hint)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}", "is the path right, writable, and is there space left?")
     except KeyboardInterrupt:
         sys.exit(130)
 

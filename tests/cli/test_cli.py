@@ -89,6 +89,8 @@ BAD_INPUT = {
     "bad comparison": (["evaluate", "--compare", "models"], "NAME:DIRECTORY"),
     "unknown command": (["trian"], "trian"),
     "one item": (["train", "--dataset", "custom", "--train-data", "oneitem.csv"], "two positive interactions"),
+    "model dir that is a file": (["train", "--config", "small.yaml", "--model-dir", "empty.csv"], "empty.csv"),
+    "contradiction": (["train", "--dataset", "demo", "--train-data", "dates.csv"], "takes no files"),
     "too many rejects": (["train", "--dataset", "custom", "--train-data", "dates.csv"], "dates.csv"),
 }
 
@@ -101,6 +103,9 @@ def test_bad_input_is_one_clear_sentence_and_exit_code_2(
     (tmp_path / "nocolumn.csv").write_text("user_id,thing\n1,2\n")
     (tmp_path / "oneitem.csv").write_text("user_id,item_id,timestamp\n1,2,3\n")
     (tmp_path / "dates.csv").write_text("user_id,item_id,timestamp\n1,2,12/31/2019\n1,3,1/1/2020\n")
+    (tmp_path / "small.yaml").write_text(
+        "model: {embedding_dim: 8, tower_dims: [8], user_encoder: mean}\ntraining: {num_epochs: 1}\n"
+    )
     (tmp_path / "typo.yaml").write_text("training: {batch_sise: 3}\n")
     before = sorted(path.name for path in tmp_path.iterdir())
     arguments, expected = BAD_INPUT[case]

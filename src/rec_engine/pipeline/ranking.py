@@ -85,10 +85,9 @@ def _wins(inference: RecommendationInference, ranker: CTRRanker, task: Task, use
         found = evaluate("ranker check", recommend, held_out, n_items=len(inference.items.vectors), ks=(SLATE,))
         reached.append(found.per_user[f"ndcg@{SLATE}"])
     inference.ranker = None
-    gain = paired_bootstrap(reached[1], reached[0])
+    gain = paired_bootstrap(reached[1], reached[0]).absolute
     logger.info(
-        "re-ranking changes NDCG@10 of %s held-out users by %+.1f%% [%+.1f%%, %+.1f%%]: %s",
-        f"{len(user_codes):,}", 100 * gain.relative.mean, 100 * gain.relative.low, 100 * gain.relative.high,
-        "kept" if gain.absolute.mean > 0 else "left out",
-    )  # fmt: skip
-    return gain.absolute.mean > 0
+        "re-ranking changes NDCG@10 of %d held-out users by %+.4f [%+.4f, %+.4f]: %s",
+        *(len(user_codes), gain.mean, gain.low, gain.high, "kept" if gain.mean > 0 else "left out"),
+    )
+    return gain.mean > 0
