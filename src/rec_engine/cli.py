@@ -152,6 +152,11 @@ def evaluate(
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
     console.print(comparison_table(evaluations, metrics, title))
+    judged = evaluations[-1]
+    _say(
+        f"Left out: {judged.n_unreachable_targets:,} targets that their users had already met, "
+        f"{judged.n_cold_users:,} users without a history."
+    )
     if output_file:
         _write(output_file, json.dumps(as_json(evaluations), indent=2, allow_nan=False))
         _say(f"{output_file} holds every metric at {k_values}")

@@ -43,6 +43,7 @@ def test_train_evaluate_recommend_from_own_files(files: Path) -> None:
     assert "is the current model" in trained.stdout.replace("\n", " ")
     evaluated = run("evaluate", "--k-values", "5", "10", "--output-file", "report.json", cwd=files)
     assert evaluated.returncode == 0, evaluated.stderr
+    assert "Left out: 0 targets" in evaluated.stdout
     report = json.loads((files / "report.json").read_text())
     assert {"popularity", "recent popularity", "co-visitation", "ItemKNN", "EASE", "two-tower"} <= set(report)
     assert 0 <= report["two-tower"]["ndcg@10.low"] <= report["two-tower"]["ndcg@10"] <= 1

@@ -8,7 +8,6 @@ from pydantic_core import PydanticSerializationError
 MAX_EXCLUDED = 1_000
 MAX_CATEGORIES = 100
 MAX_RECENT_ITEMS = 200
-MAX_CONTEXT_KEYS = 32
 
 MAX_ID_LENGTH = 256
 
