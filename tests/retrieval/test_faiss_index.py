@@ -2,10 +2,15 @@
 
 import json
 import logging
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rec_engine.data.dataset import FloatArray
 from rec_engine.errors import BundleError, DataError, NotFoundError
@@ -22,6 +27,11 @@ def unit_vectors(n: int, dim: int = 12, seed: int = 0) -> FloatArray:
     vectors = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
     unit: FloatArray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return unit
+
+
+SMALL = {
+    kind: FAISSIndex.build(unit_vectors(400), FaissSettings.model_validate({"index_type": kind})) for kind in TYPES
+}
 
 
 @pytest.fixture(params=["scan", "faiss"])
@@ -62,6 +72,56 @@ def test_flat_is_exact() -> None:
     queries = unit_vectors(5, seed=2)
     expected = np.argsort(-(queries @ index.vectors.T), axis=1)[:, :10]
     assert np.array_equal(index.search(queries, 10)[1], expected)
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data(), n=st.integers(2, 150), narrow=st.sampled_from([-1, filters.NARROW]))
+def test_flat_is_a_stable_sort_of_the_products_cut_after_k(data: st.DataObject, n: int, narrow: int) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    # Small whole numbers: products are exact, and many items are equal.
+    vectors = rng.integers(-2, 3, (n, 3)).astype(np.float32)
+    queries = rng.integers(-2, 3, (data.draw(st.integers(1, 25)), 3)).astype(np.float32)
+    mask = rng.random(n) < data.draw(st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+    k = data.draw(st.integers(1, n + 5))
+    products = np.where(mask, queries @ vectors.T, -np.inf)
+    order = np.argsort(-products, axis=1, kind="stable")[:, : min(k, int(mask.sum()))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filters, "NARROW", narrow)
+        index = FAISSIndex.build(vectors, FaissSettings(index_type="Flat"))
+        scores, codes = index.search(queries, k, Eligible.of_mask(mask))
+    n_found = order.shape[1]
+    assert np.array_equal(codes[:, :n_found], order)
+    assert np.array_equal(scores[:, :n_found], np.take_along_axis(products, order, axis=1))
+    assert (codes[:, n_found:] == -1).all()
+    assert np.isneginf(scores[:, n_found:]).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(kind=st.sampled_from(TYPES), share=st.floats(0, 1), k=st.integers(1, 250), seed=st.integers(0, 2**32))
+def test_searches_through_faiss_are_complete_however_few_are_eligible(
+    kind: str, share: float, k: int, seed: int
+) -> None:
+    mask = np.random.default_rng(seed).random(len(SMALL[kind].vectors)) < share
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filters, "NARROW", -1)
+        codes = SMALL[kind].search(unit_vectors(2, seed=1), k, Eligible.of_mask(mask))[1]
+    for found in (row[row >= 0] for row in codes):
+        assert len(found) == len(set(found.tolist())) == min(k, int(mask.sum()))
+        assert mask[found].all()
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_eligible_items_far_from_the_query_are_found_too(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filters, "NARROW", -1)
+    centres = unit_vectors(20)
+    vectors = np.repeat(centres, 100, axis=0) + 0.05 * unit_vectors(2_000, seed=1)
+    index = FAISSIndex.build(vectors, FaissSettings.model_validate({"index_type": kind}))
+    farthest = np.argsort(centres @ centres[0])[:2]
+    mask = np.isin(np.repeat(np.arange(20), 100), farthest)
+    codes = index.search(centres[:1], 150, Eligible.of_mask(mask))[1][0]
+    assert len(set(codes.tolist())) == 150
+    assert codes.min() >= 0
+    assert mask[codes].all()
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -138,9 +198,10 @@ def test_saved_and_loaded_index_finds_the_same(kind: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["index.faiss", "vectors.npy", "alive.npy", "index.json"])
-def test_damaged_index_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("damage", [b"", b"damaged"], ids=["empty", "damaged"])
+def test_damaged_index_is_refused(tmp_path: Path, name: str, damage: bytes) -> None:
     FAISSIndex.build(unit_vectors(30), FaissSettings()).save(tmp_path / "index")
-    (tmp_path / "index" / name).write_bytes(b"damaged")
+    (tmp_path / "index" / name).write_bytes(damage)
     with pytest.raises(BundleError, match="not a readable index"):
         FAISSIndex.load(tmp_path / "index")
 
@@ -174,6 +235,44 @@ def test_saving_over_an_older_index_replaces_it_whole(tmp_path: Path) -> None:
         FAISSIndex.build(unit_vectors(n), FaissSettings()).save(tmp_path / "index")
     assert len(FAISSIndex.load(tmp_path / "index")) == 20
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+@contextmanager
+def files_of_at_most(n_bytes: int) -> Iterator[None]:
+    """A disk that is full: a longer file fails while it is written."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("n_bytes", [1_000, 8_000], ids=["at the first file", "at the last file"])
+def test_save_that_fails_leaves_the_older_index_as_it_was(tmp_path: Path, n_bytes: int) -> None:
+    older = FAISSIndex.build(unit_vectors(20), FaissSettings())
+    older.save(tmp_path / "index")
+    newer = FAISSIndex.build(unit_vectors(30), FaissSettings(), ids=[f"{number:0500}" for number in range(30)])
+    for place in ("index", "elsewhere"):
+        with files_of_at_most(n_bytes), pytest.raises((OSError, RuntimeError)):
+            newer.save(tmp_path / place)
+    assert FAISSIndex.load(tmp_path / "index").ids == older.ids
+    assert not (tmp_path / "elsewhere").exists()
+    newer.save(tmp_path / "index")
+    assert FAISSIndex.load(tmp_path / "index").ids == newer.ids
+
+
+def test_loaded_index_can_be_saved_where_it_came_from(tmp_path: Path) -> None:
+    FAISSIndex.build(unit_vectors(30), FaissSettings()).save(tmp_path / "index")
+    loaded = FAISSIndex.load(tmp_path / "index")
+    loaded.save(tmp_path / "index")
+    assert np.array_equal(FAISSIndex.load(tmp_path / "index").vectors, unit_vectors(30))
+    assert np.array_equal(loaded.vectors, unit_vectors(30))
+
+
+def test_directory_without_an_index_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="not a readable index"):
+        FAISSIndex.load(tmp_path / "nothing")
 
 
 def test_bad_input_is_refused_with_a_sentence() -> None:

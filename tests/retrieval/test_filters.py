@@ -1,10 +1,13 @@
 """Sets of items are sets, whatever their width."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from rec_engine.errors import NotFoundError
 from rec_engine.retrieval import filters
@@ -34,12 +37,19 @@ def test_algebra_is_that_of_python_sets(
     a: list[int], b: list[int], gone: list[int], a_wide: bool, b_wide: bool
 ) -> None:  # noqa: FBT001
     left, right = make(a, is_wide=a_wide), make(b, is_wide=b_wide)
-    before = left.bits.copy()
+    inputs: list[NDArray[Any]] = [
+        left.bits,
+        left.item_codes(),
+        right.bits,
+        right.item_codes(),
+        np.array(gone, dtype=np.int32),
+    ]
+    before = [array.copy() for array in inputs]
     assert as_set(left) == set(a)
     assert as_set(left.union(right)) == set(a) | set(b)
     assert as_set(left.intersection(right)) == set(a) & set(b)
-    assert as_set(left.without(np.array(gone, dtype=np.int32))) == set(a) - set(gone)
-    assert np.array_equal(left.bits, before)
+    assert as_set(left.without(inputs[-1])) == set(a) - set(gone)
+    assert all(np.array_equal(array, old) for array, old in zip(inputs, before, strict=True))
 
 
 def test_everything_is_everything() -> None:

@@ -204,7 +204,7 @@ def test_redis_that_dies_is_a_miss_and_comes_back(tmp_path: Path) -> None:
     port, now = running.port, [0.0]
     cache = RedisCache("127.0.0.1", port, clock=lambda: now[0])
     cache.set("key", b"value", 60)
-    running.stop()
+    running.terminate()
     assert cache.get("key") is None
     cache.set("key", b"value", 60)  # within the second in which it is left alone
     assert cache.stats().errors == 1
@@ -219,7 +219,9 @@ def test_redis_that_dies_is_a_miss_and_comes_back(tmp_path: Path) -> None:
     again.stop()
 
 
-@pytest.mark.parametrize(("value", "backend"), [("true", "memory"), ("1", "memory"), ("false", "redis"), ("", "redis")])
+@pytest.mark.parametrize(
+    ("value", "backend"), [("true", "memory"), (" ON ", "memory"), ("1", "memory"), ("false", "redis"), ("", "redis")]
+)
 def test_environment_chooses_memory(value: str, backend: str) -> None:
     cache = open_cache(RedisSettings(port=1), {"USE_MEMORY_CACHE": value})
     assert isinstance(cache, InMemoryCache if backend == "memory" else RedisCache)

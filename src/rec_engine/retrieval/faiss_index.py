@@ -202,7 +202,7 @@ class FAISSIndex:
             settings = FaissSettings.model_validate(about["settings"])
             ids, recall, breadth = about["ids"], float(about["recall"]), int(about["breadth"])
             sizes = {inner.ntotal, len(vectors), len(ids), alive.n_items}
-        except (RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
+        except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{directory}: not a readable index ({error})", hint="train again") from None
         if len(sizes) > 1 or vectors.shape[1:] != (inner.d,):
             raise BundleError(f"{directory}: not a readable index (its files differ in size)", hint="train again")
@@ -225,11 +225,16 @@ class FAISSIndex:
     def _search_wide(
         self, queries: FloatArray, k: int, allowed: Eligible, n_allowed: int
     ) -> tuple[FloatArray, IntArray]:
-        """Return what FAISS finds inside the set, -1 where it found too little."""
+        """Return what FAISS finds inside the set, -1 where it found too little or Flat cut through equal items."""
         share = n_allowed / len(self.vectors)
         selector = None if share == 1 else faiss.IDSelectorBitmap(allowed.bits)
         parameters = self._parameters(breadth=int(np.ceil(self.breadth / share**0.6)), k=k, selector=selector)
-        scores, found = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), k, params=parameters)
+        # Of equal items FAISS does not keep those with the lowest codes; one place more shows where it had to choose.
+        n_places = k + 1 if self.settings.index_type == "Flat" and k < n_allowed else k
+        scores, found = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), n_places, params=parameters)
+        if n_places > k:
+            found[scores[:, k] == scores[:, k - 1]] = -1
+            scores, found = scores[:, :k], found[:, :k]
         order = np.lexsort((found, -scores))
         return np.take_along_axis(scores, order, axis=1), np.take_along_axis(found, order, axis=1).astype(np.int32)
 
