@@ -79,7 +79,7 @@ def evaluate_two_tower(config: ModelConfig, dataset: RecommendationDataset, vali
     model = build_model(dataset, config)
     TwoTowerTrainer(model, config.training).fit(validation.history, validation)
     fit_seconds = time.monotonic() - started
-    recommend = rank_by_score(scorer(model, task.history), task.history)
+    recommend = rank_by_score(scorer(model, task.history, task.request_times()), task.history)
     return evaluate("two-tower", recommend, task, n_items=dataset.n_items, ks=KS, fit_seconds=fit_seconds)
 
 

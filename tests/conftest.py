@@ -18,7 +18,8 @@ from rec_engine.serving.cache import InMemoryCache
 from rec_engine.utils.config import ModelConfig, ServingConfig
 
 N_USERS, N_ITEMS = 60, 40
-TINY = {
+TINY: dict[str, dict[str, object]] = {
+    "text": {"encoder": "none"},
     "model": {"embedding_dim": 16, "tower_dims": [16], "dropout": 0.0, "max_history_len": 20},
     "training": {"num_epochs": 3, "batch_size": 8, "learning_rate": 0.01, "device": "cpu"},
 }

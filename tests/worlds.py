@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from rec_engine.data.dataset import Interactions
+from rec_engine.data.state import COLD, UserState
 
 
 def interactions(rows: Sequence[Sequence[int]], weights: Sequence[Sequence[float]] | None = None) -> Interactions:
@@ -20,6 +21,22 @@ def interactions(rows: Sequence[Sequence[int]], weights: Sequence[Sequence[float
         values=np.full(len(codes), np.nan, dtype=np.float32),
         weights=flat.astype(np.float32),
         starts=np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64),
+    )
+
+
+START = 1_600_000_000
+LATER = START + 86_400
+
+
+def user_state(item_codes: Sequence[int], weights: Sequence[float] | None = None, user_code: int = COLD) -> UserState:
+    """Return a user who met these items a second apart and asks a day later."""
+    n = len(item_codes)
+    return UserState(
+        user_code=user_code,
+        item_codes=np.array(item_codes, dtype=np.int32),
+        weights=np.array([1.0] * n if weights is None else weights, dtype=np.float32),
+        timestamps=START + np.arange(n, dtype=np.int64),
+        now=LATER,
     )
 
 

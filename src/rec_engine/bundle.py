@@ -3,7 +3,7 @@
 models/current           the name of the promoted version
 models/<version>/        manifest.json, config.yaml, user_tower.onnx, item_inputs.npy, user_inputs.npy,
 user_features.npy, index/, ranker.txt, items.parquet, users.parquet,
-history.npz, metrics.json
+history.npz, links/<name>.npz
 """
 
 import hashlib
@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +29,10 @@ from rec_engine.models.features import FEATURES
 from rec_engine.models.lightgbm_ranker import CTRRanker
 from rec_engine.models.user_tower import UserTower, open_session
 from rec_engine.retrieval.faiss_index import FAISSIndex
-from rec_engine.retrieval.filters import CategoryIndex
+from rec_engine.retrieval.links import Links
 from rec_engine.utils.config import ModelConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 CURRENT = "current"
 LEFT_OVER_SECONDS = 86_400
@@ -71,6 +70,7 @@ class ModelBundle:
         split: the parts of it that the model was trained, validated and tested on.
         user_tower: histories to user vectors.
         index: search by vector; it holds the item vectors.
+        links: name to links between items, made of the whole history.
         ranker: the re-ranker, None where the model has none.
         metrics: of the held-out test part, such as ndcg@10.
     """
@@ -85,6 +85,7 @@ class ModelBundle:
     split: Split
     user_tower: UserTower
     index: FAISSIndex
+    links: dict[str, Links]
     ranker: CTRRanker | None
     metrics: dict[str, float]
 
@@ -92,11 +93,6 @@ class ModelBundle:
     def version(self) -> str:
         """Name of the version."""
         return self.manifest.version
-
-    @cached_property
-    def categories(self) -> CategoryIndex:
-        """Category name to items."""
-        return CategoryIndex(self.items["categories"])
 
 
 @contextmanager
@@ -182,6 +178,7 @@ def open_bundle(path: Path) -> ModelBundle:
             max_history_len=config.model.max_history_len,
         ),
         index=FAISSIndex.load(directory / "index"),
+        links={path.stem: Links.load(path) for path in sorted((directory / "links").glob("*.npz"))},
         ranker=CTRRanker.load(ranker) if ranker.exists() else None,
         metrics=manifest.metrics,
     )

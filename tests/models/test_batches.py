@@ -23,6 +23,7 @@ def test_every_interaction_but_the_first_is_a_target_once_after_its_predecessor(
         ):
             real = [place for place, target in enumerate(targets) if target != PADDING]
             assert real == list(range(len(real)))
+            assert (batch.target_times - batch.times)[batch.targets != PADDING].eq(1).all()
             pairs += [(user, inputs[place], targets[place]) for place in real]
     expected = [(user, a, b) for user, row in enumerate(rows) for a, b in zip(row[:-1], row[1:], strict=True)]
     assert sorted(pairs) == sorted(expected)
@@ -30,10 +31,15 @@ def test_every_interaction_but_the_first_is_a_target_once_after_its_predecessor(
 
 @given(histories, st.integers(1, 5))
 def test_latest_histories_are_the_ends_of_the_rows(rows: list[list[int]], max_len: int) -> None:
-    codes, lengths = latest_histories(interactions(rows), np.arange(len(rows), dtype=np.int32), max_len)
-    for row, found, length in zip(rows, codes.tolist(), lengths.tolist(), strict=True):
-        assert found[:length] == row[-max_len:]
-        assert set(found[length:]) <= {PADDING}
+    now = np.full(len(rows), 2_000_000_000)
+    past = latest_histories(interactions(rows), np.arange(len(rows), dtype=np.int32), max_len, now)
+    for place, row in enumerate(rows):
+        length = int(past.lengths[place])
+        assert past.item_codes[place, :length].tolist() == row[-max_len:]
+        assert set(past.item_codes[place, length:].tolist()) <= {PADDING}
+        times = (1_600_000_000 + np.arange(len(row)))[-max_len:].tolist()
+        assert past.times[place, :length].tolist() == times
+        assert past.query_times[place, :length].tolist() == [*times[1:], 2_000_000_000][:length]
 
 
 def test_batches_come_in_another_order_each_epoch_but_the_same_for_the_same_seed() -> None:

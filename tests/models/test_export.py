@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from worlds import interactions
+from worlds import LATER, interactions, user_state
 
-from rec_engine.data.state import COLD, UserState, state_of
+from rec_engine.data.state import state_of
 from rec_engine.errors import BundleError
 from rec_engine.models.export import export_user_tower, item_arrays
 from rec_engine.models.training import scorer
@@ -33,16 +33,17 @@ def test_exported_tower_equals_torch_one_by_one_and_in_batches(encoder: str, tmp
         user_features=model.user_features.numpy(),
         max_history_len=6,
     )
-    expected = scorer(model, HISTORY)(USERS)
-    together = tower.vectors(HISTORY, USERS)
-    one_by_one = [tower.vector(state_of(HISTORY, int(user))) for user in USERS]
+    now = HISTORY.timestamps.max() + np.array([5, 900, 86_400, 0, 3_000_000])
+    expected = scorer(model, HISTORY, now)(USERS)
+    together = tower.vectors(HISTORY, USERS, now)
+    one_by_one = [tower.vector(state_of(HISTORY, int(user), int(now[user]))) for user in USERS]
     assert tower.dim == 8
     assert np.allclose(together @ vectors.T, expected, atol=1e-5)
     for alone, of_batch in zip(one_by_one, together, strict=True):
         assert alone is not None
         assert np.allclose(alone, of_batch, atol=1e-5)
-    assert tower.vector(state_of(HISTORY, 3)) is None
-    stranger = tower.vector(UserState(COLD, np.array([1, 2], dtype=np.int32), np.ones(2, dtype=np.float32)))
+    assert tower.vector(state_of(HISTORY, 3, LATER)) is None
+    stranger = tower.vector(user_state([1, 2]))
     assert (stranger is None) == (encoder == "none")
 
 
@@ -54,10 +55,10 @@ def test_history_towers_serve_users_they_never_saw_and_zero_those_without_histor
     tower = UserTower(
         open_session(tmp_path / "tower.onnx"), inputs, np.empty((0, 8), np.float32), np.zeros((5, 0), np.float32), 6
     )
-    cold = tower.vector(UserState(COLD, np.array([1, 2], dtype=np.int32), np.ones(2, dtype=np.float32)))
+    cold = tower.vector(user_state([1, 2]))
     assert cold is not None
     assert np.linalg.norm(cold) == pytest.approx(1, abs=1e-5)
-    assert not tower.vectors(HISTORY, np.array([3], dtype=np.int32)).any()
+    assert not tower.vectors(HISTORY, np.array([3], dtype=np.int32), np.full(5, LATER)).any()
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:

@@ -4,27 +4,33 @@ from pathlib import Path
 
 import lightgbm
 import numpy as np
+import polars as pl
 import pytest
-from worlds import checkerboard
+from worlds import LATER, checkerboard, user_state
 
-from rec_engine.data.dataset import FloatArray
-from rec_engine.data.state import COLD, UserState, item_stats, state_of
+from rec_engine.data.dataset import FloatArray, Interactions
+from rec_engine.data.state import state_of
+from rec_engine.data.timeline import Timeline
 from rec_engine.errors import BundleError, TrainingError
-from rec_engine.models.features import FEATURES, features, item_table
-from rec_engine.models.lightgbm_ranker import CTRRanker, RankerRows
+from rec_engine.models.features import FEATURES, ItemTable, category_matrix, features
+from rec_engine.models.lightgbm_ranker import OBJECTIVES, CTRRanker, RankerRows
+from rec_engine.models.links import fit_links
 from rec_engine.retrieval.candidates import Candidates
 from rec_engine.utils.config import CTRSettings
 
 RNG = np.random.default_rng(0)
 LOG = checkerboard(20)
 VECTORS: FloatArray = RNG.standard_normal((20, 4)).astype(np.float32)
-ITEMS = item_table(VECTORS, item_stats(LOG, 20, cut_off=int(LOG.timestamps.max()) + 1))
+CATEGORIES = pl.Series([["even"] if item % 2 == 0 else ["odd", "rare"] if item < 4 else None for item in range(20)])
+ITEMS = ItemTable(VECTORS, Timeline(LOG, 20), category_matrix(CATEGORIES), fit_links(LOG, 20))
+SOURCES = ("tower", "co-visitation", "similar", "recent popularity", "new items", "popularity")
 
 
 def rows(seed: int, n: int = 3_000) -> RankerRows:
     rng = np.random.default_rng(seed)
     values = rng.standard_normal((n, len(FEATURES))).astype(np.float32)
-    return RankerRows(values, (values[:, 0] + rng.standard_normal(n) > 1).astype(np.float32))
+    labels = (values[:, 0] + rng.standard_normal(n) > 1).astype(np.float32)
+    return RankerRows(values, labels, np.full(n // 30, 30))
 
 
 def test_probabilities_follow_the_labels_and_repeat_themselves() -> None:
@@ -45,14 +51,50 @@ def test_saved_ranker_scores_the_same(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_ends_in_calibrated_probabilities(objective: str) -> None:
+    ranker = CTRRanker.fit(rows(1), rows(2), CTRSettings(objective=objective), seed=0)  # type: ignore[arg-type]
+    held_out = rows(3)
+    scores = ranker.score(held_out.features)
+    assert ranker.objective == objective
+    for low, high in ((0.0, 0.1), (0.1, 0.3), (0.3, 0.6), (0.6, 1.0)):
+        inside = (scores >= low) & (scores < high)
+        if inside.sum() > 100:
+            assert scores[inside].mean() == pytest.approx(held_out.labels[inside].mean(), abs=0.08)
+
+
+def test_contributions_add_up_to_the_log_odds_of_the_score(tmp_path: Path) -> None:
+    CTRRanker.fit(rows(1), rows(2), CTRSettings(), seed=0).save(tmp_path / "ranker.txt")
+    ranker = CTRRanker.load(tmp_path / "ranker.txt")
+    few = rows(3).features[:50]
+    parts = ranker.contributions(few)
+    assert parts.shape == (50, len(FEATURES) + 1)
+    assert np.allclose(1 / (1 + np.exp(-parts.sum(axis=1))), ranker.score(few), atol=1e-5)
+    assert np.abs(parts[:, 0]).mean() > 5 * np.abs(parts[:, 1:-1]).mean()
+
+
+def test_importances_are_shares_and_find_what_matters() -> None:
+    shares = CTRRanker.fit(rows(1), rows(2), CTRSettings(), seed=0).importances()
+    assert next(iter(shares)) == next(iter(FEATURES))
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_refitting_keeps_trees_and_calibration_and_learns_anew() -> None:
+    first = CTRRanker.fit(rows(1), rows(2), CTRSettings(), seed=0)
+    again = first.refit(rows(4), CTRSettings(), seed=0)
+    assert again.booster.num_trees() == first.booster.best_iteration
+    assert (again.slope, again.intercept, again.objective) == (first.slope, first.intercept, first.objective)
+    assert not np.array_equal(again.score(rows(3).features), first.score(rows(3).features))
+
+
 def test_settings_have_an_effect() -> None:
-    trees = [CTRRanker.fit(rows(1), rows(2), CTRSettings(num_leaves=n), seed=0) for n in (2, 31)]
+    trees = [CTRRanker.fit(rows(1), rows(2), CTRSettings(num_leaves=n, objective="binary"), seed=0) for n in (2, 31)]
     assert [ranker.booster.params["num_leaves"] for ranker in trees] == [2, 31]
     assert not np.array_equal(trees[0].score(rows(3).features), trees[1].score(rows(3).features))
 
 
 def test_one_class_cannot_be_learned() -> None:
-    nothing = RankerRows(rows(1).features, np.zeros(3_000, dtype=np.float32))
+    nothing = RankerRows(rows(1).features, np.zeros(3_000, dtype=np.float32), np.array([3_000]))
     with pytest.raises(TrainingError, match="one class"):
         CTRRanker.fit(nothing, nothing, CTRSettings(), seed=0)
 
@@ -60,7 +102,11 @@ def test_one_class_cannot_be_learned() -> None:
 def test_model_of_other_features_and_damaged_file_are_refused(tmp_path: Path) -> None:
     data = lightgbm.Dataset(rows(1).features[:, :2], rows(1).labels)
     lightgbm.train({"verbosity": -1}, data, 2).save_model(tmp_path / "other.txt")
+    (tmp_path / "other.json").write_text('{"objective": "binary", "slope": 1.0, "intercept": 0.0}')
     with pytest.raises(BundleError, match="other features"):
+        CTRRanker.load(tmp_path / "other.txt")
+    (tmp_path / "other.json").write_text('{"objective": "binary"}')
+    with pytest.raises(BundleError, match="not a readable LightGBM model"):
         CTRRanker.load(tmp_path / "other.txt")
     (tmp_path / "damaged.txt").write_text("tree")
     with pytest.raises(BundleError, match="not a readable LightGBM model"):
@@ -68,24 +114,42 @@ def test_model_of_other_features_and_damaged_file_are_refused(tmp_path: Path) ->
 
 
 def candidates(codes: list[int]) -> Candidates:
-    tower = np.array([0.1 * code if code % 3 else np.nan for code in codes], dtype=np.float32)
-    popularity = np.array([1.0] * len(codes), dtype=np.float32)
-    return Candidates(np.array(codes, dtype=np.int32), np.stack([tower, popularity]), ("tower", "popularity"))
+    scores = np.array([[row + 0.1 * code if code % 3 else np.nan for code in codes] for row in range(6)], np.float32)
+    return Candidates(np.array(codes, dtype=np.int32), scores, np.ceil(scores + 1), SOURCES)
 
 
 def test_features_are_one_finite_or_nan_column_each() -> None:
-    matrix = features(state_of(LOG, 3), candidates([1, 4, 6, 9]), ITEMS)
+    matrix = features(state_of(LOG, 3, LATER), candidates([1, 4, 6, 9]), ITEMS)
     assert matrix.shape == (4, len(FEATURES))
     assert matrix.dtype == np.dtype(np.float32)
     assert not np.isinf(matrix).any()
 
 
 def test_a_candidates_features_do_not_depend_on_the_order_of_the_others() -> None:
-    forwards = features(state_of(LOG, 3), candidates([1, 4, 6, 9]), ITEMS)
-    backwards = features(state_of(LOG, 3), candidates([9, 6, 4, 1]), ITEMS)
+    forwards = features(state_of(LOG, 3, LATER), candidates([1, 4, 6, 9]), ITEMS)
+    backwards = features(state_of(LOG, 3, LATER), candidates([9, 6, 4, 1]), ITEMS)
     assert np.allclose(forwards, backwards[::-1], equal_nan=True, atol=1e-6)
 
 
 def test_features_of_a_user_without_history_exist() -> None:
-    nobody = UserState(COLD, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32))
-    assert features(nobody, candidates([1, 4]), ITEMS).shape == (2, len(FEATURES))
+    assert features(user_state([]), candidates([1, 4]), ITEMS).shape == (2, len(FEATURES))
+
+
+def future_removed(log: Interactions, moment: int) -> Interactions:
+    return log.where(log.timestamps < moment)
+
+
+def test_no_feature_knows_what_happened_after_the_request() -> None:
+    # The timeline is the only part of the table that is asked for a moment; links and vectors are of the training part.
+    moment = int(np.median(LOG.timestamps))
+    past = future_removed(LOG, moment)
+    state = state_of(past, 3, moment)
+    then = ItemTable(VECTORS, Timeline(past, 20), ITEMS.categories, ITEMS.links)
+    offered = candidates([1, 4, 6, 9])
+    assert np.array_equal(features(state, offered, ITEMS), features(state, offered, then), equal_nan=True)
+
+
+def test_category_affinity_is_the_share_of_the_items_categories_in_the_history() -> None:
+    matrix = features(user_state([0, 2, 1, 3]), candidates([4, 5, 7]), ITEMS)
+    affinity = matrix[:, list(FEATURES).index("category_affinity")]
+    assert affinity.tolist() == [0.5, 0.0, 0.0]

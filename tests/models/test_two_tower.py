@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from rec_engine.errors import ConfigError
-from rec_engine.models.encoders import history_encoder
+from rec_engine.models.encoders import HSTU, N_GAPS, _Pick, gap_buckets, history_encoder
 from rec_engine.models.two_tower import TwoTowerModel
 from rec_engine.utils.config import ModelSettings
 
 ENCODERS = ("hstu", "sasrec", "mean")
+TIMES = torch.arange(12).reshape(2, 6) * 1_000 + 1_600_000_000
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -20,10 +21,10 @@ def test_a_later_item_never_changes_an_earlier_state(name: str) -> None:
     sequence = torch.randn(2, 6, 8)
     changed = sequence.clone()
     changed[:, 4:] += 10
-    before, after = encoder(sequence), encoder(changed)
+    before, after = encoder(sequence, TIMES, TIMES + 5), encoder(changed, TIMES, TIMES + 5)
     assert torch.allclose(before[:, :4], after[:, :4], atol=1e-5)
     assert not torch.allclose(before[:, 4:], after[:, 4:])
-    assert torch.allclose(encoder(sequence[:, :3]), before[:, :3], atol=1e-5)
+    assert torch.allclose(encoder(sequence[:, :3], TIMES[:, :3], TIMES[:, :3] + 5), before[:, :3], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["hstu", "sasrec"])
@@ -32,9 +33,45 @@ def test_order_of_the_history_matters(name: str) -> None:
     encoder = history_encoder(name, 8, n_blocks=1, n_heads=1, max_len=10, dropout=0.0).eval()
     for parameter in encoder.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    sequence = torch.randn(1, 5, 8)
+    sequence, times = torch.randn(1, 5, 8), TIMES[:1, :5]
     swapped = sequence[:, [1, 0, 2, 3, 4]]
-    assert not torch.allclose(encoder(sequence)[:, -1], encoder(swapped)[:, -1], atol=1e-4)
+    before, after = encoder(sequence, times, times + 5), encoder(swapped, times, times + 5)
+    assert not torch.allclose(before[:, -1], after[:, -1], atol=1e-4)
+
+
+def test_hstu_reads_the_time_of_the_request_up_to_the_longest_pause_it_learned() -> None:
+    torch.manual_seed(0)
+    encoder = HSTU(8, n_blocks=2, n_heads=2, max_len=10, dropout=0.0).eval()
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    encoder.max_pause.fill_(1_000_000)
+    sequence, times = torch.randn(1, 5, 8), TIMES[:1, :5]
+
+    def last_state(pause: int) -> torch.Tensor:
+        asked = torch.cat([times[:, 1:], times[:, -1:] + pause], dim=1)
+        state: torch.Tensor = encoder(sequence, times, asked)[:, -1]
+        return state
+
+    assert not torch.allclose(last_state(1), last_state(500_000), atol=1e-4)
+    assert torch.equal(last_state(1_000_000), last_state(900_000_000))
+
+
+def test_gaps_are_counted_on_a_logarithmic_scale() -> None:
+    gaps = torch.tensor([-5, 0, 1, 2, 60, 3_600, 86_400, 10 * 365 * 86_400])
+    places = gap_buckets(gaps)
+    assert places[:3].tolist() == [0, 0, 0]
+    assert (places[2:].diff() > 0).all()
+    assert places.max() < N_GAPS
+
+
+def test_picking_counts_its_gradient_as_torch_does() -> None:
+    values, places = torch.randn(6, requires_grad=True), torch.randint(0, 6, (3, 4, 4))
+    weights = torch.randn(3, 4, 4)
+    picked: torch.Tensor = _Pick.apply(values, places)  # type: ignore[no-untyped-call]
+    (picked * weights).sum().backward()  # type: ignore[no-untyped-call]
+    expected = torch.autograd.grad((values[places] * weights).sum(), values)[0]
+    assert values.grad is not None
+    assert torch.allclose(values.grad, expected, atol=1e-5)
 
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
@@ -54,7 +91,7 @@ def test_vectors_of_both_towers_have_length_one(tower_dims: list[int]) -> None:
     )
     inputs = model.item_inputs(torch.arange(7))
     items = model.eval().item_vectors(inputs)
-    users = model.user_vectors(model.user_states(inputs[None, :4])[0], torch.zeros(4, 0))
+    users = model.user_vectors(model.user_states(inputs[None, :4], TIMES[:1, :4], TIMES[:1, :4])[0], torch.zeros(4, 0))
     assert items.shape == (7, tower_dims[-1])
     assert torch.allclose(items.norm(dim=1), torch.ones(7))
     assert torch.allclose(users.norm(dim=1), torch.ones(4))
@@ -75,12 +112,33 @@ def test_features_and_text_change_the_vectors_and_receive_gradients() -> None:
     }
     model = TwoTowerModel(3, 7, 8, [8], **features)  # type: ignore[arg-type]
     inputs = model.item_inputs(torch.arange(7))
-    users = model.user_vectors(model.user_states(inputs[None, :4])[0, -1:], model.user_features[:1])
+    states = model.user_states(inputs[None, :4], TIMES[:1, :4], TIMES[:1, :4])
+    users = model.user_vectors(states[0, -1:], model.user_features[:1])
     torch.autograd.backward((users @ model.item_vectors(inputs).T)[0, 3])
     for layer in (model.from_item_features, model.from_text, model.from_user_features):
         assert layer.weight.grad is not None
         assert layer.weight.grad.abs().sum() > 0
     assert not torch.allclose(inputs, model.item_embedding.weight)
+
+
+def test_an_item_that_nobody_met_has_its_text_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    model = TwoTowerModel(3, 7, 8, [8], text_embeddings=torch.randn(7, 5)).eval()
+    model.known_items[4] = False
+    inputs = model.item_inputs(torch.arange(7))
+    assert torch.allclose(inputs[4], model.from_text(model.text_embeddings[4]))
+    assert not torch.allclose(inputs[3], model.from_text(model.text_embeddings[3]))
+
+
+def test_ids_are_dropped_in_training_only_and_only_where_there_is_more_to_an_item() -> None:
+    torch.manual_seed(0)
+    with_text = TwoTowerModel(3, 500, 8, [8], text_embeddings=torch.zeros(500, 5), id_dropout=0.3)
+    bare = TwoTowerModel(3, 500, 8, [8], id_dropout=0.3)
+    codes = torch.arange(500)
+    dropped = (with_text.item_inputs(codes) == 0).all(dim=1).float().mean()
+    assert 0.2 < dropped < 0.4
+    assert torch.equal(bare.item_inputs(codes), bare.item_embedding.weight)
+    assert torch.equal(with_text.eval().item_inputs(codes), with_text.item_embedding.weight)
 
 
 def test_only_the_model_without_history_has_user_embeddings() -> None:

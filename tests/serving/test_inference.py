@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from worlds import LATER
 
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.state import COLD, state_of
 from rec_engine.evaluation.evaluator import validation_task
 from rec_engine.models.features import features
 from rec_engine.pipeline.ranking import ranker_rows
+from rec_engine.pipeline.report import assemble_path
 from rec_engine.serving.inference import Query, RecommendationInference
 from rec_engine.utils.config import RecommendationSettings
 
@@ -23,40 +25,37 @@ def test_slate_has_min_of_k_and_eligible_distinct_eligible_items(
     bundle: ModelBundle, inference: RecommendationInference, user_code: int, n_eligible: int
 ) -> None:
     exclude = np.random.default_rng(n_eligible).permutation(40)[n_eligible:].astype(np.int32)
-    trace = inference.recommend(Query(state_of(bundle.history, user_code), k=5, exclude=exclude))
+    trace = inference.recommend(Query(state_of(bundle.history, user_code, LATER), k=5, exclude=exclude))
     assert len(trace.item_codes) == len(set(trace.item_codes.tolist())) == min(5, trace.eligible.count())
     assert trace.eligible.keeps(trace.item_codes).all()
 
 
 def test_the_same_query_gives_the_same_slate(bundle: ModelBundle, inference: RecommendationInference) -> None:
-    query = Query(state_of(bundle.history, 3), k=20)
+    query = Query(state_of(bundle.history, 3, LATER), k=20)
     assert np.array_equal(inference.recommend(query).item_codes, inference.recommend(query).item_codes)
 
 
 def test_items_below_the_score_threshold_give_way_to_popular_ones(bundle: ModelBundle) -> None:
     strict = RecommendationInference.of(bundle, RecommendationSettings(min_score_threshold=1.0))
-    trace = strict.recommend(Query(state_of(bundle.history, 3), k=5, use_reranking=False))
+    trace = strict.recommend(Query(state_of(bundle.history, 3, LATER), k=5, use_reranking=False))
     assert len(trace.item_codes) == 5
-    assert np.isnan(trace.candidates.score_of("tower")).all()
+    assert np.isnan(trace.candidates.rank_of("tower")).all()
 
 
 def test_ranker_training_and_serving_see_the_same_features(bundle: ModelBundle) -> None:
     known = bundle.split.train
-    path = RecommendationInference.assemble(
-        bundle.user_tower, bundle.index, bundle.categories, known=known, ranker=None, settings=RecommendationSettings()
-    )
+    path = assemble_path(bundle.user_tower, bundle.index, bundle.items["categories"], known)
     user = np.unique(bundle.split.validation.user_codes)[:1].astype(np.int32)
     trained_on = ranker_rows(path, validation_task(bundle.split), user)
-    served = path.recommend(Query(state_of(known, int(user[0])), k=10))
-    assert np.array_equal(
-        trained_on.features, features(state_of(known, int(user[0])), served.candidates, path.items), equal_nan=True
-    )
+    state = state_of(known, int(user[0]), int(validation_task(bundle.split).request_times()[user[0]]))
+    served = path.recommend(Query(state, k=10))
+    assert np.array_equal(trained_on.features, features(state, served.candidates, path.items), equal_nan=True)
     taken = bundle.split.validation.items_of(int(user[0]))
     assert np.array_equal(served.candidates.item_codes[trained_on.labels == 1], np.unique(taken))
 
 
 def test_without_reranking_the_order_is_the_towers(bundle: ModelBundle, inference: RecommendationInference) -> None:
-    trace = inference.recommend(Query(state_of(bundle.history, 3), k=10, use_reranking=False))
+    trace = inference.recommend(Query(state_of(bundle.history, 3, LATER), k=10, use_reranking=False))
     cosine = trace.candidates.score_of("tower")[trace.slate]
     assert trace.ranking_scores is None
     assert (np.diff(cosine[np.isfinite(cosine)]) <= 0).all()

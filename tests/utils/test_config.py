@@ -13,10 +13,11 @@ ROOT = Path(__file__).parents[2]
 OTHER_VALUES: dict[str, object] = {
     "data.min_rating": 3.5, "data.timestamp_format": "%Y", "model.tower_dims": [32, 8], "model.user_encoder": "mean",
     "training.loss": "sampled", "training.device": "cpu", "faiss.index_type": "HNSW", "faiss.metric": "inner_product",
-    "ctr.model_type": "none", "evaluation.split": "random", "api.host": "127.0.0.1", "redis.host": "cache",
+    "ctr.model_type": "none", "ctr.objective": "lambdarank", "text.encoder": "none", "text.max_tokens": 9,
+    "evaluation.split": "random", "api.host": "127.0.0.1", "redis.host": "cache",
 }  # fmt: skip
 FRACTIONS = {"data.max_rejected", "model.dropout", "model.temperature", "faiss.recall_floor", "training.learning_rate",
-             "training.weight_decay", "ctr.learning_rate", "recommendations.min_score_threshold",
+             "model.id_dropout", "training.weight_decay", "ctr.learning_rate", "recommendations.min_score_threshold",
              "evaluation.test_share", "evaluation.validation_share"}  # fmt: skip
 KEYS = [(kind, key) for kind in (ModelConfig, ServingConfig) for key in valid_keys(kind)]
 

@@ -43,11 +43,23 @@ class Task:
         name: for reports.
         history: known; these items are never recommended again.
         targets: to be found.
+        knows_request_time: whether a model may read the clock, as a service can; else the request comes at the moment
+            of the user's last interaction, which is the protocol of models that ignore time.
     """
 
     name: str
     history: Interactions
     targets: Interactions
+    knows_request_time: bool = True
+
+    def request_times(self) -> LongArray:
+        """Return (n_users,) int64, Unix seconds: when each user asks, which is when he met his first target."""
+        asked = self.targets if self.knows_request_time else self.history
+        row = asked.starts[:-1] if self.knows_request_time else asked.starts[1:] - 1
+        times = np.full(asked.n_users, int(self.history.timestamps.max(initial=0)), dtype=np.int64)
+        has_rows = np.diff(asked.starts) > 0
+        times[has_rows] = asked.timestamps[row[has_rows]]
+        return times
 
 
 def validation_task(split: Split) -> Task:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions
-from rec_engine.data.state import SECONDS_A_DAY
+from rec_engine.data.timeline import SECONDS_A_DAY
 from rec_engine.errors import TrainingError
 from rec_engine.evaluation.evaluator import Scorer
 

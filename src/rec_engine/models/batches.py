@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rec_engine.data.dataset import IntArray, Interactions, LongArray
@@ -21,11 +22,15 @@ class Batch:
         user_codes: (batch,) int64.
         inputs: (batch, len) int64 item codes, oldest first, PADDING at the end.
         targets: (batch, len) int64, the item that came after each input, PADDING at the end.
+        times: (batch, len) int64, Unix seconds of the inputs.
+        target_times: (batch, len) int64, Unix seconds of the targets.
     """
 
     user_codes: Tensor
     inputs: Tensor
     targets: Tensor
+    times: Tensor
+    target_times: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +38,13 @@ class Windows:
     """Pieces of histories; every interaction but a user's first is a target in exactly one of them.
 
     Attributes:
-        item_codes: (n,) int32, the interactions that the rows below point into.
+        interactions: those that the rows below point into.
         user_codes: (n_windows,) int32.
         firsts: (n_windows,) int64, row of the first input.
         lasts: (n_windows,) int64, row of the last target.
     """
 
-    item_codes: IntArray
+    interactions: Interactions
     user_codes: IntArray
     firsts: LongArray
     lasts: LongArray
@@ -52,6 +57,12 @@ class Windows:
         """(n_windows,) int64, targets in each."""
         return self.lasts - self.firsts
 
+    def common_pause(self, share: float) -> int:
+        """Return the seconds that this share of the steps from one interaction to the next do not exceed."""
+        users = self.interactions.user_codes
+        pauses = np.diff(self.interactions.timestamps)[users[1:] == users[:-1]]
+        return int(np.quantile(pauses, share, method="higher")) if len(pauses) else 0
+
 
 def windows(interactions: Interactions, max_len: int) -> Windows:
     """Return windows of at most `max_len` targets, cut from each user's latest interaction backwards."""
@@ -61,7 +72,7 @@ def windows(interactions: Interactions, max_len: int) -> Windows:
     from_end = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
     lasts = interactions.starts[1:][users] - 1 - from_end * max_len
     firsts = np.maximum(interactions.starts[:-1][users], lasts - max_len)
-    return Windows(interactions.item_codes, users.astype(np.int32), firsts, lasts)
+    return Windows(interactions, users.astype(np.int32), firsts, lasts)
 
 
 def epoch_batches(pieces: Windows, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
@@ -73,30 +84,60 @@ def epoch_batches(pieces: Windows, batch_size: int, rng: np.random.Generator) ->
         yield _batch(pieces, chunks[place])
 
 
-def latest_histories(history: Interactions, user_codes: IntArray, max_len: int) -> tuple[Tensor, Tensor]:
-    """Return each user's latest items and how many there are.
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """The latest items of some users, and when each is asked for what comes next.
 
-    Returns:
-        (n, len) int64 item codes, oldest first, PADDING at the end, and (n,) int64 lengths, 0 for an empty history.
+    Attributes:
+        item_codes: (n, len) int64, oldest first, PADDING at the end.
+        times: (n, len) int64, Unix seconds of the items.
+        query_times: (n, len) int64: the time of the next item, and of the request after the last.
+        lengths: (n,) int64, 0 for an empty history.
+    """
+
+    item_codes: Tensor
+    times: Tensor
+    query_times: Tensor
+    lengths: Tensor
+
+
+def latest_histories(history: Interactions, user_codes: IntArray, max_len: int, now: LongArray) -> Histories:
+    """Return each user's latest items.
+
+    Args:
+        history: what the users met.
+        user_codes: (n,) int32.
+        max_len: items a user at most.
+        now: (n,) int64, Unix seconds of each user's request.
     """
     ends = history.starts[1:][user_codes]
     lengths = np.minimum(ends - history.starts[:-1][user_codes], max_len)
-    return _gather(history.item_codes, ends - lengths, lengths), torch.from_numpy(lengths)
+    firsts = ends - lengths
+    times = _gather(history.timestamps, firsts, lengths, 0)
+    query_times = _gather(history.timestamps, firsts + 1, np.maximum(lengths - 1, 0), 0)
+    asked = torch.zeros_like(times)
+    asked[:, : query_times.shape[1]] = query_times
+    rows = torch.arange(len(lengths))
+    asked[rows, torch.from_numpy(np.maximum(lengths - 1, 0))] = torch.from_numpy(now)
+    return Histories(_gather(history.item_codes, firsts, lengths, PADDING), times, asked, torch.from_numpy(lengths))
 
 
 def _batch(pieces: Windows, chosen: LongArray) -> Batch:
+    past = pieces.interactions
     firsts, lengths = pieces.firsts[chosen], pieces.lengths[chosen]
     return Batch(
         user_codes=torch.from_numpy(pieces.user_codes[chosen].astype(np.int64)),
-        inputs=_gather(pieces.item_codes, firsts, lengths),
-        targets=_gather(pieces.item_codes, firsts + 1, lengths),
+        inputs=_gather(past.item_codes, firsts, lengths, PADDING),
+        targets=_gather(past.item_codes, firsts + 1, lengths, PADDING),
+        times=_gather(past.timestamps, firsts, lengths, 0),
+        target_times=_gather(past.timestamps, firsts + 1, lengths, 0),
     )
 
 
-def _gather(item_codes: IntArray, firsts: LongArray, lengths: LongArray) -> Tensor:
-    """Return (n, max(lengths)) int64: `lengths` codes from each row of `firsts`, PADDING after them."""
+def _gather(values: NDArray[np.integer], firsts: LongArray, lengths: LongArray, padding: int) -> Tensor:
+    """Return (n, max(lengths)) int64: `lengths` values from each row of `firsts`, padding after them."""
     steps = np.arange(max(int(lengths.max(initial=0)), 1))
     inside = steps < lengths[:, None]
-    gathered = np.full(inside.shape, PADDING, dtype=np.int64)
-    gathered[inside] = item_codes[(firsts[:, None] + steps)[inside]]
+    gathered = np.full(inside.shape, padding, dtype=np.int64)
+    gathered[inside] = values[(firsts[:, None] + steps)[inside]]
     return torch.from_numpy(gathered)

@@ -21,19 +21,27 @@ class _LastState(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, sequence: Tensor, last: Tensor, user_features: Tensor) -> Tensor:
-        states = self.model.user_states(sequence)  # (batch, len, embedding_dim)
+    def forward(
+        self, sequence: Tensor, times: Tensor, query_times: Tensor, last: Tensor, user_features: Tensor
+    ) -> Tensor:
+        states = self.model.user_states(sequence, times, query_times)  # (batch, len, embedding_dim)
         states = states.gather(1, last[:, None, None].expand(-1, 1, states.shape[-1]))[:, 0]
         return self.model.user_vectors(states, user_features)
 
 
 def export_user_tower(model: TwoTowerModel, path: Path) -> None:
-    """Write the user tower as ONNX: inputs `sequence` (batch, len, embedding_dim), `last` (batch,), `user_features`."""
+    """Write the user tower as ONNX.
+
+    Inputs: `sequence` (batch, len, embedding_dim), `times` and `query_times` (batch, len) int64, `last` (batch,) int64,
+    `user_features` (batch, n_features); those that the model does not read are left out.
+    """
     model = model.to("cpu").eval()
     dim, n_features = model.item_embedding.embedding_dim, model.user_features.shape[1]
-    example = (torch.randn(2, 3, dim), torch.tensor([2, 1]), torch.randn(2, n_features))
+    clock = torch.arange(6).reshape(2, 3)
+    example = (torch.randn(2, 3, dim), clock, clock + 1, torch.tensor([2, 1]), torch.randn(2, n_features))
     batch, length = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=1, max=model.max_history_len)
-    shapes = {"sequence": {0: batch, 1: length}, "last": {0: batch}, "user_features": {0: batch}}
+    steps = {0: batch, 1: length}
+    shapes = {"sequence": steps, "times": steps, "query_times": steps, "last": {0: batch}, "user_features": {0: batch}}
     # The exporter warns of torchvision, which is not needed, and of its own deprecations, which are not the user's.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():

@@ -1,145 +1,234 @@
 """What the ranker sees. Training and serving both call `features`; there is no other definition.
 
-To add a feature: write a function, add it to FEATURES. The names travel in the bundle's manifest.
+To add a feature: write a function, add it to FEATURES. The names travel in the bundle's manifest. A feature may read
+only what was known at `state.now`; `Timeline` gives every statistic as of a moment.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
 from rec_engine.data.dataset import FloatArray, IntArray
-from rec_engine.data.state import SECONDS_A_DAY, ItemStats, UserState
+from rec_engine.data.state import UserState
+from rec_engine.data.timeline import SECONDS_A_DAY, Timeline
 from rec_engine.retrieval.candidates import Candidates
+from rec_engine.retrieval.links import Links
 
 RECENT_ITEMS = 10
+SESSION_SECONDS = 3_600
+MAX_CATEGORIES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class ItemTable:
-    """What the features know of the items, all of it as of one cut-off.
+    """What the features know of the items.
 
     Attributes:
         vectors: (n_items, dim) float32, the item tower's, L2-normalised.
-        log_users: (n_items,) float32, log(1 + distinct users).
-        log_recent: (n_items,) float32, log(1 + interactions in the days before the cut-off).
-        days_known: (n_items,) float32, days from the first interaction to the cut-off, nan where there is none.
-        days_idle: (n_items,) float32, days from the last interaction to the cut-off, nan where there is none.
+        timeline: when each item was met.
+        categories: (n_items, n_categories) float32, 1 / (an item's categories) at each of them.
+        links: name to links between items; "co-visitation" is one of them.
     """
 
     vectors: FloatArray
-    log_users: FloatArray
-    log_recent: FloatArray
-    days_known: FloatArray
-    days_idle: FloatArray
+    timeline: Timeline
+    categories: FloatArray
+    links: Mapping[str, Links]
 
 
-def item_table(vectors: FloatArray, stats: ItemStats) -> ItemTable:
-    """Return the table of features from the item tower's vectors and the statistics."""
-    never = stats.n_users == 0
-    return ItemTable(
-        vectors=vectors,
-        log_users=np.log1p(stats.n_users),
-        log_recent=np.log1p(stats.n_recent),
-        days_known=np.where(never, np.nan, (stats.cut_off - stats.first_seen) / SECONDS_A_DAY).astype(np.float32),
-        days_idle=np.where(never, np.nan, (stats.cut_off - stats.last_seen) / SECONDS_A_DAY).astype(np.float32),
-    )
+def category_matrix(categories: pl.Series) -> FloatArray:
+    """Return (n_items, n_categories) float32 over the MAX_CATEGORIES most frequent names, rows summing to 1 or 0."""
+    counted = categories.explode().drop_nulls().alias("name").value_counts()
+    names = counted.sort(["count", "name"], descending=[True, False])["name"].head(MAX_CATEGORIES)
+    columns = [categories.list.contains(name).fill_null(value=False).to_numpy() for name in names]
+    matrix = np.column_stack(columns) if columns else np.zeros((len(categories), 0))
+    shares: FloatArray = (matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)).astype(np.float32)
+    return shares
 
 
-Feature = Callable[[UserState, Candidates, ItemTable], FloatArray]
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One request as the features see it: who asks, what is on offer, and what they share."""
+
+    state: UserState
+    candidates: Candidates
+    items: ItemTable
+    recent: IntArray
+    counts: FloatArray
+    similarity: FloatArray
+
+    @classmethod
+    def of(cls, state: UserState, candidates: Candidates, items: ItemTable) -> "Moment":
+        """Return the moment of a request."""
+        recent = state.liked[-RECENT_ITEMS:]
+        return cls(
+            state=state,
+            candidates=candidates,
+            items=items,
+            recent=recent,
+            counts=items.timeline.counts(candidates.item_codes, state.now),
+            similarity=items.vectors[candidates.item_codes] @ items.vectors[recent].T,  # (n_candidates, n_recent)
+        )
+
+    def everywhere(self, value: float) -> FloatArray:
+        """Return (n_candidates,) of one value."""
+        return np.full(len(self.candidates.item_codes), value, dtype=np.float32)
+
+    def counts_before(self, days: int) -> FloatArray:
+        """Return (n_candidates,), how often each item was met until some days ago."""
+        return self.items.timeline.counts(self.candidates.item_codes, self.state.now - days * SECONDS_A_DAY)
 
 
-def tower_score(state: UserState, candidates: Candidates, items: ItemTable) -> FloatArray:  # noqa: ARG001
-    """Cosine of user and item vector; nan where the towers did not offer the item."""
-    return candidates.score_of("tower")
+Feature = Callable[[Moment], FloatArray]
 
 
-def tower_gap(state: UserState, candidates: Candidates, items: ItemTable) -> FloatArray:  # noqa: ARG001
-    """How far the cosine is below the best candidate's."""
-    scores = candidates.score_of("tower")
-    return scores - np.nanmax(scores) if np.isfinite(scores).any() else scores
+def _score(source: str) -> Feature:
+    return lambda moment: moment.candidates.score_of(source)
 
 
-def item_log_users(state: UserState, candidates: Candidates, items: ItemTable) -> FloatArray:  # noqa: ARG001
-    """Popularity of the item."""
-    return items.log_users[candidates.item_codes]
+def _gap(source: str) -> Feature:
+    """How far the score is below the best candidate's."""
 
+    def gap(moment: Moment) -> FloatArray:
+        scores = moment.candidates.score_of(source)
+        gaps: FloatArray = scores - scores.max() if len(scores) else scores
+        return gaps
 
-def item_log_recent(state: UserState, candidates: Candidates, items: ItemTable) -> FloatArray:  # noqa: ARG001
-    """Recent popularity of the item."""
-    return items.log_recent[candidates.item_codes]
-
-
-def item_days_known(state: UserState, candidates: Candidates, items: ItemTable) -> FloatArray:  # noqa: ARG001
-    """Age of the item."""
-    return items.days_known[candidates.item_codes]
-
-
-def item_days_idle(state: UserState, candidates: Candidates, items: ItemTable) -> FloatArray:  # noqa: ARG001
-    """Days since anybody met the item."""
-    return items.days_idle[candidates.item_codes]
-
-
-def user_log_history(state: UserState, candidates: Candidates, items: ItemTable) -> FloatArray:  # noqa: ARG001
-    """How much is known of the user."""
-    return np.full(len(candidates.item_codes), np.log1p(len(state.item_codes)), dtype=np.float32)
-
-
-def popularity_taste(state: UserState, candidates: Candidates, items: ItemTable) -> FloatArray:
-    """How much more popular the item is than what the user takes on average."""
-    taken = items.log_users[_recent(state)]
-    usual = taken.mean() if len(taken) else np.float32(np.nan)
-    gap: FloatArray = items.log_users[candidates.item_codes] - usual
     return gap
 
 
-def similarity_to_last(state: UserState, candidates: Candidates, items: ItemTable) -> FloatArray:
+def _log_rank(source: str) -> Feature:
+    return lambda moment: np.log(moment.candidates.rank_of(source))
+
+
+def _log_recent(days: int) -> Feature:
+    return lambda moment: np.log1p(moment.counts - moment.counts_before(days))
+
+
+def n_sources(moment: Moment) -> FloatArray:
+    """How many sources offered the item."""
+    counted: FloatArray = np.isfinite(moment.candidates.ranks).sum(axis=0).astype(np.float32)
+    return counted
+
+
+def follows_last(moment: Moment) -> FloatArray:
+    """Co-visitation with the user's last item alone."""
+    if not len(moment.recent):
+        return moment.everywhere(np.nan)
+    return moment.items.links["co-visitation"].between(int(moment.recent[-1]), moment.candidates.item_codes)
+
+
+def item_log_count(moment: Moment) -> FloatArray:
+    """Popularity of the item."""
+    return np.log1p(moment.counts)
+
+
+def item_trend(moment: Moment) -> FloatArray:
+    """The last week's popularity beside that of the month before it."""
+    last_week, last_month = moment.counts_before(7), moment.counts_before(30)
+    trend: FloatArray = np.log1p(moment.counts - last_week) - np.log1p((last_week - last_month) * 7 / 23)
+    return trend
+
+
+def item_days_known(moment: Moment) -> FloatArray:
+    """Age of the item."""
+    return moment.items.timeline.days_since_first(moment.candidates.item_codes, moment.state.now)
+
+
+def item_days_idle(moment: Moment) -> FloatArray:
+    """Days since anybody met the item."""
+    return moment.items.timeline.days_since_last(moment.candidates.item_codes, moment.state.now)
+
+
+def user_log_history(moment: Moment) -> FloatArray:
+    """How much is known of the user."""
+    return moment.everywhere(np.log1p(len(moment.state.item_codes)))
+
+
+def user_log_pause(moment: Moment) -> FloatArray:
+    """Time since the user was last seen."""
+    liked_at = moment.state.liked_at
+    return moment.everywhere(np.log1p(max(0, moment.state.now - int(liked_at[-1]))) if len(liked_at) else np.nan)
+
+
+def user_log_session(moment: Moment) -> FloatArray:
+    """How many items the user met in the last hour."""
+    return moment.everywhere(np.log1p((moment.state.liked_at > moment.state.now - SESSION_SECONDS).sum()))
+
+
+def popularity_taste(moment: Moment) -> FloatArray:
+    """How much more popular the item is than what the user takes on average."""
+    if not len(moment.recent):
+        return moment.everywhere(np.nan)
+    usual = np.log1p(moment.items.timeline.counts(moment.recent, moment.state.now)).mean()
+    gap: FloatArray = np.log1p(moment.counts) - usual
+    return gap
+
+
+def similarity_to_last(moment: Moment) -> FloatArray:
     """Cosine of the item with the user's last one."""
-    cosine: FloatArray = _similarity(_recent(state)[-1:], candidates, items).max(axis=1, initial=-1.0)
+    cosine: FloatArray = moment.similarity[:, -1:].max(axis=1, initial=-1.0)
     return cosine
 
 
-def similarity_to_nearest(state: UserState, candidates: Candidates, items: ItemTable) -> FloatArray:
+def similarity_to_nearest(moment: Moment) -> FloatArray:
     """Highest cosine of the item with one of the user's recent ones."""
-    cosine: FloatArray = _similarity(_recent(state), candidates, items).max(axis=1, initial=-1.0)
+    cosine: FloatArray = moment.similarity.max(axis=1, initial=-1.0)
     return cosine
 
 
-def similarity_to_recent(state: UserState, candidates: Candidates, items: ItemTable) -> FloatArray:
+def similarity_to_recent(moment: Moment) -> FloatArray:
     """Mean cosine of the item with the user's recent ones."""
-    recent = _recent(state)
-    mean: FloatArray = _similarity(recent, candidates, items).sum(axis=1) / np.float32(max(1, len(recent)))
+    mean: FloatArray = moment.similarity.sum(axis=1) / np.float32(max(1, len(moment.recent)))
     return mean
 
 
+def _affinity(history: Callable[[Moment], IntArray]) -> Feature:
+    """Share of the item's categories in a history."""
+
+    def affinity(moment: Moment) -> FloatArray:
+        taken = moment.items.categories[history(moment)]
+        taste = taken.sum(axis=0) / np.float32(max(1, len(taken)))
+        shared: FloatArray = (moment.items.categories[moment.candidates.item_codes] > 0) @ taste
+        return shared
+
+    return affinity
+
+
 FEATURES: dict[str, Feature] = {
-    feature.__name__: feature
-    for feature in (
-        tower_score,
-        tower_gap,
-        item_log_users,
-        item_log_recent,
-        item_days_known,
-        item_days_idle,
-        user_log_history,
-        popularity_taste,
-        similarity_to_last,
-        similarity_to_nearest,
-        similarity_to_recent,
-    )
+    "tower_score": _score("tower"),
+    "tower_gap": _gap("tower"),
+    "tower_log_rank": _log_rank("tower"),
+    "covisitation_score": _score("co-visitation"),
+    "covisitation_gap": _gap("co-visitation"),
+    "covisitation_log_rank": _log_rank("co-visitation"),
+    "similar_score": _score("similar"),
+    "similar_gap": _gap("similar"),
+    "similar_log_rank": _log_rank("similar"),
+    "n_sources": n_sources,
+    "follows_last": follows_last,
+    "item_log_count": item_log_count,
+    "item_log_week": _log_recent(7),
+    "item_log_month": _log_recent(30),
+    "item_log_year": _log_recent(365),
+    "item_trend": item_trend,
+    "item_days_known": item_days_known,
+    "item_days_idle": item_days_idle,
+    "user_log_history": user_log_history,
+    "user_log_pause": user_log_pause,
+    "user_log_session": user_log_session,
+    "popularity_taste": popularity_taste,
+    "similarity_to_last": similarity_to_last,
+    "similarity_to_nearest": similarity_to_nearest,
+    "similarity_to_recent": similarity_to_recent,
+    "category_affinity": _affinity(lambda moment: moment.state.liked),
+    "category_affinity_recent": _affinity(lambda moment: moment.recent),
 }
 
 
 def features(state: UserState, candidates: Candidates, items: ItemTable) -> FloatArray:
     """Return (n_candidates, n_features) float32, columns in the order of FEATURES, nan where a value is unknown."""
-    return np.column_stack([feature(state, candidates, items) for feature in FEATURES.values()]).astype(np.float32)
-
-
-def _recent(state: UserState) -> IntArray:
-    return state.liked[-RECENT_ITEMS:]
-
-
-def _similarity(item_codes: IntArray, candidates: Candidates, items: ItemTable) -> FloatArray:
-    """Return (n_candidates, n) cosines."""
-    similarity: FloatArray = items.vectors[candidates.item_codes] @ items.vectors[item_codes].T
-    return similarity
+    moment = Moment.of(state, candidates, items)
+    return np.column_stack([feature(moment) for feature in FEATURES.values()]).astype(np.float32)

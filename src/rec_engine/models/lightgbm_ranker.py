@@ -1,84 +1,134 @@
-"""The re-ranker: click probability of a candidate from its features, by gradient-boosted trees."""
+"""The re-ranker: gradient-boosted trees that order candidates, and how probable a click on each of them is."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import lightgbm
 import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
 
-from rec_engine.data.dataset import FloatArray
+from rec_engine.data.dataset import FloatArray, LongArray
 from rec_engine.errors import BundleError, TrainingError
 from rec_engine.models.features import FEATURES
 from rec_engine.utils.config import CTRSettings
+from rec_engine.utils.logger import get_logger
 
-MAX_TREES = 300
-EARLY_STOPPING_TREES = 30
-MIN_ROWS_A_LEAF = 100
-L2 = 5.0
+OBJECTIVES = ("binary", "lambdarank", "rank_xendcg")
+MAX_TREES = 500
+EARLY_STOPPING_TREES = 40
+RANKS = 10
+FIXED = {
+    "min_data_in_leaf": 100,
+    "lambda_l2": 5.0,
+    "feature_fraction": 0.7,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "lambdarank_truncation_level": 20,
+    "metric": "ndcg",
+    "eval_at": RANKS,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbosity": -1,
+}
+
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class RankerRows:
-    """Candidates with labels.
+    """Candidates with labels, request by request.
 
     Attributes:
         features: (n, n_features) float32, columns in the order of FEATURES.
         labels: (n,) float32, 1 where the user took the item.
+        sizes: (n_requests,) int64, rows of each request.
     """
 
     features: FloatArray
     labels: FloatArray
+    sizes: LongArray
 
 
 class CTRRanker:
-    """LightGBM on the log loss, so that its score is a probability and can be compared between requests.
+    """LightGBM trees whose score is mapped to a probability, so that it can be compared between requests.
+
+    probability = 1 / (1 + exp(-(slope * trees + intercept))), fitted where the trees did not learn.
 
     Args:
         booster: fitted on the features of FEATURES, in that order.
+        objective: that it was fitted for.
+        slope: above 0, so that trees and probability agree about the order.
+        intercept: in log-odds.
+
+    References:
+        Platt, Probabilistic outputs for support vector machines, 1999: the mapping.
     """
 
-    def __init__(self, booster: lightgbm.Booster) -> None:
+    def __init__(self, booster: lightgbm.Booster, objective: str, slope: float, intercept: float) -> None:
         self.booster = booster
+        self.objective = objective
+        self.slope = slope
+        self.intercept = intercept
 
     @classmethod
     def fit(cls, train: RankerRows, validation: RankerRows, settings: CTRSettings, *, seed: int) -> "CTRRanker":
-        """Return a ranker with as many trees as the validation rows' log loss asks for.
+        """Return a ranker with the objective and as many trees as the validation requests' NDCG@10 asks for.
+
+        Args:
+            train: what the trees learn from.
+            validation: complete lists of candidates of other users, as they are served.
+            settings: the `ctr:` section.
+            seed: of the draws of rows and columns.
 
         Raises:
             TrainingError: if one class is missing from the training rows.
         """
         if not 0 < train.labels.sum() < len(train.labels):
             raise TrainingError("the ranker's training rows are all of one class", hint="set ctr.model_type: none")
-        names = list(FEATURES)
-        data = lightgbm.Dataset(train.features, train.labels, feature_name=names)
-        booster = lightgbm.train(
-            {
-                "objective": "binary",
-                "num_leaves": settings.num_leaves,
-                "learning_rate": settings.learning_rate,
-                "min_data_in_leaf": MIN_ROWS_A_LEAF,
-                "lambda_l2": L2,
-                "feature_fraction": 0.8,
-                "seed": seed,
-                "deterministic": True,
-                "force_row_wise": True,
-                "verbosity": -1,
-            },
-            data,
-            num_boost_round=MAX_TREES,
-            valid_sets=[lightgbm.Dataset(validation.features, validation.labels, reference=data)],
-            callbacks=[lightgbm.early_stopping(EARLY_STOPPING_TREES, verbose=False)],
-        )
-        return cls(booster)
+        wanted = OBJECTIVES if settings.objective == "auto" else (settings.objective,)
+        fitted = {objective: _boost(train, validation, settings, objective, seed) for objective in wanted}
+        reached = {objective: booster.best_score["valid_0"][f"ndcg@{RANKS}"] for objective, booster in fitted.items()}
+        logger.info("re-ranker: %s", ", ".join(f"{name} {score:.4f}" for name, score in reached.items()))
+        best = max(reached, key=lambda objective: reached[objective])
+        raw = np.asarray(fitted[best].predict(validation.features, raw_score=True))
+        return cls(fitted[best], best, *_calibrate(raw, validation.labels))
+
+    def refit(self, rows: RankerRows, settings: CTRSettings, *, seed: int) -> "CTRRanker":
+        """Return the same ranker, with as many trees and the same calibration, learned from these rows."""
+        data = _dataset(rows)
+        parameters = _parameters(settings, self.objective, seed)
+        booster = lightgbm.train(parameters, data, num_boost_round=max(1, self.booster.best_iteration))
+        return CTRRanker(booster, self.objective, self.slope, self.intercept)
 
     def score(self, features: FloatArray) -> FloatArray:
-        """Return (n,) float32 probabilities, higher is better, for (n, n_features) features."""
-        probabilities = np.asarray(self.booster.predict(features, num_threads=1))
-        return probabilities.astype(np.float32)
+        """Return (n,) float32 click probabilities, higher is better, for (n, n_features) features."""
+        raw = np.asarray(self.booster.predict(features, raw_score=True, num_threads=1))
+        return expit(self.slope * raw + self.intercept).astype(np.float32)
+
+    def contributions(self, features: FloatArray) -> FloatArray:
+        """Return (n, n_features + 1) float32: each feature's part of the log-odds, the last column the same for all.
+
+        A row sums to the log-odds of its score (Lundberg et al., Consistent individualized feature attribution for tree
+        ensembles, 2018, as LightGBM computes it).
+        """
+        parts = np.asarray(self.booster.predict(features, pred_contrib=True, num_threads=1)) * self.slope
+        parts[:, -1] += self.intercept
+        return parts.astype(np.float32)
+
+    def importances(self) -> dict[str, float]:
+        """Return each feature's share of the gain of all splits, the largest first."""
+        gains = self.booster.feature_importance("gain")
+        shares = gains / max(float(gains.sum()), 1e-12)
+        return {list(FEATURES)[place]: float(shares[place]) for place in np.argsort(-shares, kind="stable")}
 
     def save(self, path: Path) -> None:
-        """Write LightGBM's text format, cut after the best tree."""
+        """Write LightGBM's text format, cut after the best tree, and the calibration beside it as JSON."""
         self.booster.save_model(path, num_iteration=self.booster.best_iteration)
+        about = {"objective": self.objective, "slope": self.slope, "intercept": self.intercept}
+        path.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "CTRRanker":
@@ -89,8 +139,45 @@ class CTRRanker:
         """
         try:
             booster = lightgbm.Booster(model_file=path)
-        except lightgbm.basic.LightGBMError as error:
+            about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            ranker = cls(booster, str(about["objective"]), float(about["slope"]), float(about["intercept"]))
+        except (lightgbm.basic.LightGBMError, OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{path}: not a readable LightGBM model ({error})", hint="train again") from None
         if booster.feature_name() != list(FEATURES):
             raise BundleError(f"{path}: made for other features", hint="train again with this version")
-        return cls(booster)
+        return ranker
+
+
+def _boost(
+    train: RankerRows, validation: RankerRows, settings: CTRSettings, objective: str, seed: int
+) -> lightgbm.Booster:
+    data = _dataset(train)
+    held_out = _dataset(validation, reference=data)
+    stop = lightgbm.early_stopping(EARLY_STOPPING_TREES, verbose=False)
+    parameters = _parameters(settings, objective, seed)
+    return lightgbm.train(parameters, data, num_boost_round=MAX_TREES, valid_sets=[held_out], callbacks=[stop])
+
+
+def _parameters(settings: CTRSettings, objective: str, seed: int) -> dict[str, object]:
+    chosen = {"num_leaves": settings.num_leaves, "learning_rate": settings.learning_rate}
+    return {**FIXED, **chosen, "objective": objective, "seed": seed}
+
+
+def _dataset(rows: RankerRows, reference: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
+    return lightgbm.Dataset(
+        rows.features, rows.labels, group=rows.sizes, feature_name=list(FEATURES), reference=reference
+    )
+
+
+def _calibrate(raw: NDArray[np.float64], labels: FloatArray) -> tuple[float, float]:
+    """Return slope and intercept with the highest likelihood of the labels."""
+
+    def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        slope = np.exp(parameters[0])
+        odds = slope * raw + parameters[1]
+        wrong = (expit(odds) - labels) / len(raw)
+        value = float((np.logaddexp(0, odds) - labels * odds).mean())
+        return value, np.array([float(wrong @ raw) * slope, float(wrong.sum())])
+
+    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(-5.0, 5.0), (None, None)])
+    return float(np.exp(found.x[0])), float(found.x[1])

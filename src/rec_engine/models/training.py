@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rec_engine.data.dataset import FloatArray, IntArray, Interactions
+from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
 from rec_engine.errors import TrainingError
 from rec_engine.evaluation.evaluator import Scorer, Task, evaluate, rank_by_score
 from rec_engine.models.batches import PADDING, Batch, Windows, epoch_batches, latest_histories, windows
 from rec_engine.models.checkpoints import EpochRecord, TrainingState, load_checkpoint, save_checkpoint
+from rec_engine.models.encoders import HSTU
 from rec_engine.models.losses import full_softmax, sampled_softmax
 from rec_engine.models.two_tower import TwoTowerModel
 from rec_engine.utils.config import TrainingSettings
@@ -25,6 +26,9 @@ MAX_VALIDATION_USERS = 10_000
 FINAL_LEARNING_RATE = 0.05
 MAX_GRADIENT_NORM = 1.0
 UNIFORM_SHARE = 0.5
+HIDDEN_CLOCK_SHARE = 0.2
+"""Share of the histories of a step whose request times are hidden, so that the model can answer without them too."""
+COMMON_SHARE = 0.999
 MIN_STEPS_AN_EPOCH = 32
 
 logger = get_logger(__name__)
@@ -77,6 +81,7 @@ class TwoTowerTrainer:
         if resume and self.checkpoint and self.checkpoint.exists():
             load_checkpoint(self.checkpoint, state)
         sampler = NegativeSampler(train, self.model.num_items, self.settings.n_negatives)
+        self._prepare_model(train, pieces)
         validation = _some_users(validation, self.settings.seed)
         if not len(validation.targets):
             logger.warning("nobody is left to validate on: training takes all its epochs and keeps the last")
@@ -110,6 +115,14 @@ class TwoTowerTrainer:
         run.update(train.item_codes.tobytes() + train.starts.tobytes())
         return TrainingState(run.hexdigest(), self.model, optimizer)
 
+    def _prepare_model(self, train: Interactions, pieces: Windows) -> None:
+        """Tell the model which items it will know and how long the users' pauses are."""
+        known = np.zeros(self.model.num_items, dtype=np.bool_)
+        known[train.item_codes] = True
+        self.model.known_items.copy_(torch.from_numpy(known))
+        if isinstance(self.model.encoder, HSTU):
+            self.model.encoder.max_pause.fill_(pieces.common_pause(COMMON_SHARE))
+
     def _is_finished(self, state: TrainingState) -> bool:
         best = state.best_record
         waited = len(state.records) - best.epoch if best else 0
@@ -140,24 +153,41 @@ class TwoTowerTrainer:
         """Return the loss of one batch; item inputs and vectors are made once for every item it touches."""
         model = self.model
         negatives = sampler.draw(rng) if self._is_sampled else None
-        touched = _touched_items(batch, negatives, model.num_items)
+        touched = self._touched_items(batch, negatives)
         inputs = model.item_inputs(touched.to(self.device))  # (n_touched, embedding_dim)
         item_vectors = model.item_vectors(inputs)  # (n_touched, dim)
         real = (batch.targets != PADDING).to(self.device)
         users = batch.user_codes.to(self.device)
         rows, steps = real.nonzero(as_tuple=True)  # (n_targets,) each
         if model.is_sequential:
-            history = inputs[torch.searchsorted(touched, batch.inputs.clamp(min=0)).to(self.device)]
-            states = model.user_states(history * real[..., None])[rows, steps]  # (n_targets, embedding_dim)
+            history = inputs[_rows(touched, batch.inputs).to(self.device)]
+            times, asked = batch.times.to(self.device), self._query_times(batch, rng).to(self.device)
+            states = model.user_states(history * real[..., None], times, asked)[rows, steps]  # (n_targets, dim)
         else:
-            states = model.user_states(model.user_embedding(users))[rows]
+            states = model.user_embedding(users)[rows]
         vectors = model.user_vectors(states, model.user_features[users[rows]])  # (n_targets, dim)
-        targets = torch.searchsorted(touched, batch.targets.clamp(min=0)).to(self.device)[real]
+        targets = _rows(touched, batch.targets).to(self.device)[real]
         if negatives is None:
             return full_softmax(vectors, item_vectors, targets, model.temperature)
         drawn = torch.searchsorted(touched, negatives).to(self.device)
         log_expected = sampler.log_expected(negatives).to(self.device)
         return sampled_softmax(vectors, item_vectors, targets, drawn, log_expected, model.temperature)
+
+    def _query_times(self, batch: Batch, rng: np.random.Generator) -> Tensor:
+        """Return when the targets were met, for some histories when the inputs were: a request without a clock."""
+        is_hidden = torch.from_numpy(rng.random(len(batch.inputs)) < HIDDEN_CLOCK_SHARE)
+        return torch.where(is_hidden[:, None], batch.times, batch.target_times)
+
+    def _touched_items(self, batch: Batch, negatives: Tensor | None) -> Tensor:
+        """Return ascending codes of the items whose vectors a batch needs: all known ones for the full softmax.
+
+        Items that nobody met are no negatives: they had no chance, and their text would be pushed away from everybody.
+        """
+        if negatives is None:
+            return self.model.known_items.nonzero()[:, 0].cpu()
+        touched = torch.cat([batch.inputs[batch.inputs >= 0], batch.targets[batch.targets >= 0], negatives])
+        distinct: Tensor = torch.unique(touched)
+        return distinct
 
     @property
     def _is_sampled(self) -> bool:
@@ -176,7 +206,8 @@ class NegativeSampler:
 
     def __init__(self, train: Interactions, n_items: int, n_negatives: int) -> None:
         counts = np.bincount(train.item_codes, minlength=n_items)
-        self.probability = UNIFORM_SHARE / n_items + (1 - UNIFORM_SHARE) * counts / counts.sum()
+        known = counts > 0
+        self.probability = UNIFORM_SHARE * known / known.sum() + (1 - UNIFORM_SHARE) * counts / counts.sum()
         self.cumulative = np.cumsum(self.probability)
         self.n_negatives = n_negatives
 
@@ -192,14 +223,20 @@ class NegativeSampler:
 
 def validation_ndcg_at_10(model: TwoTowerModel, task: Task) -> float:
     """Return NDCG@10 over the full catalogue, items of the history left out; nan when there is nobody to measure."""
-    recommend = rank_by_score(scorer(model, task.history), task.history)
+    recommend = rank_by_score(scorer(model, task.history, task.request_times()), task.history)
     result = evaluate("validation", recommend, task, n_items=model.num_items, ks=(10,))
     return result.mean("ndcg@10")
 
 
 @torch.no_grad()
-def scorer(model: TwoTowerModel, history: Interactions) -> Scorer:
-    """Return a function from user codes (n,) to the cosines (n, n_items) float32 of each user and every item."""
+def scorer(model: TwoTowerModel, history: Interactions, now: LongArray) -> Scorer:
+    """Return a function from user codes (n,) to the cosines (n, n_items) float32 of each user and every item.
+
+    Args:
+        model: trained.
+        history: what the users met.
+        now: (n_users,) int64, Unix seconds of each user's request.
+    """
     model.eval()
     device = model.item_embedding.weight.device
     inputs = model.item_inputs(torch.arange(model.num_items, device=device))
@@ -208,13 +245,14 @@ def scorer(model: TwoTowerModel, history: Interactions) -> Scorer:
 
     @torch.no_grad()
     def score(user_codes: IntArray) -> FloatArray:
-        codes, lengths = latest_histories(known, user_codes, model.max_history_len)
         users = torch.from_numpy(user_codes.astype(np.int64)).to(device)
         if model.is_sequential:
-            states = model.user_states(inputs[codes.clamp(min=0).to(device)])  # (n, len, embedding_dim)
-            states = states[torch.arange(len(users), device=device), (lengths - 1).clamp(min=0).to(device)]
+            past = latest_histories(known, user_codes, model.max_history_len, now[user_codes])
+            sequence = inputs[past.item_codes.clamp(min=0).to(device)]
+            states = model.user_states(sequence, past.times.to(device), past.query_times.to(device))
+            states = states[torch.arange(len(users), device=device), (past.lengths - 1).clamp(min=0).to(device)]
         else:
-            states = model.user_states(model.user_embedding(users))
+            states = model.user_embedding(users)
         vectors = model.user_vectors(states, model.user_features[users])  # (n, dim)
         scores: FloatArray = (vectors @ item_vectors.T).cpu().numpy()
         return scores
@@ -232,13 +270,9 @@ def learning_rate(step: int, n_steps: int, settings: TrainingSettings) -> float:
     return settings.learning_rate * share
 
 
-def _touched_items(batch: Batch, negatives: Tensor | None, num_items: int) -> Tensor:
-    """Return the ascending codes of the items whose vectors a batch needs: all of them for the full softmax."""
-    if negatives is None:
-        return torch.arange(num_items)
-    touched = torch.cat([batch.inputs.clamp(min=0).ravel(), batch.targets.clamp(min=0).ravel(), negatives])
-    distinct: Tensor = torch.unique(touched)
-    return distinct
+def _rows(touched: Tensor, item_codes: Tensor) -> Tensor:
+    """Return the rows of these items in `touched`; any row for PADDING."""
+    return torch.searchsorted(touched, item_codes).clamp(max=len(touched) - 1)
 
 
 def _some_users(task: Task, seed: int) -> Task:

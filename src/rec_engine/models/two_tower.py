@@ -14,13 +14,15 @@ MIN_STD = 0.02
 class TwoTowerModel(nn.Module):
     """User and item vectors whose cosine, divided by the temperature, is the score.
 
-        item input   = id embedding + W features + W text                 (dim: embedding_dim)
+        item input   = id embedding + W features + gate * W text          (dim: embedding_dim)
         item vector  = L2norm(tower(item input))                          (dim: tower_dims[-1])
         user state   = encoder(inputs of the user's history), or his id embedding;  + W features
         user vector  = L2norm(tower(user state))
 
     A tower is an MLP beside a straight linear path, so that it starts as a plain dot product of embeddings and the MLP
-    adds to it what it can. With a history encoder a user needs no row of his own: whoever has a history has a vector.
+    adds to it what it can. An item that nobody met in training has no id embedding: its features and text stand alone
+    and the gate is open. Training plays this through by dropping ids at random. With a history encoder a user needs no
+    row of his own: whoever has a history has a vector.
 
     Args:
         num_users: users known in training; only the id embedding of `user_encoder="none"` needs them.
@@ -36,6 +38,7 @@ class TwoTowerModel(nn.Module):
         user_features: (num_users, n_features) float32.
         item_features: (num_items, n_features) float32.
         text_embeddings: (num_items, text_dim) float32.
+        id_dropout: share of the items of a step whose id embedding is dropped, where they have features or text.
 
     Raises:
         ConfigError: if `user_encoder` is unknown or `n_heads` does not divide `embedding_dim`.
@@ -44,6 +47,7 @@ class TwoTowerModel(nn.Module):
     user_features: Tensor
     item_features: Tensor
     text_embeddings: Tensor
+    known_items: Tensor
 
     def __init__(  # noqa: PLR0913 - the brief's signature
         self,
@@ -61,8 +65,10 @@ class TwoTowerModel(nn.Module):
         user_features: Tensor | None = None,
         item_features: Tensor | None = None,
         text_embeddings: Tensor | None = None,
+        id_dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        self.id_dropout = id_dropout
         self.num_items, self.temperature = num_items, temperature
         self.user_encoder, self.max_history_len = user_encoder, max_history_len
         self.item_embedding = nn.Embedding(num_items, embedding_dim)
@@ -73,6 +79,8 @@ class TwoTowerModel(nn.Module):
         self.from_user_features = _projection(self.user_features.shape[1], embedding_dim)
         self.from_item_features = _projection(self.item_features.shape[1], embedding_dim)
         self.from_text = _projection(self.text_embeddings.shape[1], embedding_dim)
+        self.text_gate = nn.Parameter(torch.zeros(embedding_dim))
+        self.register_buffer("known_items", torch.ones(num_items, dtype=torch.bool))
         self.encoder = history_encoder(
             user_encoder, embedding_dim, n_blocks=n_blocks, n_heads=n_heads, max_len=max_history_len, dropout=dropout
         )
@@ -86,25 +94,38 @@ class TwoTowerModel(nn.Module):
         """Whether user vectors come from histories (rather than from user ids)."""
         return self.user_encoder != "none"
 
+    @property
+    def describes_items(self) -> bool:
+        """Whether there is more to an item than its id."""
+        return self.item_features.shape[1] + self.text_embeddings.shape[1] > 0
+
     def item_inputs(self, item_codes: Tensor) -> Tensor:
-        """Return (n, embedding_dim): id embedding plus projected features and text of these items."""
-        inputs: Tensor = self.item_embedding(item_codes)
-        inputs = inputs + self.from_item_features(self.item_features[item_codes])
-        text: Tensor = self.from_text(self.text_embeddings[item_codes])
-        return inputs + text
+        """Return (n, embedding_dim): id embedding plus projected features and gated text of these items."""
+        has_id = self.known_items[item_codes]
+        if self.training and self.describes_items:
+            has_id = has_id & (torch.rand(len(item_codes), device=has_id.device) >= self.id_dropout)
+        has_id = has_id[:, None]
+        features = self.from_item_features(self.item_features[item_codes])
+        text = self.from_text(self.text_embeddings[item_codes])
+        gate = torch.where(has_id, torch.sigmoid(self.text_gate), 1.0)
+        inputs: Tensor = self.item_embedding(item_codes) * has_id + features + gate * text
+        return inputs
 
     def item_vectors(self, item_inputs: Tensor) -> Tensor:
         """Return (n, tower_dims[-1]), L2-normalised."""
         return functional.normalize(self.item_tower(item_inputs), dim=-1)
 
-    def user_states(self, sequence: Tensor) -> Tensor:
+    def user_states(self, sequence: Tensor, times: Tensor, query_times: Tensor) -> Tensor:
         """Return (batch, len, embedding_dim): the user as he was after each item of his history.
 
         Args:
             sequence: (batch, len, embedding_dim): inputs of the history's items, oldest first, padded at the end; for
                 `user_encoder="none"`, the id embeddings.
+            times: (batch, len) int64, Unix seconds of each item of the history.
+            query_times: (batch, len) int64, when each position is asked for the next item: the time of that item, or of
+                the request.
         """
-        states: Tensor = self.encoder(sequence)
+        states: Tensor = self.encoder(sequence, times, query_times)
         return states
 
     def user_vectors(self, states: Tensor, user_features: Tensor) -> Tensor:

@@ -38,19 +38,26 @@ class UserTower:
         """
         if len(state.liked) == 0 or (len(self.user_inputs) and state.user_code == COLD):
             return None
-        liked = state.liked[-self.max_history_len :]
+        n = self.max_history_len
         features = np.zeros((1, self.user_features.shape[1]), dtype=np.float32)
         if state.user_code != COLD:
             features = self.user_features[state.user_code][None]
         if len(self.user_inputs):
-            sequence = self.user_inputs[state.user_code][None, None]
+            sequence, times = self.user_inputs[state.user_code][None, None], np.zeros((1, 1), dtype=np.int64)
         else:
-            sequence = self.item_inputs[liked][None]
-        vector: FloatArray = self._run(sequence, np.array([sequence.shape[1] - 1]), features)[0]
+            sequence, times = self.item_inputs[state.liked[-n:]][None], state.liked_at[-n:][None]
+        last = np.array([times.shape[1] - 1])
+        vector: FloatArray = self._run(sequence, times, last, np.array([state.now]), features)[0]
         return vector
 
-    def vectors(self, history: Interactions, user_codes: IntArray) -> FloatArray:
-        """Return (n, dim) float32, L2-normalised; zeros for users without a positive history."""
+    def vectors(self, history: Interactions, user_codes: IntArray, now: LongArray) -> FloatArray:
+        """Return (n, dim) float32, L2-normalised; zeros for users without a positive history.
+
+        Args:
+            history: what the users met.
+            user_codes: (n,) int32.
+            now: (n_users,) int64, Unix seconds of each user's request.
+        """
         liked = history.positive()
         lengths = np.minimum(np.diff(liked.starts)[user_codes], self.max_history_len)
         vectors = np.zeros((len(user_codes), self.dim), dtype=np.float32)
@@ -61,9 +68,12 @@ class UserTower:
             users = user_codes[rows]
             if len(self.user_inputs):
                 sequence, last = self.user_inputs[users][:, None], np.zeros(len(users), dtype=np.int64)
+                times = np.zeros((len(users), 1), dtype=np.int64)
             else:
-                sequence, last = self._sequences(liked, users, lengths[rows]), lengths[rows] - 1
-            vectors[rows] = self._run(sequence, last, self.user_features[users])
+                places = self._places(liked, users, lengths[rows])
+                sequence, times = self.item_inputs[liked.item_codes[places]], liked.timestamps[places]
+                last = lengths[rows] - 1
+            vectors[rows] = self._run(sequence, times, last, now[users], self.user_features[users])
         return vectors
 
     @property
@@ -71,18 +81,27 @@ class UserTower:
         """Width of the vectors."""
         return int(self.session.get_outputs()[0].shape[-1])
 
-    def _sequences(self, liked: Interactions, users: IntArray, lengths: LongArray) -> FloatArray:
-        """Return (n, max(lengths), embedding_dim): the latest items of each user, padded at the end."""
+    def _places(self, liked: Interactions, users: IntArray, lengths: LongArray) -> LongArray:
+        """Return (n, max(lengths)) rows of the latest items of each user; any row after the last of them."""
         steps = np.arange(lengths.max())
-        rows = np.minimum((liked.starts[1:][users] - lengths)[:, None] + steps, len(liked) - 1)
-        sequences: FloatArray = self.item_inputs[liked.item_codes[rows]]
-        return sequences
+        rows: LongArray = np.minimum((liked.starts[1:][users] - lengths)[:, None] + steps, len(liked) - 1)
+        return rows
 
-    def _run(self, sequence: FloatArray, last: LongArray, features: FloatArray) -> FloatArray:
-        feed = {"sequence": sequence, "last": last.astype(np.int64), "user_features": features}
-        vectors: FloatArray = self.session.run(
-            None, {node.name: feed[node.name] for node in self.session.get_inputs()}
-        )[0]
+    def _run(
+        self, sequence: FloatArray, times: LongArray, last: LongArray, now: LongArray, features: FloatArray
+    ) -> FloatArray:
+        # Each position is asked when the next item came, the last one at the time of the request.
+        query_times = np.concatenate([times[:, 1:], times[:, -1:]], axis=1)
+        query_times[np.arange(len(last)), last] = now
+        feed = {
+            "sequence": sequence,
+            "times": times,
+            "query_times": query_times,
+            "last": last.astype(np.int64),
+            "user_features": features,
+        }
+        inputs = {node.name: feed[node.name] for node in self.session.get_inputs()}
+        vectors: FloatArray = self.session.run(None, inputs)[0]
         return vectors
 
 

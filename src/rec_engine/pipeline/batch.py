@@ -55,11 +55,14 @@ def recommend_to_file(
 def _recommendations(
     inference: RecommendationInference, bundle: ModelBundle, ids: Sequence[ExternalId], k: int
 ) -> pl.DataFrame:
+    # Asked for at the end of the known history: the same file whenever it is made.
+    now = int(bundle.history.timestamps.max()) + 1
     codes: list[IntArray] = []
     scores: list[pl.Series] = []
     for user_id in with_progress(ids, "recommending"):
         user_code = bundle.user_ids.code(user_id)
-        trace = inference.recommend(Query(state_of(bundle.history, user_code if user_code >= 0 else COLD), k))
+        state = state_of(bundle.history, user_code if user_code >= 0 else COLD, now)
+        trace = inference.recommend(Query(state, k))
         codes.append(trace.item_codes)
         scores.append(pl.Series(trace.scores[trace.slate]))
     lengths = [len(of_user) for of_user in codes]

@@ -1,8 +1,10 @@
 """Fitting the re-ranker: what serving would have shown before the validation part, and what was then taken."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from rec_engine.data.dataset import IntArray
+from rec_engine.data.dataset import BoolArray, IntArray
 from rec_engine.data.splits import Split
 from rec_engine.data.state import state_of
 from rec_engine.errors import TrainingError
@@ -14,8 +16,9 @@ from rec_engine.serving.inference import Query, RecommendationInference, as_reco
 from rec_engine.utils.config import ModelConfig
 from rec_engine.utils.logger import get_logger, with_progress
 
-MAX_USERS = 10_000
-HELD_OUT_SHARE = 0.3
+MAX_USERS, MIN_USERS = 10_000, 5
+CHOOSING_SHARE, JUDGING_SHARE = 0.2, 0.2
+NEGATIVES = 50
 SLATE = 10
 
 logger = get_logger(__name__)
@@ -24,8 +27,9 @@ logger = get_logger(__name__)
 def fit_ranker(inference: RecommendationInference, split: Split, config: ModelConfig) -> CTRRanker | None:
     """Return a ranker that orders the candidates better than retrieval does, or None where none does.
 
-    Three blocks in time: towers and statistics know the training part, the labels are the validation part, the test
-    part stays untouched. A third of the users is kept apart: they stop the boosting, and on them the ranker has to win.
+    Three blocks in time: towers, links and statistics know the training part, the labels are the validation part, the
+    test part stays untouched. Of the users three fifths teach the trees, a fifth chooses objective and number of trees,
+    and on the last fifth the ranker has to win; then it learns from all of them.
 
     Args:
         inference: the request path as of the end of the training part, without a ranker.
@@ -34,60 +38,88 @@ def fit_ranker(inference: RecommendationInference, split: Split, config: ModelCo
     """
     if config.ctr.model_type == "none":
         return None
-    task = validation_task(split)
+    task, seed = validation_task(split), config.training.seed
     users = np.unique(task.targets.user_codes)
-    rng = np.random.default_rng(config.training.seed)
-    users = rng.permutation(users)[:MAX_USERS].astype(np.int32)
-    n_held_out = int(len(users) * HELD_OUT_SHARE)
-    held_out, learning = np.sort(users[:n_held_out]), np.sort(users[n_held_out:])
+    users = np.random.default_rng(seed).permutation(users)[:MAX_USERS].astype(np.int32)
+    n_choosing, n_judging = int(len(users) * CHOOSING_SHARE), int(len(users) * JUDGING_SHARE)
+    if min(n_choosing, n_judging) < MIN_USERS:
+        logger.warning("no re-ranker: %d users with a validation item are too few to choose and judge one", len(users))
+        return None
+    choosing, judging = users[:n_choosing], users[n_choosing : n_choosing + n_judging]
     try:
+        rows = ranker_rows(inference, task, np.sort(users))
+        learning = ~np.isin(np.sort(users), np.concatenate([choosing, judging]))
         ranker = CTRRanker.fit(
-            ranker_rows(inference, task, learning),
-            ranker_rows(inference, task, held_out),
+            with_few_negatives(_of_requests(rows, learning), seed),
+            _of_requests(rows, np.isin(np.sort(users), choosing)),
             config.ctr,
-            seed=config.training.seed,
+            seed=seed,
         )
+        if not _wins(inference, ranker, task, judging):
+            return None
+        return ranker.refit(with_few_negatives(rows, seed), config.ctr, seed=seed)
     except TrainingError as error:
         logger.warning("no re-ranker: %s", error)
         return None
-    return ranker if _wins(inference, ranker, task, held_out) else None
 
 
 def ranker_rows(inference: RecommendationInference, task: Task, user_codes: IntArray) -> RankerRows:
-    """Return one row a candidate, made by the code that serves.
-
-    Users whose target is not among their candidates are left out: they say nothing about the order.
+    """Return one request a user and one row a candidate, made by the code that serves.
 
     Raises:
-        TrainingError: if nobody is left.
+        TrainingError: if no target is among anybody's candidates.
     """
     blocks, labels = [], []
+    now = task.request_times()
     for user_code in with_progress(user_codes.tolist(), "ranking features"):
-        query = Query(state_of(task.history, user_code), k=SLATE)
+        query = Query(state_of(task.history, user_code, int(now[user_code])), k=SLATE)
         candidates = inference.recommend(query).candidates
-        taken = np.isin(candidates.item_codes, task.targets.items_of(user_code))
-        if taken.any() and len(query.state.liked):
-            blocks.append(features(query.state, candidates, inference.items))
-            labels.append(taken.astype(np.float32))
-    if not blocks:
+        blocks.append(features(query.state, candidates, inference.items))
+        labels.append(np.isin(candidates.item_codes, task.targets.items_of(user_code)).astype(np.float32))
+    if not any(taken.any() for taken in labels):
         raise TrainingError("no validation item is among anybody's candidates", hint="set ctr.model_type: none")
-    return RankerRows(np.concatenate(blocks), np.concatenate(labels))
+    return RankerRows(np.concatenate(blocks), np.concatenate(labels), np.array([len(taken) for taken in labels]))
 
 
-def _wins(inference: RecommendationInference, ranker: CTRRanker, task: Task, user_codes: IntArray) -> bool:
+def with_few_negatives(rows: RankerRows, seed: int) -> RankerRows:
+    """Return the requests in which something was taken, with NEGATIVES of the other candidates, drawn at random."""
+    requests = np.repeat(np.arange(len(rows.sizes)), rows.sizes)
+    n_taken = np.bincount(requests, rows.labels, len(rows.sizes))
+    # The order of random draws within a request, what was taken first: its beginning is a sample.
+    draws = np.where(rows.labels > 0, -1.0, np.random.default_rng(seed).random(len(rows.labels)))
+    order = np.lexsort((draws, requests))
+    starts = np.repeat(np.cumsum(rows.sizes) - rows.sizes, rows.sizes)
+    is_early = np.arange(len(order)) - starts < (n_taken + NEGATIVES)[requests]
+    kept = np.zeros(len(order), dtype=np.bool_)
+    kept[order[is_early]] = True
+    return _chosen(rows, kept & (n_taken > 0)[requests])
+
+
+def _of_requests(rows: RankerRows, chosen: BoolArray) -> RankerRows:
+    return _chosen(rows, np.repeat(chosen, rows.sizes))
+
+
+def _chosen(rows: RankerRows, kept: BoolArray) -> RankerRows:
+    requests = np.repeat(np.arange(len(rows.sizes)), rows.sizes)[kept]
+    sizes = np.bincount(requests, minlength=len(rows.sizes))
+    return RankerRows(rows.features[kept], rows.labels[kept], sizes[sizes > 0])
+
+
+def _wins(inference: RecommendationInference, ranker: CTRRanker, task: Task, user_codes: Iterable[int]) -> bool:
     """Return whether the ranker's NDCG@10 on these users is above that of the order it was given."""
-    chosen = task.targets.where(np.isin(task.targets.user_codes, user_codes))
-    held_out = Task("held-out users", task.history, chosen)
+    chosen = task.targets.where(np.isin(task.targets.user_codes, list(user_codes)))
+    judged = Task("judging users", task.history, chosen)
     reached = []
     for candidate in (None, ranker):
         inference.ranker = candidate
-        recommend = as_recommender(inference, task.history)
-        found = evaluate("ranker check", recommend, held_out, n_items=len(inference.items.vectors), ks=(SLATE,))
+        recommend = as_recommender(inference, judged)
+        found = evaluate("ranker check", recommend, judged, n_items=len(inference.items.vectors), ks=(SLATE,))
         reached.append(found.per_user[f"ndcg@{SLATE}"])
     inference.ranker = None
     gain = paired_bootstrap(reached[1], reached[0]).absolute
     logger.info(
-        "re-ranking changes NDCG@10 of %d held-out users by %+.4f [%+.4f, %+.4f]: %s",
-        *(len(user_codes), gain.mean, gain.low, gain.high, "kept" if gain.mean > 0 else "left out"),
+        "re-ranking (%s) changes NDCG@10 of %d users it did not learn from by %+.4f [%+.4f, %+.4f]: %s",
+        *(ranker.objective, len(reached[0]), gain.mean, gain.low, gain.high),
+        "kept" if gain.mean > 0 else "left out",
     )
     return gain.mean > 0

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from rec_engine.bundle import ModelBundle, open_bundle
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions
@@ -22,9 +23,11 @@ from rec_engine.evaluation.evaluator import (
     validation_task,
 )
 from rec_engine.models.baselines import BASELINES, Baseline
+from rec_engine.models.lightgbm_ranker import CTRRanker
+from rec_engine.models.links import fit_links
 from rec_engine.models.user_tower import UserTower
 from rec_engine.retrieval.faiss_index import FAISSIndex
-from rec_engine.serving.inference import RecommendationInference, as_recommender
+from rec_engine.serving.inference import Knowledge, RecommendationInference, as_recommender
 from rec_engine.utils.config import RecommendationSettings
 from rec_engine.utils.logger import get_logger
 
@@ -76,43 +79,46 @@ def evaluate_baselines(split: Split, task: Task, n_items: int, ks: Sequence[int]
 
 def evaluate_bundle(bundle: ModelBundle, task: Task, ks: Sequence[int]) -> list[Evaluation]:
     """Return the towers alone and, where the bundle has a ranker, the whole request path on the task."""
-    # Item statistics of later days would be a leak, so this path knows the training part only.
-    path = RecommendationInference.assemble(
-        bundle.user_tower,
-        bundle.index,
-        bundle.categories,
-        known=bundle.split.train,
-        ranker=bundle.ranker,
-        settings=RecommendationSettings(),
-    )
-    return measure(task, bundle.user_tower, bundle.index, path, ks)
+    return measure(task, bundle.user_tower, bundle.index, bundle.items["categories"], bundle.ranker, ks)
 
 
-def measure(
+def measure(  # noqa: PLR0913 - the parts of a model, and how long the lists are
     task: Task,
     tower: UserTower,
     index: FAISSIndex,
-    inference: RecommendationInference,
+    categories: pl.Series,
+    ranker: CTRRanker | None,
     ks: Sequence[int] = (5, 10, 20),
 ) -> list[Evaluation]:
     """Return how the towers alone and, with a ranker, the whole request path do on a task."""
     n_items = len(index.vectors)
-    alone = tower_recommender(tower, index, task.history)
+    alone = tower_recommender(tower, index, task)
     evaluations = [evaluate("two-tower", alone, task, n_items=n_items, ks=ks)]
-    if inference.ranker:
-        served = as_recommender(inference, task.history)
+    if ranker:
+        served = as_recommender(assemble_path(tower, index, categories, task.history, ranker), task)
         evaluations.append(evaluate("two-tower + re-ranking", served, task, n_items=n_items, ks=ks))
     return evaluations
 
 
-def tower_recommender(tower: UserTower, index: FAISSIndex, history: Interactions) -> Recommender:
+def assemble_path(
+    tower: UserTower, index: FAISSIndex, categories: pl.Series, known: Interactions, ranker: CTRRanker | None = None
+) -> RecommendationInference:
+    """Return the request path as it would have been when only `known` had happened: later figures would be a leak."""
+    knowledge = Knowledge.of(known, fit_links(known, len(index.vectors)))
+    return RecommendationInference.assemble(
+        tower, index, categories, knowledge=knowledge, ranker=ranker, settings=RecommendationSettings()
+    )
+
+
+def tower_recommender(tower: UserTower, index: FAISSIndex, task: Task) -> Recommender:
     """Return the towers alone, ranking the whole catalogue exactly, without the items of the history."""
+    now = task.request_times()
 
     def score(user_codes: IntArray) -> FloatArray:
-        scores: FloatArray = tower.vectors(history, user_codes) @ index.vectors.T
+        scores: FloatArray = tower.vectors(task.history, user_codes, now) @ index.vectors.T
         return scores
 
-    return rank_by_score(score, history)
+    return rank_by_score(score, task.history)
 
 
 def _task(bundle: ModelBundle, test_data: Path | None) -> Task:

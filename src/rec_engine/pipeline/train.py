@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import torch
 import yaml
 
@@ -23,18 +24,18 @@ from rec_engine.data.splits import Split, leave_one_out, random_split, temporal_
 from rec_engine.evaluation.evaluator import Evaluation, validation_task
 from rec_engine.models.attributes import attribute_matrix
 from rec_engine.models.checkpoints import EpochRecord
+from rec_engine.models.embeddings import ContentEmbedder, Whitening, item_texts
 from rec_engine.models.export import export_user_tower, item_arrays
 from rec_engine.models.features import FEATURES
 from rec_engine.models.lightgbm_ranker import CTRRanker
+from rec_engine.models.links import fit_links
 from rec_engine.models.training import TwoTowerTrainer
 from rec_engine.models.two_tower import TwoTowerModel
 from rec_engine.models.user_tower import UserTower, open_session
 from rec_engine.pipeline.ranking import fit_ranker
-from rec_engine.pipeline.report import measure, reported_task
+from rec_engine.pipeline.report import assemble_path, measure, reported_task
 from rec_engine.retrieval.faiss_index import FAISSIndex
-from rec_engine.retrieval.filters import CategoryIndex
-from rec_engine.serving.inference import RecommendationInference
-from rec_engine.utils.config import ModelConfig, RecommendationSettings
+from rec_engine.utils.config import ModelConfig, TextSettings
 from rec_engine.utils.logger import get_logger
 
 LIBRARIES = ("rec-engine", "torch", "numpy", "faiss-cpu", "lightgbm", "onnxruntime", "polars")
@@ -98,13 +99,10 @@ def train(
     task = reported_task(split)
     with new_version(model_dir, version_name) as directory:
         tower = export_tower(model, item_inputs, directory / "user_tower.onnx")
-        categories = CategoryIndex(dataset.items["categories"])
-        inference = RecommendationInference.assemble(
-            tower, index, categories, known=split.train, ranker=None, settings=RecommendationSettings()
-        )
-        inference.ranker = fit_ranker(inference, split, config)
-        evaluations = measure(task, tower, index, inference)
-        _write_model(directory, tower, index, inference.ranker)
+        inference = assemble_path(tower, index, dataset.items["categories"], split.train)
+        ranker = fit_ranker(inference, split, config)
+        evaluations = measure(task, tower, index, dataset.items["categories"], ranker)
+        _write_model(directory, tower, index, ranker)
         _write_data(directory, dataset, split)
         (directory / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
         metrics = {metric: evaluations[-1].mean(metric) for metric in evaluations[-1].per_user}
@@ -152,8 +150,18 @@ def build_model(dataset: RecommendationDataset, config: ModelConfig) -> TwoTower
         num_items=dataset.n_items,
         user_features=torch.from_numpy(attribute_matrix(dataset.users)),
         item_features=torch.from_numpy(attribute_matrix(dataset.items)),
+        text_embeddings=torch.from_numpy(text_matrix(dataset.items, config.text)),
         **config.model.model_dump(),
     )
+
+
+def text_matrix(items: pl.DataFrame, settings: TextSettings) -> FloatArray:
+    """Return (n_items, dim) float32, the whitened embeddings of what the items are about; dim is 0 without texts."""
+    texts = item_texts(items)
+    if settings.encoder == "none" or not any(texts):
+        return np.zeros((items.height, 0), dtype=np.float32)
+    embeddings = ContentEmbedder(settings).embed(texts)
+    return Whitening.fit(embeddings, settings.dim).apply(embeddings)
 
 
 def export_tower(model: TwoTowerModel, item_inputs: FloatArray, path: Path) -> UserTower:
@@ -180,4 +188,7 @@ def _write_model(directory: Path, tower: UserTower, index: FAISSIndex, ranker: C
 def _write_data(directory: Path, dataset: RecommendationDataset, split: Split) -> None:
     dataset.users.write_parquet(directory / "users.parquet")
     dataset.items.write_parquet(directory / "items.parquet")
+    (directory / "links").mkdir()
+    for name, links in fit_links(dataset.interactions, dataset.n_items).items():
+        links.save(directory / "links" / f"{name}.npz")
     write_history(directory / "history.npz", dataset.interactions, split)

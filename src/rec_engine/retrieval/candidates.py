@@ -1,4 +1,4 @@
-"""Candidates from several sources, each remembering who offered it and at what score."""
+"""Candidates from several sources, each remembering who offered it, at what score and on which rank."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,10 +8,13 @@ import numpy as np
 
 from rec_engine.data.dataset import FloatArray, IntArray
 from rec_engine.data.state import UserState
+from rec_engine.data.timeline import Timeline
 from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.retrieval.filters import Eligible
+from rec_engine.retrieval.links import Links
 
 FIRST_CHUNK = 512
+RECENT_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +23,38 @@ class Candidates:
 
     Attributes:
         item_codes: (n_candidates,) int32.
-        scores: (n_sources, n_candidates) float32, nan where that source did not offer the item.
+        scores: (n_sources, n_candidates) float32, each source's opinion of every candidate, whoever offered it; nan
+            where it has none.
+        ranks: (n_sources, n_candidates) float32 from 1, nan where that source did not offer the item.
         sources: the n_sources names.
     """
 
     item_codes: IntArray
     scores: FloatArray
+    ranks: FloatArray
     sources: tuple[str, ...]
 
     def score_of(self, source: str) -> FloatArray:
-        """Return (n_candidates,) float32 of one source, nan where it did not offer the item."""
+        """Return (n_candidates,) float32, one source's opinion of every candidate."""
         scores: FloatArray = self.scores[self.sources.index(source)]
         return scores
+
+    def rank_of(self, source: str) -> FloatArray:
+        """Return (n_candidates,) float32 from 1, nan where the source did not offer the item."""
+        ranks: FloatArray = self.ranks[self.sources.index(source)]
+        return ranks
+
+
+class Offer(Protocol):
+    """What a source has for one user."""
+
+    def best(self, eligible: Eligible, k: int) -> IntArray:
+        """Return the codes of at most k items, best first, every one eligible."""
+        ...
+
+    def scores(self, item_codes: IntArray) -> FloatArray:
+        """Return (n,) float32, the source's opinion of these items."""
+        ...
 
 
 class Source(Protocol):
@@ -42,19 +65,48 @@ class Source(Protocol):
         """What the answer calls it."""
         ...
 
-    def retrieve(self, state: UserState, eligible: Eligible, k: int) -> tuple[IntArray, FloatArray]:
-        """Return codes and scores, (m,) each with m <= k, best first, every item eligible."""
+    @property
+    def share(self) -> float:
+        """How many candidates it is asked for, as a share of what the request wants."""
+        ...
+
+    def ask(self, state: UserState) -> Offer | None:
+        """Return what there is for this user; None for nothing."""
         ...
 
 
-def recall(sources: Sequence[Source], state: UserState, eligible: Eligible, k: int) -> Candidates:
-    """Return what the sources offer together, each up to k items."""
-    offers = [source.retrieve(state, eligible, k) for source in sources]
-    item_codes = np.unique(np.concatenate([codes for codes, _ in offers]))
-    scores = np.full((len(sources), len(item_codes)), np.nan, dtype=np.float32)
-    for row, (codes, offered) in enumerate(offers):
-        scores[row, np.searchsorted(item_codes, codes)] = offered
-    return Candidates(item_codes, scores, tuple(source.name for source in sources))
+class CandidateGenerator:
+    """The union of what all sources offer.
+
+    Args:
+        sources: who is asked; the last one must offer min(k, eligible) items, so that answers are complete.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = tuple(sources)
+        self.names = tuple(source.name for source in sources)
+
+    def generate(self, state: UserState, eligible: Eligible, k: int, n_candidates: int) -> Candidates:
+        """Return at least min(k, eligible) candidates.
+
+        Args:
+            state: whom they are for.
+            eligible: what may be shown.
+            k: wanted at least of every source.
+            n_candidates: what a source with a share of 1 is asked for.
+        """
+        offers = [source.ask(state) for source in self.sources]
+        wanted = [max(k, int(source.share * n_candidates)) for source in self.sources]
+        nothing = np.empty(0, dtype=np.int32)
+        best = [offer.best(eligible, n) if offer else nothing for offer, n in zip(offers, wanted, strict=True)]
+        item_codes = np.unique(np.concatenate(best))
+        scores = np.full((len(offers), len(item_codes)), np.nan, dtype=np.float32)
+        ranks = scores.copy()
+        for row, (offer, codes) in enumerate(zip(offers, best, strict=True)):
+            if offer:
+                scores[row] = offer.scores(item_codes)
+                ranks[row, np.searchsorted(item_codes, codes)] = np.arange(1, len(codes) + 1)
+        return Candidates(item_codes, scores, ranks, self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +117,84 @@ class TowerSource:
         index: search by vector.
         user_vector: state to (dim,) float32, or None where nothing is known of the user.
         min_score: cosine below which an item is not offered.
+        only: the items that it may offer; all of them without it.
+        name: what the answer calls it.
+        share: of the candidates.
     """
 
     index: FAISSIndex
     user_vector: Callable[[UserState], FloatArray | None]
     min_score: float = -1.0
+    only: Eligible | None = None
     name: str = "tower"
+    share: float = 1.0
 
-    def retrieve(self, state: UserState, eligible: Eligible, k: int) -> tuple[IntArray, FloatArray]:
-        """Return codes and cosines of at most k items, best first."""
+    def ask(self, state: UserState) -> Offer | None:
+        """Return the search by the user's vector."""
         vector = self.user_vector(state)
-        if vector is None:
-            return np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
-        scores, codes = self.index.search(vector[None], k, eligible)
-        offered = (codes[0] >= 0) & (scores[0] >= self.min_score)
-        return codes[0][offered], scores[0][offered]
+        return None if vector is None else _Nearest(self, vector)
+
+
+@dataclass(frozen=True, slots=True)
+class _Nearest:
+    source: TowerSource
+    vector: FloatArray
+
+    def best(self, eligible: Eligible, k: int) -> IntArray:
+        allowed = eligible if self.source.only is None else eligible.intersection(self.source.only)
+        scores, codes = self.source.index.search(self.vector[None], k, allowed)
+        found: IntArray = codes[0][(codes[0] >= 0) & (scores[0] >= self.source.min_score)]
+        return found
+
+    def scores(self, item_codes: IntArray) -> FloatArray:
+        cosines: FloatArray = self.source.index.vectors[item_codes] @ self.vector
+        return cosines
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSource:
+    """The items to which those of the user's history are linked.
+
+    Attributes:
+        links: item to item.
+        name: what the answer calls it.
+        last: how many latest items count, the m-th latest with 1 / m; without it all of them do, alike.
+        share: of the candidates.
+    """
+
+    links: Links
+    name: str
+    last: int | None = None
+    share: float = 0.5
+
+    def ask(self, state: UserState) -> Offer | None:
+        """Return the links of the history's items, summed."""
+        liked = state.liked
+        if not len(liked):
+            return None
+        if self.last is None:
+            items = np.unique(liked)
+            return _Scored(self.links.of(items, np.ones(len(items), dtype=np.float32)))
+        latest = liked[-self.last :][::-1]
+        return _Scored(self.links.of(latest, (1 / np.arange(1, len(latest) + 1)).astype(np.float32)))
+
+
+class RecentPopularitySource:
+    """What was met most in the days before the request.
+
+    Args:
+        timeline: when each item was met.
+    """
+
+    name = "recent popularity"
+    share = 0.1
+
+    def __init__(self, timeline: Timeline) -> None:
+        self.timeline = timeline
+
+    def ask(self, state: UserState) -> Offer:
+        """Return the interactions of the last RECENT_DAYS, the same for everybody on one day."""
+        return _Scored(self.timeline.recent_counts(state.now, RECENT_DAYS))
 
 
 class PopularitySource:
@@ -90,21 +205,55 @@ class PopularitySource:
     """
 
     name = "popularity"
+    share = 0.0
 
     def __init__(self, popularity: FloatArray) -> None:
         self.popularity = popularity
         self.order = np.argsort(-popularity, kind="stable").astype(np.int32)
 
-    def retrieve(self, state: UserState, eligible: Eligible, k: int) -> tuple[IntArray, FloatArray]:  # noqa: ARG002
-        """Return codes and popularity of min(k, eligible) items, best first."""
+    def ask(self, state: UserState) -> Offer:  # noqa: ARG002
+        """Return itself: popularity is the same for everybody."""
+        return self
+
+    def best(self, eligible: Eligible, k: int) -> IntArray:
+        """Return min(k, eligible) codes, best first."""
         if eligible.codes is not None:
-            best = np.argsort(-self.popularity[eligible.codes], kind="stable")[:k]
-            return eligible.codes[best], self.popularity[eligible.codes[best]]
+            order: IntArray = eligible.codes[np.argsort(-self.popularity[eligible.codes], kind="stable")[:k]]
+            return order
         found: list[IntArray] = []
         n_found, first, size = 0, 0, FIRST_CHUNK
         while n_found < k and first < len(self.order):
             chunk = self.order[first : first + size]
             found.append(chunk[eligible.keeps(chunk)])
             n_found, first, size = n_found + len(found[-1]), first + size, size * 2
-        codes = np.concatenate(found)[:k]
-        return codes, self.popularity[codes]
+        return np.concatenate(found)[:k]
+
+    def scores(self, item_codes: IntArray) -> FloatArray:
+        """Return (n,) float32 popularity."""
+        scores: FloatArray = self.popularity[item_codes]
+        return scores
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """An offer that knows a score of every item, (n_items,) float32; only items above zero are offered."""
+
+    by_item: FloatArray
+
+    def best(self, eligible: Eligible, k: int) -> IntArray:
+        if eligible.codes is not None:
+            items = eligible.codes[self.by_item[eligible.codes] > 0]
+        else:
+            items = np.flatnonzero(self.by_item > 0).astype(np.int32)
+            items = items[eligible.keeps(items)]
+        scores = self.by_item[items]
+        if k < len(items):
+            # Of equal items at the cut those with the lowest codes stay, as a stable sort would have it.
+            cut = np.partition(scores, len(scores) - k)[len(scores) - k]
+            items, scores = items[scores >= cut], scores[scores >= cut]
+        found: IntArray = items[np.argsort(-scores, kind="stable")[:k]]
+        return found
+
+    def scores(self, item_codes: IntArray) -> FloatArray:
+        scores: FloatArray = self.by_item[item_codes]
+        return scores

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from rec_engine.serving.schemas import (
 )
 from rec_engine.utils.config import ServingConfig
 
+IMPERSONAL = ("popularity", "recent popularity")
+
 
 class Answerer:
     """Answers requests from one bundle.
@@ -29,12 +32,16 @@ class Answerer:
         bundle: the model.
         config: of the service.
         cache: of whole answers.
+        clock: Unix seconds; the time of a request is part of what recommendations go by.
     """
 
-    def __init__(self, bundle: ModelBundle, config: ServingConfig, cache: Cache) -> None:
+    def __init__(
+        self, bundle: ModelBundle, config: ServingConfig, cache: Cache, clock: Callable[[], float] = time.time
+    ) -> None:
         self.bundle = bundle
         self.config = config
         self.cache = cache
+        self.clock = clock
         self.inference = RecommendationInference.of(bundle, config.recommendations)
         self.titles: list[str | None] = bundle.items["title"].to_list()
         self.categories: list[list[str] | None] = bundle.items["categories"].to_list()
@@ -102,7 +109,7 @@ class Answerer:
 
     def _state(self, request: RecommendRequest) -> UserState:
         """Return what is known of the user, with the items that the request says he met last."""
-        state = state_of(self.bundle.history, self.bundle.user_ids.code(request.user_id))
+        state = state_of(self.bundle.history, self.bundle.user_ids.code(request.user_id), int(self.clock()))
         return state.then(self._known_codes(request.context.recent_items))
 
     def _known_codes(self, item_ids: list[ExternalId]) -> IntArray:
@@ -114,14 +121,14 @@ class Answerer:
         reranked = trace.ranking_scores is not None
         items = []
         for place in trace.slate.tolist():
-            is_near = bool(np.isfinite(cosine[place]))
-            code = int(trace.candidates.item_codes[place])
+            code, source = int(trace.candidates.item_codes[place]), trace.best_source(place)
+            is_personal = source not in IMPERSONAL
             metadata = ItemMetadata(
-                source="tower" if is_near else "popularity",
-                retrieval_score=float(cosine[place]) if is_near else None,
+                source=source,
+                retrieval_score=float(cosine[place]) if np.isfinite(cosine[place]) else None,
                 ranking_score=float(trace.scores[place]) if reranked else None,
             )
-            explanation = self._because(code, state) if is_near else "popular with many users"
+            explanation = self._because(code, state) if is_personal else "popular with many users"
             items.append(self._item(code, float(trace.scores[place]), explanation, metadata))
         return items
 

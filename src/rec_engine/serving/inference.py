@@ -1,22 +1,36 @@
 """One request, top to bottom. No HTTP, cache or clock in here: the API, the evaluator and batch jobs all call it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import polars as pl
 
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
-from rec_engine.data.state import UserState, item_stats, state_of
-from rec_engine.evaluation.evaluator import Recommender
-from rec_engine.models.features import ItemTable, features, item_table
+from rec_engine.data.state import UserState, state_of
+from rec_engine.data.timeline import Timeline
+from rec_engine.evaluation.evaluator import Recommender, Task
+from rec_engine.models.features import RECENT_ITEMS, ItemTable, category_matrix, features
 from rec_engine.models.lightgbm_ranker import CTRRanker
+from rec_engine.models.links import COVISITATION, SIMILAR
 from rec_engine.models.user_tower import UserTower
-from rec_engine.retrieval.candidates import Candidates, PopularitySource, Source, TowerSource, recall
+from rec_engine.retrieval.candidates import (
+    CandidateGenerator,
+    Candidates,
+    LinkSource,
+    PopularitySource,
+    RecentPopularitySource,
+    Source,
+    TowerSource,
+)
 from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.retrieval.filters import CategoryIndex, Eligible
+from rec_engine.retrieval.links import Links
 from rec_engine.utils.config import RecommendationSettings
 
+NEW_ITEM_USERS = 5
+"""Items that fewer users met are new: they compete among themselves for some of the candidates."""
 NO_ITEMS = np.empty(0, dtype=np.int32)
 
 
@@ -67,12 +81,41 @@ class Trace:
         """(min(k, eligible),) int32, the answer."""
         return self.candidates.item_codes[self.slate]
 
+    def best_source(self, place: int) -> str:
+        """Return who offered the candidate at this place on the best rank."""
+        ranks = np.nan_to_num(self.candidates.ranks[:, place], nan=np.inf)
+        return self.candidates.sources[int(ranks.argmin())]
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What is known of the items beside their vectors, all of it from the same interactions.
+
+    Attributes:
+        popularity: (n_items,) float32, distinct users of each item.
+        timeline: when each item was met.
+        links: name to links between items.
+    """
+
+    popularity: FloatArray
+    timeline: Timeline
+    links: Mapping[str, Links]
+
+    @classmethod
+    def of(cls, known: Interactions, links: Mapping[str, Links]) -> "Knowledge":
+        """Return what these interactions say; the links have to be made of nothing later."""
+        n_items = next(iter(links.values())).n_items
+        past = known.positive()
+        pairs = np.unique(past.user_codes.astype(np.int64) * n_items + past.item_codes)
+        popularity = np.bincount(pairs % n_items, minlength=n_items).astype(np.float32)
+        return cls(popularity, Timeline(known, n_items), links)
+
 
 class RecommendationInference:
-    """Answers queries from towers, an index, popularity and a ranker.
+    """Answers queries from candidates and a ranker.
 
     Args:
-        sources: who offers candidates; the last one must offer min(k, eligible) items, so that answers are complete.
+        generator: names the candidates; its last source makes answers complete.
         categories: category names to items.
         items: what the ranker's features know of the items.
         ranker: orders the candidates; None leaves it to retrieval.
@@ -81,13 +124,13 @@ class RecommendationInference:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        generator: CandidateGenerator,
         categories: CategoryIndex,
         items: ItemTable,
         ranker: CTRRanker | None,
         settings: RecommendationSettings,
     ) -> None:
-        self.sources = sources
+        self.generator = generator
         self.categories = categories
         self.items = items
         self.ranker = ranker
@@ -97,30 +140,38 @@ class RecommendationInference:
     @classmethod
     def of(cls, bundle: ModelBundle, settings: RecommendationSettings) -> "RecommendationInference":
         """Return what serves a bundle."""
-        parts = bundle.user_tower, bundle.index, bundle.categories
-        return cls.assemble(*parts, known=bundle.history, ranker=bundle.ranker, settings=settings)
+        knowledge = Knowledge.of(bundle.history, bundle.links)
+        parts = bundle.user_tower, bundle.index, bundle.items["categories"]
+        return cls.assemble(*parts, knowledge=knowledge, ranker=bundle.ranker, settings=settings)
 
     @classmethod
     def assemble(  # noqa: PLR0913 - one for each part of a bundle
         cls,
         tower: UserTower,
         index: FAISSIndex,
-        categories: CategoryIndex,
+        categories: pl.Series,
         *,
-        known: Interactions,
+        knowledge: Knowledge,
         ranker: CTRRanker | None,
         settings: RecommendationSettings,
     ) -> "RecommendationInference":
-        """Return the request path in which nothing known of the items is later than the interactions `known`."""
-        stats = item_stats(known, len(index.vectors), cut_off=int(known.timestamps.max()) + 1)
-        towers = TowerSource(index, tower.vector, settings.min_score_threshold)
-        sources = (towers, PopularitySource(stats.n_users))
-        return cls(sources, categories, item_table(index.vectors, stats), ranker, settings)
+        """Return the request path in which nothing known of the items is later than the knowledge."""
+        is_new = Eligible.of_mask(knowledge.popularity < NEW_ITEM_USERS)
+        sources: list[Source] = [
+            TowerSource(index, tower.vector, settings.min_score_threshold),
+            LinkSource(knowledge.links[COVISITATION], COVISITATION, last=RECENT_ITEMS, share=0.5),
+            LinkSource(knowledge.links[SIMILAR], SIMILAR, share=0.25),
+            RecentPopularitySource(knowledge.timeline),
+            TowerSource(index, tower.vector, only=is_new, name="new items", share=0.05),
+            PopularitySource(knowledge.popularity),
+        ]
+        items = ItemTable(index.vectors, knowledge.timeline, category_matrix(categories), knowledge.links)
+        return cls(CandidateGenerator(sources), CategoryIndex(categories), items, ranker, settings)
 
     def recommend(self, query: Query) -> Trace:
         """Return the slate, best first, and how it came about; it has min(k, eligible) items, always."""
         eligible = self.eligible(query)
-        candidates = recall(self.sources, query.state, eligible, self.n_candidates(query.k))
+        candidates = self.generator.generate(query.state, eligible, query.k, self.n_candidates(query.k))
         retrieval_scores = retrieval_order(candidates)
         ranking_scores = self.rank(query, candidates)
         slate = arrange(retrieval_scores if ranking_scores is None else ranking_scores, query.k)
@@ -132,7 +183,7 @@ class RecommendationInference:
         return allowed.without(query.state.item_codes).without(query.exclude)
 
     def n_candidates(self, k: int) -> int:
-        """Return how many candidates each source is asked for."""
+        """Return how many candidates a source with a share of 1 is asked for."""
         return max(k * self.settings.candidate_multiplier, self.settings.min_candidates)
 
     def rank(self, query: Query, candidates: Candidates) -> FloatArray | None:
@@ -143,14 +194,14 @@ class RecommendationInference:
 
 
 def retrieval_order(candidates: Candidates) -> FloatArray:
-    """Return (n_candidates,) float32: the cosine; an item that only popularity offered stands 2 below all of those.
+    """Return (n_candidates,) float32: the cosine; an item that the towers did not offer stands 2 below all of those.
 
     Where the towers offered nothing, because nothing is known of the user, popularity alone counts: each item's users
     as a share of the most popular one's.
     """
     cosine, popularity = candidates.score_of("tower"), candidates.score_of("popularity")
-    share = np.nan_to_num(popularity) / max(1.0, float(np.nan_to_num(popularity).max(initial=0.0)))
-    offered = np.isfinite(cosine)
+    share = popularity / max(1.0, float(popularity.max(initial=0.0)))
+    offered = np.isfinite(candidates.rank_of("tower"))
     below = np.float32(2.0 if offered.any() else 0.0)
     return np.where(offered, cosine, share - below).astype(np.float32)
 
@@ -160,13 +211,15 @@ def arrange(scores: FloatArray, k: int) -> LongArray:
     return np.argsort(-scores, kind="stable")[:k]
 
 
-def as_recommender(inference: RecommendationInference, history: Interactions) -> Recommender:
+def as_recommender(inference: RecommendationInference, task: Task) -> Recommender:
     """Return the whole request path as what the evaluator takes: user codes and k to item codes, -1 padded."""
+    now = task.request_times()
 
     def recommend(user_codes: IntArray, k: int) -> IntArray:
         lists = np.full((len(user_codes), k), -1, dtype=np.int32)
         for row, user_code in enumerate(user_codes.tolist()):
-            found = inference.recommend(Query(state_of(history, user_code), k)).item_codes
+            query = Query(state_of(task.history, user_code, int(now[user_code])), k)
+            found = inference.recommend(query).item_codes
             lists[row, : len(found)] = found
         return lists
 

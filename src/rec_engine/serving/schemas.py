@@ -74,7 +74,7 @@ class Context(BaseModel):
 class ItemMetadata(Wire):
     """How an item came into the answer."""
 
-    source: Literal["tower", "popularity", "similar"]
+    source: str
     """What offered it; the first where there are several."""
     retrieval_score: float | None
     """Cosine of user and item vector; null where only popularity offered the item."""

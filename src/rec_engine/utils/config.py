@@ -77,6 +77,20 @@ class ModelSettings(Settings):
     max_history_len: PositiveInt = Field(default=200, le=4096)
     """Latest items of a user that the encoder reads."""
 
+    id_dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the items of a step known by features and text alone: so new items find their place without an id."""
+
+
+class TextSettings(Settings):
+    """The `text:` section: what items are about, from title, description and categories."""
+
+    encoder: str = Field(default="minilm", min_length=1)
+    """`minilm` (comes with the package), any SentenceTransformer's name, a folder that holds one, or `none`."""
+    max_tokens: int = Field(default=128, ge=8, le=8192)
+    """Beginning of each text that is read."""
+    dim: PositiveInt = Field(default=64, le=1024)
+    """Whitened dimensions that the item tower reads."""
+
 
 class TrainingSettings(Settings):
     """The `training:` section."""
@@ -123,6 +137,8 @@ class CTRSettings(Settings):
 
     model_type: Literal["lightgbm", "none"] = "lightgbm"
     """`none` leaves the order to retrieval."""
+    objective: Literal["auto", "binary", "lambdarank", "rank_xendcg"] = "auto"
+    """What the trees learn; auto takes the one that does best on users who did not teach it."""
     num_leaves: int = Field(default=31, ge=2, le=1024)
     """Leaves of each tree."""
     learning_rate: PositiveFloat = 0.05
@@ -147,6 +163,8 @@ class ModelConfig(Settings):
     """How files become a dataset."""
     model: ModelSettings = ModelSettings()
     """The two towers."""
+    text: TextSettings = TextSettings()
+    """What items are about."""
     training: TrainingSettings = TrainingSettings()
     """How the towers are trained."""
     faiss: FaissSettings = FaissSettings()

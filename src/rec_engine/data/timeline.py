@@ -1,0 +1,66 @@
+"""When each item was met: statistics as of any moment, so that no feature can know its own future."""
+
+from functools import lru_cache
+
+import numpy as np
+
+from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
+
+SECONDS_A_DAY = 86_400
+DAYS_AT_HAND = 8
+
+
+class Timeline:
+    """The positive interactions of every item in time order.
+
+    A moment after the last interaction counts as just after it: of what came later nothing is known here.
+
+    Args:
+        interactions: what is known.
+        n_items: size of the catalogue.
+    """
+
+    def __init__(self, interactions: Interactions, n_items: int) -> None:
+        past = interactions.positive()
+        times, items = past.timestamps, past.item_codes.astype(np.int64)
+        self.n_items = n_items
+        self.begin = int(times.min(initial=np.iinfo(np.int64).max)) if len(times) else 0
+        self.end = int(times.max(initial=0)) + 1
+        self._span = self.end - self.begin + 1
+        # One ascending row of (item, time) keys answers every question by binary search.
+        self._keys = np.sort(items * self._span + (times - self.begin))
+        self._starts = np.searchsorted(self._keys, np.arange(n_items + 1) * self._span)
+        self._counts_of_day = lru_cache(maxsize=DAYS_AT_HAND)(self._recent_counts)
+
+    def counts(self, item_codes: IntArray, moment: int) -> FloatArray:
+        """Return (n,) float32: how often each item was met before `moment` (Unix seconds)."""
+        return (self._places(item_codes, moment) - self._starts[item_codes]).astype(np.float32)
+
+    def days_since_first(self, item_codes: IntArray, moment: int) -> FloatArray:
+        """Return (n,) float32 days from the first time an item was met to `moment`, nan where it was not met before."""
+        return self._days(item_codes, self._starts[item_codes], moment)
+
+    def days_since_last(self, item_codes: IntArray, moment: int) -> FloatArray:
+        """Return (n,) float32 days from the last time an item was met to `moment`, nan where it was not met before."""
+        return self._days(item_codes, self._places(item_codes, moment) - 1, moment)
+
+    def recent_counts(self, moment: int, days: int) -> FloatArray:
+        """Return (n_items,) float32: how often each item was met in the `days` before the day of `moment`."""
+        return self._counts_of_day(self._within(moment) // SECONDS_A_DAY * SECONDS_A_DAY + self.begin, days)
+
+    def _days(self, item_codes: IntArray, places: LongArray, moment: int) -> FloatArray:
+        was_met = self._places(item_codes, moment) > self._starts[item_codes]
+        keys = self._keys[np.where(was_met, places, 0)] if len(self._keys) else np.zeros(len(places), dtype=np.int64)
+        seconds = self._within(moment) - (keys - item_codes.astype(np.int64) * self._span)
+        return np.where(was_met, seconds / SECONDS_A_DAY, np.nan).astype(np.float32)
+
+    def _places(self, item_codes: IntArray, moment: int) -> LongArray:
+        places: LongArray = np.searchsorted(self._keys, item_codes.astype(np.int64) * self._span + self._within(moment))
+        return places
+
+    def _within(self, moment: int) -> int:
+        return min(max(moment, self.begin), self.end) - self.begin
+
+    def _recent_counts(self, moment: int, days: int) -> FloatArray:
+        items = np.arange(self.n_items, dtype=np.int32)
+        return self.counts(items, moment) - self.counts(items, moment - days * SECONDS_A_DAY)

@@ -1,0 +1,77 @@
+"""Item-to-item links: how strongly each item speaks for others, as the few strongest of each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from rec_engine.data.dataset import FloatArray, IntArray
+from rec_engine.errors import BundleError
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """A sparse matrix of item to item.
+
+    Attributes:
+        strengths: (n_items, n_items) float32; row i holds what item i says about others, columns ascending.
+    """
+
+    strengths: sparse.csr_array
+
+    @classmethod
+    def strongest(cls, strengths: sparse.sparray, k: int) -> "Links":
+        """Return the k strongest links of each item, negative ones by their size; equal ones by item code."""
+        rows = strengths.tocsr()
+        rows.sort_indices()
+        starts, kept = rows.indptr, []
+        for first, last in zip(starts[:-1], starts[1:], strict=True):
+            order = np.argsort(-np.abs(rows.data[first:last]), kind="stable")[:k]
+            kept.append(np.sort(order) + first)
+        places = np.concatenate([*kept, np.empty(0, dtype=np.int64)])
+        lengths = np.cumsum([0, *map(len, kept)])
+        pruned = (rows.data[places].astype(np.float32), rows.indices[places].astype(np.int32), lengths)
+        return cls(sparse.csr_array(pruned, shape=rows.shape))
+
+    @property
+    def n_items(self) -> int:
+        """Size of the catalogue."""
+        return int(self.strengths.shape[0])
+
+    def of(self, item_codes: IntArray, weights: FloatArray) -> FloatArray:
+        """Return (n_items,) float32: the weighted sum of what these items (n,) say about every item."""
+        starts, ends = self.strengths.indptr[item_codes], self.strengths.indptr[item_codes + 1]
+        lengths = ends - starts
+        places = np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+        strengths = self.strengths.data[places] * np.repeat(weights, lengths)
+        return np.bincount(self.strengths.indices[places], strengths, self.n_items).astype(np.float32)
+
+    def between(self, item_code: int, others: IntArray) -> FloatArray:
+        """Return (n,) float32: what one item says about each of the others, 0 where there is no link."""
+        row = slice(self.strengths.indptr[item_code], self.strengths.indptr[item_code + 1])
+        linked, strengths = self.strengths.indices[row], self.strengths.data[row]
+        if not len(linked):
+            return np.zeros(len(others), dtype=np.float32)
+        places = np.minimum(np.searchsorted(linked, others), len(linked) - 1)
+        return np.where(linked[places] == others, strengths[places], 0).astype(np.float32)
+
+    def save(self, path: Path) -> None:
+        """Write the arrays as npz."""
+        matrix = self.strengths
+        np.savez_compressed(path, allow_pickle=False, data=matrix.data, indices=matrix.indices, indptr=matrix.indptr)
+
+    @classmethod
+    def load(cls, path: Path) -> "Links":
+        """Return what `save` wrote.
+
+        Raises:
+            BundleError: if the file is not readable.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = stored["data"], stored["indices"], stored["indptr"]
+        except (OSError, EOFError, ValueError, KeyError) as error:
+            raise BundleError(f"{path}: not readable as links ({error})", hint="train again") from None
+        n_items = len(arrays[2]) - 1
+        return cls(sparse.csr_array(arrays, shape=(n_items, n_items)))

@@ -1,0 +1,55 @@
+"""Links are the matrix that they were made of, pruned."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+
+from rec_engine.errors import BundleError
+from rec_engine.retrieval.links import Links
+
+
+def matrix(seed: int, n: int = 12) -> sparse.csr_array:
+    dense = np.random.default_rng(seed).integers(-3, 6, (n, n)).astype(np.float32)
+    return sparse.csr_array(sparse.coo_array(np.where(dense > 0, dense, 0)))
+
+
+@given(st.integers(0, 50), st.lists(st.integers(0, 11), max_size=6))
+def test_weighted_sum_is_the_matrix_product(seed: int, items: list[int]) -> None:
+    strengths = matrix(seed)
+    weights = np.arange(1, len(items) + 1, dtype=np.float32)
+    found = Links.strongest(strengths, 12).of(np.array(items, dtype=np.int32), weights)
+    assert np.allclose(found, weights @ strengths.toarray()[items] if items else np.zeros(12))
+
+
+def test_between_reads_single_links() -> None:
+    strengths = matrix(0)
+    others = np.array([3, 0, 11, 7], dtype=np.int32)
+    for item in range(12):
+        assert np.array_equal(Links.strongest(strengths, 12).between(item, others), strengths.toarray()[item, others])
+
+
+def test_an_item_without_links_says_nothing() -> None:
+    links = Links.strongest(sparse.csr_array((3, 3), dtype=np.float32), 5)
+    assert links.between(1, np.array([0, 2], dtype=np.int32)).tolist() == [0, 0]
+    assert links.of(np.array([1], dtype=np.int32), np.ones(1, dtype=np.float32)).tolist() == [0, 0, 0]
+
+
+def test_the_strongest_are_kept_by_size_and_equal_ones_by_code() -> None:
+    dense = np.array([[0, 1, -5, 1], [2, 0, 2, 2], [0, 0, 0, 0], [0, 0, 0, 7]], dtype=np.float32)
+    kept = Links.strongest(sparse.coo_array(dense).tocsr(), 2).strengths.toarray()
+    assert kept.tolist() == [[0, 1, -5, 0], [2, 0, 2, 0], [0, 0, 0, 0], [0, 0, 0, 7]]
+
+
+def test_saved_links_are_the_same_and_damaged_ones_are_refused(tmp_path: Path) -> None:
+    links = Links.strongest(matrix(1), 4)
+    links.save(tmp_path / "links.npz")
+    loaded = Links.load(tmp_path / "links.npz").strengths
+    assert np.array_equal(loaded.toarray(), links.strengths.toarray())
+    for content in (b"", b"nonsense"):
+        (tmp_path / "links.npz").write_bytes(content)
+        with pytest.raises(BundleError, match="not readable as links"):
+            Links.load(tmp_path / "links.npz")
