@@ -29,10 +29,9 @@ INDEX = FAISSIndex.build(VECTORS, FaissSettings(index_type="IVF"))
 POPULARITY = RNG.integers(0, 50, N_ITEMS).astype(np.float32)
 WARM = user_state([1, 2, 3], [1, 1, -1], user_code=3)
 NOTHING_KNOWN = user_state([])
-LINKS = Links.strongest(
-    sparse.random_array((N_ITEMS, N_ITEMS), density=0.02, format="csr", dtype=np.float32, rng=np.random.default_rng(1)),
-    150,
-)
+PAIRS = RNG.integers(0, N_ITEMS, (2, 900_000))
+STRENGTHS = RNG.random(900_000).astype(np.float32)
+LINKS = Links.strongest(sparse.csr_array((STRENGTHS, (PAIRS[0], PAIRS[1])), shape=(N_ITEMS, N_ITEMS)), 150)
 TIMELINE = Timeline(interactions([RNG.integers(0, N_ITEMS, 3_000).tolist()]), N_ITEMS)
 
 

@@ -24,11 +24,11 @@ def fit_links(known: Interactions, n_items: int) -> dict[str, Links]:
     """
     follows = Covisitation()
     follows.fit(known, n_items)
-    strengths: dict[str, sparse.sparray] = {COVISITATION: follows.followers}
+    strengths = {COVISITATION: follows.followers}
     if n_items <= MAX_EASE_ITEMS:
         linear = EASE()
         linear.fit(known, n_items)
-        strengths[SIMILAR] = sparse.coo_array(linear.weights)
+        strengths[SIMILAR] = sparse.csr_array(sparse.coo_array(linear.weights))
     else:
         logger.info("%d items are too many for EASE: similar items come from ItemKNN", n_items)
         nearest = ItemKNN()

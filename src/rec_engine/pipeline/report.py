@@ -22,7 +22,7 @@ from rec_engine.evaluation.evaluator import (
     test_task,
     validation_task,
 )
-from rec_engine.models.baselines import BASELINES, Baseline
+from rec_engine.models.baselines import BASELINES, Baseline, Setting
 from rec_engine.models.lightgbm_ranker import CTRRanker
 from rec_engine.models.links import fit_links
 from rec_engine.models.user_tower import UserTower
@@ -73,7 +73,7 @@ def reported_task(split: Split) -> Task:
 
 def evaluate_baselines(split: Split, task: Task, n_items: int, ks: Sequence[int]) -> list[Evaluation]:
     """Return every baseline on the task: fitted on the training part, with the setting that validation likes best."""
-    found = (_evaluate_tuned(kind, split, task, n_items, ks) for kind in BASELINES.values())
+    found = (evaluate_tuned(kind, split, task, n_items, ks) for kind in BASELINES.values())
     return [evaluation for evaluation in found if evaluation is not None]
 
 
@@ -128,30 +128,35 @@ def _task(bundle: ModelBundle, test_data: Path | None) -> Task:
     return Task(test_data.name, bundle.history, targets)
 
 
-def _evaluate_tuned(
+def evaluate_tuned(
     kind: type[Baseline], split: Split, task: Task, n_items: int, ks: Sequence[int]
 ) -> Evaluation | None:
-    """Return the best setting's result on the task; None where the baseline cannot be fitted on this data."""
-    validation = validation_task(split)
-    best, best_score, best_seconds = None, -1.0, 0.0
+    """Return the setting that validation likes best, fitted on all that is known before the task, on the task.
+
+    None where the baseline cannot be fitted on this data.
+    """
+    started = time.monotonic()
+    try:
+        setting = best_setting(kind, validation_task(split), n_items)
+        model = kind(**setting)
+        model.fit(task.history, n_items)
+    except TrainingError as error:
+        logger.warning("%s is left out: %s", kind.name, error)
+        return None
+    seconds = time.monotonic() - started
+    logger.info("%s: %s, tuned and fitted in %.1f s", kind.name, setting or "nothing to tune", seconds)
+    recommend = rank_by_score(model.scorer(task.history), task.history)
+    return evaluate(kind.name, recommend, task, n_items=n_items, ks=ks, fit_seconds=seconds)
+
+
+def best_setting(kind: type[Baseline], validation: Task, n_items: int) -> Setting:
+    if len(kind.GRID) == 1:
+        return kind.GRID[0]
+    reached = []
     for setting in kind.GRID:
         model = kind(**setting)
-        started = time.monotonic()
-        try:
-            model.fit(split.train, n_items)
-        except TrainingError as error:
-            logger.warning("%s is left out: %s", kind.name, error)
-            return None
-        seconds = time.monotonic() - started
-        if len(kind.GRID) == 1:
-            best, best_seconds = model, seconds
-            break
+        model.fit(validation.history, n_items)
         recommend = rank_by_score(model.scorer(validation.history), validation.history)
         found = evaluate(f"{kind.name} {setting}", recommend, validation, n_items=n_items, ks=(10,))
-        score = np.nan_to_num(found.mean(TUNED_FOR))
-        if score > best_score:
-            best, best_score, best_seconds = model, score, seconds
-    if best is None:
-        return None
-    recommend = rank_by_score(best.scorer(task.history), task.history)
-    return evaluate(kind.name, recommend, task, n_items=n_items, ks=ks, fit_seconds=best_seconds)
+        reached.append(float(np.nan_to_num(found.mean(TUNED_FOR))))
+    return kind.GRID[int(np.argmax(reached))]

@@ -1,9 +1,11 @@
 """The offline half on one page: data to towers to index to ranker to report to a bundle that can be served."""
 
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
@@ -40,6 +42,7 @@ from rec_engine.utils.logger import get_logger
 
 LIBRARIES = ("rec-engine", "torch", "numpy", "faiss-cpu", "lightgbm", "onnxruntime", "polars")
 CHECKPOINT = "checkpoint.safetensors"
+USER_TOWER = "user_tower.onnx"
 
 logger = get_logger(__name__)
 
@@ -61,6 +64,23 @@ class TrainingReport:
     epochs: list[EpochRecord]
     evaluations: list[Evaluation]
     measured_on: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """What training makes.
+
+    Attributes:
+        tower: histories to user vectors.
+        index: search among the item vectors.
+        ranker: orders the candidates; None where none does it better than retrieval.
+        epochs: of the towers' training.
+    """
+
+    tower: UserTower
+    index: FAISSIndex
+    ranker: CTRRanker | None
+    epochs: list[EpochRecord]
 
 
 def train(
@@ -88,43 +108,49 @@ def train(
     """
     split = split or make_split(dataset, config)
     checkpoint = model_dir / CHECKPOINT
-    model = build_model(dataset, config)
-    trainer = TwoTowerTrainer(model, config.training, checkpoint=checkpoint)
-    epochs = trainer.fit(split.train, validation_task(split), resume=resume)
-
-    item_inputs, item_vectors = item_arrays(model)
-    index = FAISSIndex.build(item_vectors, config.faiss, ids=dataset.item_ids.ids.to_list(), seed=config.training.seed)
     created_at = datetime.now(UTC)
     version_name = new_version_name(dataset.fingerprint, created_at)
     task = reported_task(split)
-    with new_version(model_dir, version_name) as directory:
-        tower = export_tower(model, item_inputs, directory / "user_tower.onnx")
-        inference = assemble_path(tower, index, dataset.items["categories"], split.train)
-        ranker = fit_ranker(inference, split, config)
-        evaluations = measure(task, tower, index, dataset.items["categories"], ranker)
-        _write_model(directory, tower, index, ranker)
-        _write_data(directory, dataset, split)
-        (directory / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
-        metrics = {metric: evaluations[-1].mean(metric) for metric in evaluations[-1].per_user}
-        seal(
-            directory,
-            Manifest(
-                format_version=FORMAT_VERSION,
-                version=version_name,
-                created_at=created_at,
-                dataset=name,
-                dataset_fingerprint=dataset.fingerprint,
-                split=split.name,
-                features=tuple(FEATURES),
-                libraries={library: version(library) for library in LIBRARIES},
-                metrics={metric: value for metric, value in metrics.items() if np.isfinite(value)},
-                sha256_by_file={},
-            ),
-        )
+    with TemporaryDirectory() as work:
+        model = fit_model(dataset, config, split, Path(work), checkpoint=checkpoint, resume=resume)
+        evaluations = measure(task, model.tower, model.index, dataset.items["categories"], model.ranker)
+        with new_version(model_dir, version_name) as directory:
+            _write_model(directory, model, Path(work))
+            _write_data(directory, dataset, split)
+            _write_manifest(directory, dataset, config, evaluations[-1], name=name, split=split, created_at=created_at)
     promote(model_dir, version_name)
     checkpoint.unlink(missing_ok=True)
     logger.info("published %s", model_dir / version_name)
-    return TrainingReport(version_name, model_dir / version_name, epochs, evaluations, task.name)
+    return TrainingReport(version_name, model_dir / version_name, model.epochs, evaluations, task.name)
+
+
+def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
+    dataset: RecommendationDataset,
+    config: ModelConfig,
+    split: Split,
+    directory: Path,
+    *,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+) -> TrainedModel:
+    """Train towers and ranker on a split, in that order: what the ranker orders is what the towers retrieve.
+
+    Args:
+        dataset: what is known.
+        config: model_config.yaml.
+        split: its test part is not touched.
+        directory: where user_tower.onnx goes; everything is measured through the exported tower, as it is served.
+        checkpoint: of the towers' training.
+        resume: go on from the checkpoint.
+    """
+    towers = build_model(dataset, config)
+    trainer = TwoTowerTrainer(towers, config.training, checkpoint=checkpoint)
+    epochs = trainer.fit(split.train, validation_task(split), resume=resume)
+    item_inputs, item_vectors = item_arrays(towers)
+    index = FAISSIndex.build(item_vectors, config.faiss, ids=dataset.item_ids.ids.to_list(), seed=config.training.seed)
+    tower = export_tower(towers, item_inputs, directory / USER_TOWER)
+    ranker = fit_ranker(assemble_path(tower, index, dataset.items["categories"], split.train), split, config)
+    return TrainedModel(tower, index, ranker, epochs)
 
 
 def make_split(dataset: RecommendationDataset, config: ModelConfig) -> Split:
@@ -176,13 +202,14 @@ def export_tower(model: TwoTowerModel, item_inputs: FloatArray, path: Path) -> U
     )
 
 
-def _write_model(directory: Path, tower: UserTower, index: FAISSIndex, ranker: CTRRanker | None) -> None:
-    np.save(directory / "item_inputs.npy", tower.item_inputs)
-    np.save(directory / "user_inputs.npy", tower.user_inputs)
-    np.save(directory / "user_features.npy", tower.user_features)
-    index.save(directory / "index")
-    if ranker:
-        ranker.save(directory / "ranker.txt")
+def _write_model(directory: Path, model: TrainedModel, work: Path) -> None:
+    shutil.copy(work / USER_TOWER, directory / USER_TOWER)
+    np.save(directory / "item_inputs.npy", model.tower.item_inputs)
+    np.save(directory / "user_inputs.npy", model.tower.user_inputs)
+    np.save(directory / "user_features.npy", model.tower.user_features)
+    model.index.save(directory / "index")
+    if model.ranker:
+        model.ranker.save(directory / "ranker.txt")
 
 
 def _write_data(directory: Path, dataset: RecommendationDataset, split: Split) -> None:
@@ -192,3 +219,30 @@ def _write_data(directory: Path, dataset: RecommendationDataset, split: Split) -
     for name, links in fit_links(dataset.interactions, dataset.n_items).items():
         links.save(directory / "links" / f"{name}.npz")
     write_history(directory / "history.npz", dataset.interactions, split)
+
+
+def _write_manifest(  # noqa: PLR0913 - a manifest names all of them
+    directory: Path,
+    dataset: RecommendationDataset,
+    config: ModelConfig,
+    reached: Evaluation,
+    *,
+    name: str,
+    split: Split,
+    created_at: datetime,
+) -> None:
+    (directory / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+    metrics = {metric: reached.mean(metric) for metric in reached.per_user}
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        version=new_version_name(dataset.fingerprint, created_at),
+        created_at=created_at,
+        dataset=name,
+        dataset_fingerprint=dataset.fingerprint,
+        split=split.name,
+        features=tuple(FEATURES),
+        libraries={library: version(library) for library in LIBRARIES},
+        metrics={metric: value for metric, value in metrics.items() if np.isfinite(value)},
+        sha256_by_file={},
+    )
+    seal(directory, manifest)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -21,9 +22,9 @@ class Links:
     strengths: sparse.csr_array
 
     @classmethod
-    def strongest(cls, strengths: sparse.sparray, k: int) -> "Links":
+    def strongest(cls, strengths: "sparse.csr_array[Any, Any]", k: int) -> "Links":
         """Return the k strongest links of each item, negative ones by their size; equal ones by item code."""
-        rows = strengths.tocsr()
+        rows = strengths.copy()
         rows.sort_indices()
         starts, kept = rows.indptr, []
         for first, last in zip(starts[:-1], starts[1:], strict=True):
