@@ -139,8 +139,8 @@ def item_texts(items: pl.DataFrame) -> list[str]:
     """Return one text an item: title, description and categories, whatever it has of them; "" for nothing."""
     categories = pl.col("categories").list.join(", ")
     parts = [
-        pl.col("title").cast(pl.String).str.strip_chars(),
-        pl.col("description").cast(pl.String).str.strip_chars(),
+        pl.col("title").cast(pl.String).str.strip_chars(" ."),
+        pl.col("description").cast(pl.String).str.strip_chars(" ."),
         pl.when(categories.str.len_chars() > 0).then(pl.lit("Categories: ") + categories),
     ]
     joined: list[str] = items.select(pl.concat_str(parts, separator=". ", ignore_nulls=True))["title"].to_list()

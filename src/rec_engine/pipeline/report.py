@@ -150,6 +150,7 @@ def evaluate_tuned(
 
 
 def best_setting(kind: type[Baseline], validation: Task, n_items: int) -> Setting:
+    """Return the setting of the baseline's grid with the highest NDCG@10 on the validation task."""
     if len(kind.GRID) == 1:
         return kind.GRID[0]
     reached = []
