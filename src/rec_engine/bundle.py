@@ -32,7 +32,7 @@ from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.retrieval.links import Links
 from rec_engine.utils.config import ModelConfig
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 CURRENT = "current"
 LEFT_OVER_SECONDS = 86_400
@@ -50,6 +50,7 @@ class Manifest(BaseModel):
     dataset_fingerprint: str
     split: str
     features: tuple[str, ...]
+    ease_regularisation: float
     libraries: dict[str, str]
     metrics: dict[str, float]
     sha256_by_file: dict[str, str]
@@ -159,7 +160,7 @@ def open_bundle(path: Path) -> ModelBundle:
     manifest = _verified_manifest(directory)
     users, items = pl.read_parquet(directory / "users.parquet"), pl.read_parquet(directory / "items.parquet")
     config = ModelConfig.model_validate(yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8")))
-    history, split = read_history(directory / "history.npz", manifest.split)
+    history, split = read_history(directory / "history.npz", manifest.split, repeats=config.data.repeat_items)
     ranker = directory / "ranker.txt"
     return ModelBundle(
         manifest=manifest,
@@ -191,14 +192,14 @@ def write_history(path: Path, history: Interactions, split: Split) -> None:
     np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
-def read_history(path: Path, split_name: str) -> tuple[Interactions, Split]:
+def read_history(path: Path, split_name: str, *, repeats: bool) -> tuple[Interactions, Split]:
     """Return what `write_history` wrote."""
     with np.load(path, allow_pickle=False) as stored:
         history, train, validation, test = (
             Interactions(**{name: stored[f"{part}.{name}"] for name in Interactions.__slots__})
             for part in ("history", "train", "validation", "test")
         )
-    return history, Split(split_name, train, validation, test)
+    return history, Split(split_name, train, validation, test, repeats)
 
 
 def new_version_name(fingerprint: str, now: datetime) -> str:

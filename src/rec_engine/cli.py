@@ -12,6 +12,7 @@ from rec_engine.errors import DataError, RecEngineError
 from rec_engine.utils.config import ModelConfig, ServingConfig, load_config
 from rec_engine.utils.logger import configure_logging
 
+MAX_TRIALS = 1_000
 TABLE_WIDTH = 120
 TABLE_METRICS = ("ndcg", "hit_rate", "recall", "coverage")
 
@@ -71,6 +72,7 @@ def train(  # noqa: PLR0913 - the brief's flags
     rejects: Path | None = None,
     offline: bool = False,
     resume: bool = False,
+    tune: int = 0,
 ) -> None:
     """Train a model, measure it on held-out data and make it the current version.
 
@@ -93,8 +95,11 @@ def train(  # noqa: PLR0913 - the brief's flags
         rejects: where rows that cannot be used are listed.
         offline: do not use the network.
         resume: go on from the checkpoint of an interrupted run.
+        tune: settings to try before; the best are trained with and written to tuned.yaml in the registry. The same
+            command goes on where an interrupted search stopped.
     """
     from rec_engine.pipeline.sources import DataFiles, load_source
+    from rec_engine.pipeline.train import make_split
     from rec_engine.pipeline.train import train as train_model
 
     flags = {
@@ -109,6 +114,14 @@ def train(  # noqa: PLR0913 - the brief's flags
     settings = load_config(ModelConfig, config, flags=flags)
     files = DataFiles(train_data, val_data, items_data, users_data, rejects)
     source = load_source(dataset, data_dir, files, settings, offline=offline)
+    if not 0 <= tune <= MAX_TRIALS:
+        raise DataError(f"--tune {tune}: lies between 0 and {MAX_TRIALS:,}")
+    if tune:
+        from rec_engine.pipeline.tune import tune as search
+
+        split_to_tune = source.split or make_split(source.dataset, settings)
+        settings, best = search(source.dataset, settings, split_to_tune, tune, model_dir)
+        _say(f"{best} holds the best settings: rec-engine train --config {best} uses them again")
     report = train_model(source.dataset, settings, model_dir, name=source.name, split=source.split, resume=resume)
     for evaluation in report.evaluations:
         found = evaluation.estimate("ndcg@10")
@@ -116,9 +129,10 @@ def train(  # noqa: PLR0913 - the brief's flags
             _say(f"{evaluation.name}: not measured, no user has enough interactions to hold one out")
             continue
         _say(f"{evaluation.name}: NDCG@10 {found.mean:.4f} [{found.low:.4f}, {found.high:.4f}] ({report.measured_on})")
+    _say(report.verdict)
     _say(
-        f"{report.directory} is the current model. Next: rec-engine evaluate --model-dir {model_dir} compares it with "
-        f"baselines, rec-engine serve --model-dir {model_dir} serves it."
+        f"{report.directory} is the current model. Next: open {report.directory / 'report.html'} to see how good it is "
+        f"and for whom; rec-engine serve --model-dir {model_dir} serves it."
     )
 
 
@@ -141,7 +155,7 @@ def evaluate(
         output_file: JSON with every metric and interval.
     """
     from rec_engine.evaluation.evaluator import as_json, comparison_table
-    from rec_engine.pipeline.report import report_on
+    from rec_engine.pipeline.evaluate import report_on
 
     if not k_values or min(k_values) < 1 or max(k_values) > 1_000:
         raise DataError(f"--k-values {k_values}: each lies between 1 and 1,000")

@@ -10,8 +10,16 @@ import rec_engine
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "onnx", "onnxscript", "sentence_transformers", "ray"}
-SERVING = ["rec_engine", "rec_engine.serving.api", "rec_engine.serving.server", "rec_engine.bundle", "rec_engine.cli",
-           "rec_engine.pipeline.batch", "rec_engine.pipeline.report", "rec_engine.models.lightgbm_ranker"]  # fmt: skip
+SERVING = [
+    "rec_engine",
+    "rec_engine.bundle",
+    "rec_engine.cli",
+    "rec_engine.models.lightgbm_ranker",
+    "rec_engine.pipeline.batch",
+    "rec_engine.pipeline.evaluate",
+    "rec_engine.serving.api",
+    "rec_engine.serving.server",
+]
 
 
 @pytest.mark.parametrize("module", SERVING)

@@ -1,5 +1,7 @@
 """The protocol: full catalogue, seen items out, ties at random."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -168,3 +170,26 @@ def test_table_and_json_hold_every_model() -> None:
     table = comparison_table(found, ["ndcg@10", "coverage@10"], "title")
     assert table.row_count == 2
     assert as_json(found)["b"]["ndcg@10"] == 1
+
+
+def test_a_user_asks_when_he_met_his_first_target_but_never_before_the_end_of_what_is_known() -> None:
+    known = interactions([[0, 1, 2], [0], [], []])
+    later = replace(known, timestamps=known.timestamps + 100)
+    targets = interactions([[7, 8], [], [9], []])
+    begin = int(known.timestamps[0])
+    assert Task("in order", known, targets).request_times().tolist() == [begin + 2, begin, begin, begin + 2]
+    assert Task("random", later, targets).request_times().tolist() == [begin + 102, begin + 100, begin, begin + 102]
+    hidden = Task("no clock", known, replace(targets, timestamps=targets.timestamps + 50), knows_request_time=False)
+    assert hidden.request_times().tolist() == [begin + 2, begin, begin + 2, begin + 2]
+
+
+def test_where_items_may_come_again_the_history_is_ranked_and_counts() -> None:
+    task = Task("again", interactions([[0, 1]]), interactions([[1, 1, 3]]), repeats=True)
+    again = evaluate("again", rank_by_score(_zeros(4), task.seen), task, n_items=4, ks=(4,))
+    once = replace(task, repeats=False)
+    only_new = evaluate("once", rank_by_score(_zeros(4), once.seen), once, n_items=4, ks=(4,))
+    assert (again.n_unreachable_targets, only_new.n_unreachable_targets) == (0, 1)
+    assert again.mean("precision@4") == 2 / 4
+    assert only_new.mean("precision@4") == 1 / 4
+    assert sorted(again.ranked[0].tolist()) == [0, 1, 2, 3]
+    assert sorted(only_new.ranked[0].tolist()) == [-1, -1, 2, 3]

@@ -16,6 +16,7 @@ from rec_engine.models.baselines import (
     Baseline,
     Covisitation,
     ItemKNN,
+    OwnHistory,
     Popularity,
     RecentPopularity,
 )
@@ -179,9 +180,9 @@ def test_ease_is_the_constrained_least_squares_solution() -> None:
 
 
 def test_ease_refuses_catalogues_whose_matrix_would_not_fit() -> None:
-    with pytest.raises(TrainingError, match="20,001 x 20,001: 6 GB") as caught:
+    with pytest.raises(TrainingError, match="12,501 x 12,501: 3 GB") as caught:
         EASE().fit(checkerboard(4), MAX_EASE_ITEMS + 1)
-    assert "20,000" in caught.value.hint
+    assert "12,500" in caught.value.hint
 
 
 worlds = st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=6), min_size=1, max_size=6)
@@ -229,3 +230,12 @@ def test_covisitation_is_the_plain_double_loop(rows: list[list[int]], last: int,
     model = fitted(Covisitation(last=last, window=window, damping=damping), interactions(rows), 8)
     found = scores(model, interactions(rows))
     assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_own_history_goes_by_how_often_or_how_lately() -> None:
+    history = interactions([[3, 3, 1, 2], [0]], weights=[[1, 1, 1, -1], [1]])
+    often, lately = OwnHistory(decay=0.0), OwnHistory(decay=1.0)
+    for model in (often, lately):
+        model.fit(history, 4)
+    assert scores(often, history).tolist() == [[0, 1, 0, 2], [1, 0, 0, 0]]
+    assert scores(lately, history)[0] == pytest.approx([0, 1, 0, 1 / 2 + 1 / 3])

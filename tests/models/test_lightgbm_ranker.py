@@ -22,7 +22,7 @@ RNG = np.random.default_rng(0)
 LOG = checkerboard(20)
 VECTORS: FloatArray = RNG.standard_normal((20, 4)).astype(np.float32)
 CATEGORIES = pl.Series([["even"] if item % 2 == 0 else ["odd", "rare"] if item < 4 else None for item in range(20)])
-ITEMS = ItemTable(VECTORS, Timeline(LOG, 20), category_matrix(CATEGORIES), fit_links(LOG, 20))
+ITEMS = ItemTable(VECTORS, Timeline(LOG, 20), category_matrix(CATEGORIES), fit_links(LOG, 20, 50))
 SOURCES = ("tower", "co-visitation", "similar", "recent popularity", "new items", "popularity")
 
 
@@ -41,6 +41,16 @@ def test_probabilities_follow_the_labels_and_repeat_themselves() -> None:
     assert scores[held_out.labels == 1].mean() > scores[held_out.labels == 0].mean() + 0.1
     assert scores.mean() == pytest.approx(held_out.labels.mean(), abs=0.03)
     assert np.array_equal(scores, fitted[1].score(held_out.features))
+
+
+def test_trees_that_make_no_fault_still_tell_all_candidates_apart() -> None:
+    values = np.random.default_rng(4).standard_normal((3_000, len(FEATURES))).astype(np.float32)
+    flawless = RankerRows(values, (values[:, 0] > 1).astype(np.float32), np.full(100, 30))
+    ranker = CTRRanker.fit(flawless, flawless, CTRSettings(), seed=0).refit(flawless, CTRSettings(), seed=1)
+    odds = ranker.log_odds(values)
+    assert ranker.slope <= np.exp(2.5)
+    assert len(np.unique(odds)) > 100
+    assert odds[values[:, 0] > 1].min() > odds[values[:, 0] < 0.9].max()
 
 
 def test_saved_ranker_scores_the_same(tmp_path: Path) -> None:
@@ -129,6 +139,15 @@ def test_a_candidates_features_do_not_depend_on_the_order_of_the_others() -> Non
     forwards = features(state_of(LOG, 3, LATER), candidates([1, 4, 6, 9]), ITEMS)
     backwards = features(state_of(LOG, 3, LATER), candidates([9, 6, 4, 1]), ITEMS)
     assert np.allclose(forwards, backwards[::-1], equal_nan=True, atol=1e-6)
+
+
+def test_own_meetings_are_counted_and_dated_by_the_last_one() -> None:
+    state = user_state([4, 9, 4, 7], weights=[1, 1, 1, -1])
+    matrix = features(state, candidates([1, 4, 7, 9]), ITEMS)
+    by_name = dict(zip(FEATURES, matrix.T, strict=True))
+    assert by_name["user_log_item_count"] == pytest.approx(np.log1p([0, 2, 0, 1]))
+    days = (LATER - state.timestamps[[2, 1]]) / 86_400
+    assert by_name["user_days_since_item"] == pytest.approx([np.nan, days[0], np.nan, days[1]], nan_ok=True)
 
 
 def test_features_of_a_user_without_history_exist() -> None:

@@ -8,8 +8,8 @@ from worlds import checkerboard, interactions
 
 from rec_engine.data.splits import Split, leave_one_out
 from rec_engine.errors import TrainingError
+from rec_engine.evaluation.epochs import EpochRecord
 from rec_engine.evaluation.evaluator import validation_task
-from rec_engine.models.checkpoints import EpochRecord
 from rec_engine.models.training import TwoTowerTrainer, learning_rate, validation_ndcg_at_10
 from rec_engine.models.two_tower import TwoTowerModel
 from rec_engine.utils.config import TrainingSettings

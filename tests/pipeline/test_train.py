@@ -9,7 +9,7 @@ from rec_engine.bundle import open_bundle
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.errors import TrainingError
 from rec_engine.evaluation.evaluator import test_task as task_of
-from rec_engine.pipeline.report import evaluate_baselines, evaluate_bundle
+from rec_engine.pipeline.evaluate import evaluate_baselines, evaluate_bundle
 from rec_engine.pipeline.train import train
 
 

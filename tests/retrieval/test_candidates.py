@@ -10,6 +10,7 @@ from worlds import interactions, user_state
 from rec_engine.data.timeline import Timeline
 from rec_engine.retrieval.candidates import (
     CandidateGenerator,
+    HistorySource,
     LinkSource,
     PopularitySource,
     RecentPopularitySource,
@@ -43,6 +44,7 @@ SOURCES: list[Source] = [
     tower(),
     LinkSource(LINKS, "co-visitation", last=10),
     LinkSource(LINKS, "similar"),
+    HistorySource(N_ITEMS),
     RecentPopularitySource(TIMELINE),
     PopularitySource(POPULARITY),
 ]
@@ -87,7 +89,7 @@ def test_popularity_orders_equal_items_by_code_in_narrow_and_wide_sets() -> None
     assert narrow.tolist() == [4, 7, 9]
 
 
-@pytest.mark.parametrize("source", SOURCES[:3], ids=lambda source: source.name)
+@pytest.mark.parametrize("source", SOURCES[:4], ids=lambda source: source.name)
 def test_personal_sources_offer_nothing_to_users_of_whom_nothing_is_known(source: Source) -> None:
     assert source.ask(NOTHING_KNOWN) is None
 

@@ -25,16 +25,17 @@ def test_weighted_sum_is_the_matrix_product(seed: int, items: list[int]) -> None
     assert np.allclose(found, weights @ strengths.toarray()[items] if items else np.zeros(12))
 
 
-def test_between_reads_single_links() -> None:
-    strengths = matrix(0)
-    others = np.array([3, 0, 11, 7], dtype=np.int32)
-    for item in range(12):
-        assert np.array_equal(Links.strongest(strengths, 12).between(item, others), strengths.toarray()[item, others])
+@given(st.integers(0, 50), st.lists(st.integers(0, 11), max_size=6), st.lists(st.integers(0, 11), max_size=6))
+def test_between_reads_single_links(seed: int, items: list[int], others: list[int]) -> None:
+    strengths = matrix(seed)
+    rows, columns = np.array(items, dtype=np.int32), np.array(others, dtype=np.int32)
+    found = Links.strongest(strengths, 12).between(rows, columns)
+    assert np.array_equal(found, strengths.toarray()[np.ix_(rows, columns)])
 
 
 def test_an_item_without_links_says_nothing() -> None:
     links = Links.strongest(sparse.csr_array((3, 3), dtype=np.float32), 5)
-    assert links.between(1, np.array([0, 2], dtype=np.int32)).tolist() == [0, 0]
+    assert links.between(np.array([1], dtype=np.int32), np.array([0, 2], dtype=np.int32)).tolist() == [[0, 0]]
     assert links.of(np.array([1], dtype=np.int32), np.ones(1, dtype=np.float32)).tolist() == [0, 0, 0]
 
 

@@ -1,15 +1,21 @@
 """The request path without HTTP."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+from conftest import tiny_config
 from worlds import LATER
 
-from rec_engine.bundle import ModelBundle
+from rec_engine.bundle import ModelBundle, open_bundle
+from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.data.state import COLD, state_of
 from rec_engine.evaluation.evaluator import validation_task
 from rec_engine.models.features import features
+from rec_engine.pipeline.evaluate import TrainedModel, assemble_path, evaluate_baselines
 from rec_engine.pipeline.ranking import ranker_rows
-from rec_engine.pipeline.report import assemble_path
+from rec_engine.pipeline.train import train
 from rec_engine.serving.inference import Query, RecommendationInference
 from rec_engine.utils.config import RecommendationSettings
 
@@ -44,7 +50,7 @@ def test_items_below_the_score_threshold_give_way_to_popular_ones(bundle: ModelB
 
 def test_ranker_training_and_serving_see_the_same_features(bundle: ModelBundle) -> None:
     known = bundle.split.train
-    path = assemble_path(bundle.user_tower, bundle.index, bundle.items["categories"], known)
+    path = assemble_path(replace(TrainedModel.of(bundle), ranker=None), known)
     user = np.unique(bundle.split.validation.user_codes)[:1].astype(np.int32)
     trained_on = ranker_rows(path, validation_task(bundle.split), user)
     state = state_of(known, int(user[0]), int(validation_task(bundle.split).request_times()[user[0]]))
@@ -59,3 +65,21 @@ def test_without_reranking_the_order_is_the_towers(bundle: ModelBundle, inferenc
     cosine = trace.candidates.score_of("tower")[trace.slate]
     assert trace.ranking_scores is None
     assert (np.diff(cosine[np.isfinite(cosine)]) <= 0).all()
+
+
+def test_what_was_met_comes_again_only_where_it_may_and_never_when_disliked(
+    dataset: RecommendationDataset, tmp_path: Path
+) -> None:
+    train(dataset, tiny_config(data={"repeat_items": True}), tmp_path, name="grocer")
+    grocer = open_bundle(tmp_path)
+    path = RecommendationInference.of(grocer, RecommendationSettings())
+    met = grocer.history.items_of(3)
+    state = state_of(grocer.history, 3, LATER)
+    weights = np.where(state.item_codes == met[0], -1, state.weights).astype(np.float32)
+    trace = path.recommend(Query(replace(state, weights=weights), k=40))
+    assert set(met[1:].tolist()) <= set(trace.item_codes.tolist())
+    assert met[0] not in trace.item_codes
+    assert "history" in trace.candidates.sources
+    assert set(path.generator.sources[-2].ask(state).best(path.everything, 3).tolist()) <= set(met.tolist())  # type: ignore[union-attr]
+    own = [found.name for found in evaluate_baselines(grocer.split, validation_task(grocer.split), 40, (10,))]
+    assert "own history" in own

@@ -18,12 +18,14 @@ class Split:
         train: what models learn from.
         validation: what settings are chosen on.
         test: what is reported; touched once.
+        repeats: whether what a user has met already is to be found again.
     """
 
     name: str
     train: Interactions
     validation: Interactions
     test: Interactions
+    repeats: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -31,6 +33,8 @@ class Split:
         digest = hashlib.sha256()
         for part in (self.train, self.validation, self.test):
             digest.update(part.item_codes.tobytes() + part.starts.tobytes())
+        if self.repeats:
+            digest.update(b"repeats")
         return digest.hexdigest()
 
 

@@ -33,6 +33,11 @@ class UserState:
         return self.item_codes[self.weights > 0]
 
     @property
+    def disliked(self) -> IntArray:
+        """The items with a negative weight, oldest first."""
+        return self.item_codes[self.weights < 0]
+
+    @property
     def liked_at(self) -> LongArray:
         """(len(liked),) int64, Unix seconds of the items with a positive weight."""
         return self.timestamps[self.weights > 0]

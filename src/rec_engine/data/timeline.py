@@ -18,14 +18,15 @@ class Timeline:
     Args:
         interactions: what is known.
         n_items: size of the catalogue.
+        until: Unix seconds up to which it is known that nothing else happened.
     """
 
-    def __init__(self, interactions: Interactions, n_items: int) -> None:
+    def __init__(self, interactions: Interactions, n_items: int, until: int | None = None) -> None:
         past = interactions.positive()
         times, items = past.timestamps, past.item_codes.astype(np.int64)
         self.n_items = n_items
         self.begin = int(times.min(initial=np.iinfo(np.int64).max)) if len(times) else 0
-        self.end = int(times.max(initial=0)) + 1
+        self.end = max(int(times.max(initial=0)) + 1, until or 0)
         self._span = self.end - self.begin + 1
         # One ascending row of (item, time) keys answers every question by binary search.
         self._keys = np.sort(items * self._span + (times - self.begin))

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ Recommender = Callable[[IntArray, int], IntArray]
 """User codes (b,) and k to item codes (b, k), best first, -1 where there is no item."""
 
 USERS_A_BATCH = 256
+NEVER = np.iinfo(np.int64).min
 WORST = float(np.finfo(np.float32).min)
 
 
@@ -41,8 +42,9 @@ class Task:
 
     Attributes:
         name: for reports.
-        history: known; these items are never recommended again.
+        history: known.
         targets: to be found.
+        repeats: whether items of the history may be recommended, and count where they are targets.
         knows_request_time: whether a model may read the clock, as a service can; else the request comes at the moment
             of the user's last interaction, which is the protocol of models that ignore time.
     """
@@ -50,29 +52,45 @@ class Task:
     name: str
     history: Interactions
     targets: Interactions
+    repeats: bool = False
     knows_request_time: bool = True
 
+    @property
+    def seen(self) -> Interactions:
+        """What must not be recommended to these users: their history, or nothing where items may come again."""
+        return self.history.where(np.zeros(len(self.history), dtype=np.bool_)) if self.repeats else self.history
+
     def request_times(self) -> LongArray:
-        """Return (n_users,) int64, Unix seconds: when each user asks, which is when he met his first target."""
-        asked = self.targets if self.knows_request_time else self.history
-        row = asked.starts[:-1] if self.knows_request_time else asked.starts[1:] - 1
-        times = np.full(asked.n_users, int(self.history.timestamps.max(initial=0)), dtype=np.int64)
-        has_rows = np.diff(asked.starts) > 0
-        times[has_rows] = asked.timestamps[row[has_rows]]
-        return times
+        """Return (n_users,) int64, Unix seconds: when each user asks, which is when he met his first target.
+
+        Nobody asks before the end of what is known of him, as he would seem to where a random part is held out.
+        """
+        times = _times_at(self.history, self.history.starts[1:] - 1)
+        if self.knows_request_time:
+            times = np.maximum(times, _times_at(self.targets, self.targets.starts[:-1]))
+        return np.where(times == NEVER, self.history.timestamps.max(initial=0), times)
 
 
 def validation_task(split: Split) -> Task:
     """Return the task on which settings are chosen."""
-    return Task(f"{split.name}, validation", split.train, split.validation)
+    return Task(f"{split.name}, validation", split.train, split.validation, split.repeats)
 
 
 def test_task(split: Split) -> Task:
     """Return the task that is reported: everything before the test part is known."""
-    return Task(f"{split.name}, test", merge(split.train, split.validation), split.test)
+    return Task(f"{split.name}, test", merge(split.train, split.validation), split.test, split.repeats)
 
 
 test_task.__test__ = False  # type: ignore[attr-defined]  # its name makes pytest take it for a test
+
+
+def some_users(task: Task, n_users: int, *, seed: int) -> Task:
+    """Return the task with the targets of at most `n_users` users, drawn at random."""
+    users = np.unique(task.targets.user_codes)
+    if len(users) <= n_users:
+        return task
+    chosen = np.random.default_rng(seed).choice(users, n_users, replace=False)
+    return replace(task, targets=task.targets.where(np.isin(task.targets.user_codes, chosen)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +100,7 @@ class Evaluation:
     Attributes:
         name: of the model.
         user_codes: (n_users,) int32, the users that were measured.
+        ranked: (n_users, max k) int32, their lists: item codes, best first, -1 for no item.
         per_user: metric ("ndcg@10") to (n_users,) float64.
         catalogue: metric ("coverage@10", "gini@10", "novelty@10") to its value over all lists.
         n_cold_users: users with targets but without a history; they are left out.
@@ -91,6 +110,7 @@ class Evaluation:
 
     name: str
     user_codes: IntArray
+    ranked: IntArray
     per_user: dict[str, DoubleArray]
     catalogue: dict[str, float]
     n_cold_users: int
@@ -121,13 +141,13 @@ def evaluate(  # noqa: PLR0913 - each of them is part of the protocol
 
     Args:
         name: of the model.
-        recommend: what is judged; it must leave out the items of the history by itself.
+        recommend: what is judged; it must leave out by itself what the task does not let it recommend.
         task: history and targets.
         n_items: size of the catalogue.
         ks: list lengths.
         fit_seconds: for the report.
     """
-    targets, n_unreachable = _reachable(task, n_items)
+    targets, n_unreachable = reachable_targets(task, n_items)
     has_history = np.diff(task.history.starts) > 0
     has_targets = np.diff(targets.starts) > 0
     users = np.flatnonzero(has_history & has_targets).astype(np.int32)
@@ -136,14 +156,12 @@ def evaluate(  # noqa: PLR0913 - each of them is part of the protocol
     lists = [recommend(batch, max(ks)) for batch in with_progress(batches, name)]
     seconds = time.monotonic() - started
     ranked = np.concatenate(lists) if lists else np.empty((0, max(ks)), dtype=np.int32)
-    chosen = targets.where(np.isin(targets.user_codes, users))
-    starts = np.concatenate([[0], np.cumsum(np.diff(targets.starts)[users])])
-    hits, n_relevant = hits_matrix(ranked, chosen.item_codes, starts, n_items), np.diff(starts)
     users_by_item = _users_by_item(task.history, n_items)
     return Evaluation(
         name=name,
         user_codes=users,
-        per_user={f"{metric}@{k}": METRICS[metric](hits, n_relevant, k) for metric in METRICS for k in ks},
+        ranked=ranked,
+        per_user=accuracy(ranked, users, targets, n_items=n_items, ks=ks),
         catalogue={
             key: value
             for k in ks
@@ -158,6 +176,24 @@ def evaluate(  # noqa: PLR0913 - each of them is part of the protocol
         seconds=seconds,
         fit_seconds=fit_seconds,
     )
+
+
+def accuracy(
+    ranked: IntArray, user_codes: IntArray, targets: Interactions, *, n_items: int, ks: Sequence[int]
+) -> dict[str, DoubleArray]:
+    """Return metric ("ndcg@10") to (n_users,) float64, nan for a user without a target.
+
+    Args:
+        ranked: (n_users, max k) item codes, best first, -1 for no item.
+        user_codes: (n_users,) int32, ascending: whose lists they are.
+        targets: what was to be found, of all users.
+        n_items: size of the catalogue.
+        ks: list lengths.
+    """
+    chosen = targets.where(np.isin(targets.user_codes, user_codes))
+    starts = np.concatenate([[0], np.cumsum(np.diff(targets.starts)[user_codes])])
+    hits, n_relevant = hits_matrix(ranked, chosen.item_codes, starts, n_items), np.diff(starts)
+    return {f"{metric}@{k}": METRICS[metric](hits, n_relevant, k) for metric in METRICS for k in ks}
 
 
 def rank_by_score(score: Scorer, seen: Interactions, *, seed: int = 0) -> Recommender:
@@ -206,6 +242,19 @@ def merge(first: Interactions, second: Interactions) -> Interactions:
 
     columns = {name: joined(name) for name in ("item_codes", "timestamps", "events", "values", "weights")}
     return Interactions(**columns, starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))  # type: ignore[arg-type]
+
+
+def reachable_targets(task: Task, n_items: int) -> tuple[Interactions, int]:
+    """Return the distinct targets that are not in the user's history, and how many others there were.
+
+    Where items may come again all distinct targets can be reached.
+    """
+    keys = task.targets.user_codes.astype(np.int64) * n_items + task.targets.item_codes
+    known = task.seen.user_codes.astype(np.int64) * n_items + task.seen.item_codes
+    is_first = np.zeros(len(keys), dtype=np.bool_)
+    is_first[np.unique(keys, return_index=True)[1]] = True
+    is_new = ~np.isin(keys, known)
+    return task.targets.where(is_first & is_new), int((is_first & ~is_new).sum())
 
 
 def comparison_table(evaluations: Sequence[Evaluation], metrics: Sequence[str], title: str) -> Table:
@@ -259,14 +308,12 @@ def _relative(judged: Evaluation, other: Evaluation, metric: str) -> str:
     return f"{gain.mean:+.1%} [{gain.low:+.1%}, {gain.high:+.1%}]"
 
 
-def _reachable(task: Task, n_items: int) -> tuple[Interactions, int]:
-    """Return the distinct targets that are not in the user's history, and how many others there were."""
-    keys = task.targets.user_codes.astype(np.int64) * n_items + task.targets.item_codes
-    known = task.history.user_codes.astype(np.int64) * n_items + task.history.item_codes
-    is_first = np.zeros(len(keys), dtype=np.bool_)
-    is_first[np.unique(keys, return_index=True)[1]] = True
-    is_new = ~np.isin(keys, known)
-    return task.targets.where(is_first & is_new), int((is_first & ~is_new).sum())
+def _times_at(rows: Interactions, places: LongArray) -> LongArray:
+    """Return (n_users,) the timestamp at each user's place, NEVER for users without rows."""
+    times = np.full(rows.n_users, NEVER, dtype=np.int64)
+    has_rows = np.diff(rows.starts) > 0
+    times[has_rows] = rows.timestamps[places[has_rows]]
+    return times
 
 
 def _users_by_item(history: Interactions, n_items: int) -> FloatArray:

@@ -12,17 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rec_engine.errors import TrainingError
+from rec_engine.evaluation.epochs import EpochRecord
 from rec_engine.models.two_tower import TwoTowerModel
-
-
-@dataclass(frozen=True, slots=True)
-class EpochRecord:
-    """What one epoch brought."""
-
-    epoch: int
-    loss: float
-    validation_ndcg_at_10: float
-    seconds: float
 
 
 @dataclass(slots=True)

@@ -14,9 +14,10 @@ from rec_engine.data.dataset import FloatArray, IntArray
 from rec_engine.data.state import UserState
 from rec_engine.data.timeline import SECONDS_A_DAY, Timeline
 from rec_engine.retrieval.candidates import Candidates
-from rec_engine.retrieval.links import Links
+from rec_engine.retrieval.links import LINK_NAMES, Links
 
 RECENT_ITEMS = 10
+LINKED_ITEMS = 20
 SESSION_SECONDS = 3_600
 MAX_CATEGORIES = 64
 
@@ -29,7 +30,7 @@ class ItemTable:
         vectors: (n_items, dim) float32, the item tower's, L2-normalised.
         timeline: when each item was met.
         categories: (n_items, n_categories) float32, 1 / (an item's categories) at each of them.
-        links: name to links between items; "co-visitation" is one of them.
+        links: name to links between items; those of LINK_NAMES are among them.
     """
 
     vectors: FloatArray
@@ -58,11 +59,16 @@ class Moment:
     recent: IntArray
     counts: FloatArray
     similarity: FloatArray
+    pulls: Mapping[str, FloatArray]
+    meetings: FloatArray
+    days_since_met: FloatArray
 
     @classmethod
     def of(cls, state: UserState, candidates: Candidates, items: ItemTable) -> "Moment":
         """Return the moment of a request."""
         recent = state.liked[-RECENT_ITEMS:]
+        latest_first = state.liked[-LINKED_ITEMS:][::-1]
+        meetings, days_since_met = _own_meetings(state, candidates.item_codes)
         return cls(
             state=state,
             candidates=candidates,
@@ -70,6 +76,12 @@ class Moment:
             recent=recent,
             counts=items.timeline.counts(candidates.item_codes, state.now),
             similarity=items.vectors[candidates.item_codes] @ items.vectors[recent].T,  # (n_candidates, n_recent)
+            pulls={
+                name: links.between(latest_first, candidates.item_codes)  # (n_latest, n_candidates)
+                for name, links in items.links.items()
+            },
+            meetings=meetings,
+            days_since_met=days_since_met,
         )
 
     def everywhere(self, value: float) -> FloatArray:
@@ -79,6 +91,18 @@ class Moment:
     def counts_before(self, days: int) -> FloatArray:
         """Return (n_candidates,), how often each item was met until some days ago."""
         return self.items.timeline.counts(self.candidates.item_codes, self.state.now - days * SECONDS_A_DAY)
+
+
+def _own_meetings(state: UserState, item_codes: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Return how often the user met each of these items, and the days since he last did, nan for never."""
+    order = np.argsort(item_codes)
+    nearest = np.minimum(np.searchsorted(item_codes, state.liked, sorter=order), len(item_codes) - 1)
+    places = order[nearest] if len(item_codes) else np.empty(0, dtype=np.int64)
+    is_one = item_codes[places] == state.liked[: len(places)]
+    latest = np.full(len(item_codes), np.nan)
+    latest[places[is_one]] = state.liked_at[: len(places)][is_one]  # in time order: of several meetings the last stays
+    meetings = np.bincount(places[is_one], minlength=len(item_codes)).astype(np.float32)
+    return meetings, ((state.now - latest) / SECONDS_A_DAY).astype(np.float32)
 
 
 Feature = Callable[[Moment], FloatArray]
@@ -113,11 +137,50 @@ def n_sources(moment: Moment) -> FloatArray:
     return counted
 
 
-def follows_last(moment: Moment) -> FloatArray:
-    """Co-visitation with the user's last item alone."""
-    if not len(moment.recent):
-        return moment.everywhere(np.nan)
-    return moment.items.links["co-visitation"].between(int(moment.recent[-1]), moment.candidates.item_codes)
+def _pull_of_latest(link: str, place: int) -> Feature:
+    """What the latest item (place 0), or the one before it, says about the candidate."""
+
+    def pull(moment: Moment) -> FloatArray:
+        pulls = moment.pulls[link]
+        return pulls[place] if len(pulls) > place else moment.everywhere(np.nan)
+
+    return pull
+
+
+def _strongest_pull(link: str) -> Feature:
+    """The most that one of the latest items says about the candidate."""
+    return lambda moment: moment.pulls[link].max(axis=0, initial=0.0)
+
+
+def _summed_pull(link: str) -> Feature:
+    """What the latest items say together, the m-th latest with 1 / m."""
+
+    def pull(moment: Moment) -> FloatArray:
+        pulls = moment.pulls[link]
+        summed: FloatArray = (1 / np.arange(1, len(pulls) + 1)).astype(np.float32) @ pulls
+        return summed
+
+    return pull
+
+
+def _pulls(link: str) -> dict[str, Feature]:
+    name = link.replace("-", "")
+    return {
+        f"{name}_last": _pull_of_latest(link, 0),
+        f"{name}_second_last": _pull_of_latest(link, 1),
+        f"{name}_strongest": _strongest_pull(link),
+        f"{name}_sum": _summed_pull(link),
+    }
+
+
+def user_log_item_count(moment: Moment) -> FloatArray:
+    """How often the user has met the item himself."""
+    return np.log1p(moment.meetings)
+
+
+def user_days_since_item(moment: Moment) -> FloatArray:
+    """Days since the user met the item himself."""
+    return moment.days_since_met
 
 
 def item_log_count(moment: Moment) -> FloatArray:
@@ -208,7 +271,9 @@ FEATURES: dict[str, Feature] = {
     "similar_gap": _gap("similar"),
     "similar_log_rank": _log_rank("similar"),
     "n_sources": n_sources,
-    "follows_last": follows_last,
+    **{name: pull for link in LINK_NAMES for name, pull in _pulls(link).items()},
+    "user_log_item_count": user_log_item_count,
+    "user_days_since_item": user_days_since_item,
     "item_log_count": item_log_count,
     "item_log_week": _log_recent(7),
     "item_log_month": _log_recent(30),

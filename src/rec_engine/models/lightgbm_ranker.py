@@ -18,8 +18,9 @@ from rec_engine.utils.logger import get_logger
 
 OBJECTIVES = ("binary", "lambdarank", "rank_xendcg")
 MAX_TREES = 500
-EARLY_STOPPING_TREES = 40
+EARLY_STOPPING_TREES = 100
 RANKS = 10
+LOG_SLOPE = 2.5
 FIXED = {
     "min_data_in_leaf": 100,
     "lambda_l2": 5.0,
@@ -103,10 +104,17 @@ class CTRRanker:
         booster = lightgbm.train(parameters, data, num_boost_round=max(1, self.booster.best_iteration))
         return CTRRanker(booster, self.objective, self.slope, self.intercept)
 
-    def score(self, features: FloatArray) -> FloatArray:
-        """Return (n,) float32 click probabilities, higher is better, for (n, n_features) features."""
+    def log_odds(self, features: FloatArray) -> FloatArray:
+        """Return (n,) float32 log-odds of a click, higher is better, for (n, n_features) features.
+
+        To order by: as probabilities, very probable and very improbable items would all be equal.
+        """
         raw = np.asarray(self.booster.predict(features, raw_score=True, num_threads=1))
-        return expit(self.slope * raw + self.intercept).astype(np.float32)
+        return (self.slope * raw + self.intercept).astype(np.float32)
+
+    def score(self, features: FloatArray) -> FloatArray:
+        """Return (n,) float32 click probabilities for (n, n_features) features."""
+        return probability(self.log_odds(features))
 
     def contributions(self, features: FloatArray) -> FloatArray:
         """Return (n, n_features + 1) float32: each feature's part of the log-odds, the last column the same for all.
@@ -148,6 +156,11 @@ class CTRRanker:
         return ranker
 
 
+def probability(log_odds: FloatArray) -> FloatArray:
+    """Return the probabilities of log-odds, float32 as those are."""
+    return expit(log_odds).astype(np.float32)
+
+
 def _boost(
     train: RankerRows, validation: RankerRows, settings: CTRSettings, objective: str, seed: int
 ) -> lightgbm.Booster:
@@ -170,7 +183,12 @@ def _dataset(rows: RankerRows, reference: lightgbm.Dataset | None = None) -> lig
 
 
 def _calibrate(raw: NDArray[np.float64], labels: FloatArray) -> tuple[float, float]:
-    """Return slope and intercept with the highest likelihood of the labels."""
+    """Return slope and intercept with the highest likelihood of the labels, these smoothed as Platt does.
+
+    Without that, trees that tell the labels apart without a fault would be certain of everything.
+    """
+    n_taken = labels.sum()
+    labels = np.where(labels > 0, (n_taken + 1) / (n_taken + 2), 1 / (len(labels) - n_taken + 2)).astype(np.float32)
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         slope = np.exp(parameters[0])
@@ -179,5 +197,5 @@ def _calibrate(raw: NDArray[np.float64], labels: FloatArray) -> tuple[float, flo
         value = float((np.logaddexp(0, odds) - labels * odds).mean())
         return value, np.array([float(wrong @ raw) * slope, float(wrong.sum())])
 
-    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(-5.0, 5.0), (None, None)])
+    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(-LOG_SLOPE, LOG_SLOPE), (None, None)])
     return float(np.exp(found.x[0])), float(found.x[1])

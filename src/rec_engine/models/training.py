@@ -4,7 +4,6 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,10 @@ from torch import Tensor
 
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
 from rec_engine.errors import TrainingError
-from rec_engine.evaluation.evaluator import Scorer, Task, evaluate, rank_by_score
+from rec_engine.evaluation.epochs import EpochRecord
+from rec_engine.evaluation.evaluator import Scorer, Task, evaluate, rank_by_score, some_users
 from rec_engine.models.batches import PADDING, Batch, Windows, epoch_batches, latest_histories, windows
-from rec_engine.models.checkpoints import EpochRecord, TrainingState, load_checkpoint, save_checkpoint
+from rec_engine.models.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from rec_engine.models.encoders import HSTU
 from rec_engine.models.losses import full_softmax, sampled_softmax
 from rec_engine.models.two_tower import TwoTowerModel
@@ -23,6 +23,7 @@ from rec_engine.utils.config import TrainingSettings
 from rec_engine.utils.logger import get_logger, with_progress
 
 MAX_VALIDATION_USERS = 10_000
+"""Validation must not outlast the epoch."""
 FINAL_LEARNING_RATE = 0.05
 MAX_GRADIENT_NORM = 1.0
 UNIFORM_SHARE = 0.5
@@ -82,7 +83,7 @@ class TwoTowerTrainer:
             load_checkpoint(self.checkpoint, state)
         sampler = NegativeSampler(train, self.model.num_items, self.settings.n_negatives)
         self._prepare_model(train, pieces)
-        validation = _some_users(validation, self.settings.seed)
+        validation = some_users(validation, MAX_VALIDATION_USERS, seed=self.settings.seed)
         if not len(validation.targets):
             logger.warning("nobody is left to validate on: training takes all its epochs and keeps the last")
         while not self._is_finished(state):
@@ -222,8 +223,8 @@ class NegativeSampler:
 
 
 def validation_ndcg_at_10(model: TwoTowerModel, task: Task) -> float:
-    """Return NDCG@10 over the full catalogue, items of the history left out; nan when there is nobody to measure."""
-    recommend = rank_by_score(scorer(model, task.history, task.request_times()), task.history)
+    """Return NDCG@10 over the full catalogue, seen items left out; nan when there is nobody to measure."""
+    recommend = rank_by_score(scorer(model, task.history, task.request_times()), task.seen)
     result = evaluate("validation", recommend, task, n_items=model.num_items, ks=(10,))
     return result.mean("ndcg@10")
 
@@ -273,15 +274,6 @@ def learning_rate(step: int, n_steps: int, settings: TrainingSettings) -> float:
 def _rows(touched: Tensor, item_codes: Tensor) -> Tensor:
     """Return the rows of these items in `touched`; any row for PADDING."""
     return torch.searchsorted(touched, item_codes).clamp(max=len(touched) - 1)
-
-
-def _some_users(task: Task, seed: int) -> Task:
-    """Return the task for at most MAX_VALIDATION_USERS users: validation must not outlast the epoch."""
-    users = np.unique(task.targets.user_codes)
-    if len(users) <= MAX_VALIDATION_USERS:
-        return task
-    chosen = np.random.default_rng(seed).choice(users, MAX_VALIDATION_USERS, replace=False)
-    return replace(task, targets=task.targets.where(np.isin(task.targets.user_codes, chosen)))
 
 
 def _device(name: str) -> torch.device:

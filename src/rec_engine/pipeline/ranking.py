@@ -1,6 +1,7 @@
 """Fitting the re-ranker: what serving would have shown before the validation part, and what was then taken."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def _chosen(rows: RankerRows, kept: BoolArray) -> RankerRows:
 def _wins(inference: RecommendationInference, ranker: CTRRanker, task: Task, user_codes: Iterable[int]) -> bool:
     """Return whether the ranker's NDCG@10 on these users is above that of the order it was given."""
     chosen = task.targets.where(np.isin(task.targets.user_codes, list(user_codes)))
-    judged = Task("judging users", task.history, chosen)
+    judged = replace(task, name="judging users", targets=chosen)
     reached = []
     for candidate in (None, ranker):
         inference.ranker = candidate

@@ -62,4 +62,4 @@ def _given_split(own: RecommendationDataset, validation: Path, config: ModelConf
     """Return the training file as train and the other as validation; there is no test part then."""
     held_out = load_targets(validation, own.user_ids, own.item_ids, config.data)
     nothing = held_out.where(np.zeros(len(held_out), dtype=np.bool_))
-    return Split("given files", own.interactions, held_out, nothing)
+    return Split("given files", own.interactions, held_out, nothing, config.data.repeat_items)

@@ -1,15 +1,14 @@
 """The offline half on one page: data to towers to index to ranker to report to a bundle that can be served."""
 
 import shutil
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import polars as pl
-import torch
 import yaml
 
 from rec_engine.bundle import (
@@ -23,21 +22,21 @@ from rec_engine.bundle import (
 )
 from rec_engine.data.dataset import FloatArray, RecommendationDataset
 from rec_engine.data.splits import Split, leave_one_out, random_split, temporal_split
+from rec_engine.evaluation.epochs import EpochRecord
 from rec_engine.evaluation.evaluator import Evaluation, validation_task
-from rec_engine.models.attributes import attribute_matrix
-from rec_engine.models.checkpoints import EpochRecord
-from rec_engine.models.embeddings import ContentEmbedder, Whitening, item_texts
+from rec_engine.evaluation.report import Findings, write_report
 from rec_engine.models.export import export_user_tower, item_arrays
 from rec_engine.models.features import FEATURES
-from rec_engine.models.lightgbm_ranker import CTRRanker
 from rec_engine.models.links import fit_links
 from rec_engine.models.training import TwoTowerTrainer
 from rec_engine.models.two_tower import TwoTowerModel
 from rec_engine.models.user_tower import UserTower, open_session
+from rec_engine.pipeline.evaluate import TrainedModel, assemble_path, choose_regularisation
+from rec_engine.pipeline.quality import examine
 from rec_engine.pipeline.ranking import fit_ranker
-from rec_engine.pipeline.report import assemble_path, measure, reported_task
+from rec_engine.pipeline.towers import build_model
 from rec_engine.retrieval.faiss_index import FAISSIndex
-from rec_engine.utils.config import ModelConfig, TextSettings
+from rec_engine.utils.config import ModelConfig
 from rec_engine.utils.logger import get_logger
 
 LIBRARIES = ("rec-engine", "torch", "numpy", "faiss-cpu", "lightgbm", "onnxruntime", "polars")
@@ -57,30 +56,15 @@ class TrainingReport:
         epochs: one record each.
         evaluations: the towers alone and, with a ranker, the whole request path.
         measured_on: the data they were measured on.
+        verdict: whether the neural model earns its keep, in words.
     """
 
     version: str
     directory: Path
-    epochs: list[EpochRecord]
+    epochs: tuple[EpochRecord, ...]
     evaluations: list[Evaluation]
     measured_on: str
-
-
-@dataclass(frozen=True, slots=True)
-class TrainedModel:
-    """What training makes.
-
-    Attributes:
-        tower: histories to user vectors.
-        index: search among the item vectors.
-        ranker: orders the candidates; None where none does it better than retrieval.
-        epochs: of the towers' training.
-    """
-
-    tower: UserTower
-    index: FAISSIndex
-    ranker: CTRRanker | None
-    epochs: list[EpochRecord]
+    verdict: str
 
 
 def train(
@@ -106,22 +90,29 @@ def train(
         TrainingError: if the data holds nothing that can be learned.
         DataError: if it cannot be split as wanted.
     """
-    split = split or make_split(dataset, config)
+    split = replace(split or make_split(dataset, config), repeats=config.data.repeat_items)
     checkpoint = model_dir / CHECKPOINT
     created_at = datetime.now(UTC)
     version_name = new_version_name(dataset.fingerprint, created_at)
-    task = reported_task(split)
     with TemporaryDirectory() as work:
         model = fit_model(dataset, config, split, Path(work), checkpoint=checkpoint, resume=resume)
-        evaluations = measure(task, model.tower, model.index, dataset.items["categories"], model.ranker)
+        findings = examine(model, dataset, split, name=name, version=version_name, created_at=created_at)
         with new_version(model_dir, version_name) as directory:
             _write_model(directory, model, Path(work))
-            _write_data(directory, dataset, split)
-            _write_manifest(directory, dataset, config, evaluations[-1], name=name, split=split, created_at=created_at)
+            _write_data(directory, dataset, split, model.ease_regularisation)
+            verdict = write_report(findings, directory)
+            _write_manifest(directory, dataset, config, findings, model.ease_regularisation)
     promote(model_dir, version_name)
     checkpoint.unlink(missing_ok=True)
     logger.info("published %s", model_dir / version_name)
-    return TrainingReport(version_name, model_dir / version_name, model.epochs, evaluations, task.name)
+    return TrainingReport(
+        version=version_name,
+        directory=model_dir / version_name,
+        epochs=model.epochs,
+        evaluations=[found for found in findings.evaluations if found.name in findings.own],
+        measured_on=findings.measured_on,
+        verdict=verdict,
+    )
 
 
 def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
@@ -143,14 +134,26 @@ def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
         checkpoint: of the towers' training.
         resume: go on from the checkpoint.
     """
+    started = time.monotonic()
     towers = build_model(dataset, config)
+    embedded = time.monotonic()
     trainer = TwoTowerTrainer(towers, config.training, checkpoint=checkpoint)
     epochs = trainer.fit(split.train, validation_task(split), resume=resume)
     item_inputs, item_vectors = item_arrays(towers)
+    trained = time.monotonic()
     index = FAISSIndex.build(item_vectors, config.faiss, ids=dataset.item_ids.ids.to_list(), seed=config.training.seed)
     tower = export_tower(towers, item_inputs, directory / USER_TOWER)
-    ranker = fit_ranker(assemble_path(tower, index, dataset.items["categories"], split.train), split, config)
-    return TrainedModel(tower, index, ranker, epochs)
+    regularisation = choose_regularisation(validation_task(split), dataset.n_items)
+    unranked = TrainedModel(
+        tower, index, dataset.items["categories"], regularisation, split.repeats, epochs=tuple(epochs)
+    )
+    ranker = fit_ranker(assemble_path(unranked, split.train), split, config)
+    seconds = {
+        "features and text embeddings": embedded - started,
+        "towers": trained - embedded,
+        "index and re-ranker": time.monotonic() - trained,
+    }
+    return replace(unranked, ranker=ranker, seconds_by_stage=seconds)
 
 
 def make_split(dataset: RecommendationDataset, config: ModelConfig) -> Split:
@@ -159,6 +162,10 @@ def make_split(dataset: RecommendationDataset, config: ModelConfig) -> Split:
     Raises:
         DataError: if the data cannot be split in time.
     """
+    return replace(_cut(dataset, config), repeats=config.data.repeat_items)
+
+
+def _cut(dataset: RecommendationDataset, config: ModelConfig) -> Split:
     settings = config.evaluation
     if settings.split == "temporal":
         return temporal_split(dataset.interactions, settings.test_share, settings.validation_share)
@@ -166,28 +173,6 @@ def make_split(dataset: RecommendationDataset, config: ModelConfig) -> Split:
         shares = settings.test_share, settings.validation_share
         return random_split(dataset.interactions, *shares, seed=config.training.seed)
     return leave_one_out(dataset.interactions)
-
-
-def build_model(dataset: RecommendationDataset, config: ModelConfig) -> TwoTowerModel:
-    """Return an untrained model for a dataset: seeded, with the attributes of users and items as features."""
-    torch.manual_seed(config.training.seed)
-    return TwoTowerModel(
-        num_users=dataset.n_users,
-        num_items=dataset.n_items,
-        user_features=torch.from_numpy(attribute_matrix(dataset.users)),
-        item_features=torch.from_numpy(attribute_matrix(dataset.items)),
-        text_embeddings=torch.from_numpy(text_matrix(dataset.items, config.text)),
-        **config.model.model_dump(),
-    )
-
-
-def text_matrix(items: pl.DataFrame, settings: TextSettings) -> FloatArray:
-    """Return (n_items, dim) float32, the whitened embeddings of what the items are about; dim is 0 without texts."""
-    texts = item_texts(items)
-    if settings.encoder == "none" or not any(texts):
-        return np.zeros((items.height, 0), dtype=np.float32)
-    embeddings = ContentEmbedder(settings).embed(texts)
-    return Whitening.fit(embeddings, settings.dim).apply(embeddings)
 
 
 def export_tower(model: TwoTowerModel, item_inputs: FloatArray, path: Path) -> UserTower:
@@ -212,35 +197,34 @@ def _write_model(directory: Path, model: TrainedModel, work: Path) -> None:
         model.ranker.save(directory / "ranker.txt")
 
 
-def _write_data(directory: Path, dataset: RecommendationDataset, split: Split) -> None:
+def _write_data(directory: Path, dataset: RecommendationDataset, split: Split, ease_regularisation: float) -> None:
     dataset.users.write_parquet(directory / "users.parquet")
     dataset.items.write_parquet(directory / "items.parquet")
     (directory / "links").mkdir()
-    for name, links in fit_links(dataset.interactions, dataset.n_items).items():
+    for name, links in fit_links(dataset.interactions, dataset.n_items, ease_regularisation).items():
         links.save(directory / "links" / f"{name}.npz")
     write_history(directory / "history.npz", dataset.interactions, split)
 
 
-def _write_manifest(  # noqa: PLR0913 - a manifest names all of them
+def _write_manifest(
     directory: Path,
     dataset: RecommendationDataset,
     config: ModelConfig,
-    reached: Evaluation,
-    *,
-    name: str,
-    split: Split,
-    created_at: datetime,
+    findings: Findings,
+    ease_regularisation: float,
 ) -> None:
     (directory / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+    reached = findings.evaluations[-1]
     metrics = {metric: reached.mean(metric) for metric in reached.per_user}
     manifest = Manifest(
         format_version=FORMAT_VERSION,
-        version=new_version_name(dataset.fingerprint, created_at),
-        created_at=created_at,
-        dataset=name,
+        version=findings.version,
+        created_at=findings.created_at,
+        dataset=findings.dataset,
         dataset_fingerprint=dataset.fingerprint,
-        split=split.name,
+        split=findings.split,
         features=tuple(FEATURES),
+        ease_regularisation=ease_regularisation,
         libraries={library: version(library) for library in LIBRARIES},
         metrics={metric: value for metric, value in metrics.items() if np.isfinite(value)},
         sha256_by_file={},

@@ -179,6 +179,29 @@ class LinkSource:
         return _Scored(self.links.of(latest, (1 / np.arange(1, len(latest) + 1)).astype(np.float32)))
 
 
+@dataclass(frozen=True, slots=True)
+class HistorySource:
+    """What the user has met before, the m-th latest meeting with 1 / sqrt(m): often and lately comes first.
+
+    Attributes:
+        n_items: size of the catalogue.
+        name: what the answer calls it.
+        share: of the candidates.
+    """
+
+    n_items: int
+    name: str = "history"
+    share: float = 0.25
+
+    def ask(self, state: UserState) -> Offer | None:
+        """Return the user's own items."""
+        latest_first = state.liked[::-1]
+        if not len(latest_first):
+            return None
+        weights = 1 / np.sqrt(np.arange(1, len(latest_first) + 1))
+        return _Scored(np.bincount(latest_first, weights, self.n_items).astype(np.float32))
+
+
 class RecentPopularitySource:
     """What was met most in the days before the request.
 

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from rec_engine.data.dataset import FloatArray, IntArray
+from rec_engine.data.dataset import FloatArray, IntArray, LongArray
 from rec_engine.errors import BundleError
+
+COVISITATION, SIMILAR, NEXT, TOGETHER = LINK_NAMES = ("co-visitation", "similar", "next", "together")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +44,26 @@ class Links:
 
     def of(self, item_codes: IntArray, weights: FloatArray) -> FloatArray:
         """Return (n_items,) float32: the weighted sum of what these items (n,) say about every item."""
-        starts, ends = self.strengths.indptr[item_codes], self.strengths.indptr[item_codes + 1]
-        lengths = ends - starts
-        places = np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+        places, lengths = self._places(item_codes)
         strengths = self.strengths.data[places] * np.repeat(weights, lengths)
         return np.bincount(self.strengths.indices[places], strengths, self.n_items).astype(np.float32)
 
-    def between(self, item_code: int, others: IntArray) -> FloatArray:
-        """Return (n,) float32: what one item says about each of the others, 0 where there is no link."""
-        row = slice(self.strengths.indptr[item_code], self.strengths.indptr[item_code + 1])
-        linked, strengths = self.strengths.indices[row], self.strengths.data[row]
-        if not len(linked):
-            return np.zeros(len(others), dtype=np.float32)
-        places = np.minimum(np.searchsorted(linked, others), len(linked) - 1)
-        return np.where(linked[places] == others, strengths[places], 0).astype(np.float32)
+    def between(self, item_codes: IntArray, others: IntArray) -> FloatArray:
+        """Return (n, n_others) float32: what each of n items says about each of the others, 0 without a link."""
+        places, lengths = self._places(item_codes)
+        if not len(places):
+            return np.zeros((len(item_codes), len(others)), dtype=np.float32)
+        rows = np.arange(len(item_codes), dtype=np.int64) * self.n_items
+        keys = np.repeat(rows, lengths) + self.strengths.indices[places]  # ascending, as the columns of each row are
+        wanted = rows[:, None] + others
+        found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        return np.where(keys[found] == wanted, self.strengths.data[places[found]], 0).astype(np.float32)
+
+    def _places(self, item_codes: IntArray) -> tuple[LongArray, LongArray]:
+        """Return where the links of these items lie, row after row, and how many each has."""
+        starts, ends = self.strengths.indptr[item_codes], self.strengths.indptr[item_codes + 1]
+        lengths = (ends - starts).astype(np.int64)
+        return np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths), lengths
 
     def save(self, path: Path) -> None:
         """Write the arrays as npz."""

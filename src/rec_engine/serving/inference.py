@@ -12,12 +12,12 @@ from rec_engine.data.state import UserState, state_of
 from rec_engine.data.timeline import Timeline
 from rec_engine.evaluation.evaluator import Recommender, Task
 from rec_engine.models.features import RECENT_ITEMS, ItemTable, category_matrix, features
-from rec_engine.models.lightgbm_ranker import CTRRanker
-from rec_engine.models.links import COVISITATION, SIMILAR
+from rec_engine.models.lightgbm_ranker import CTRRanker, probability
 from rec_engine.models.user_tower import UserTower
 from rec_engine.retrieval.candidates import (
     CandidateGenerator,
     Candidates,
+    HistorySource,
     LinkSource,
     PopularitySource,
     RecentPopularitySource,
@@ -26,7 +26,7 @@ from rec_engine.retrieval.candidates import (
 )
 from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.retrieval.filters import CategoryIndex, Eligible
-from rec_engine.retrieval.links import Links
+from rec_engine.retrieval.links import COVISITATION, SIMILAR, Links
 from rec_engine.utils.config import RecommendationSettings
 
 NEW_ITEM_USERS = 5
@@ -61,7 +61,7 @@ class Trace:
         eligible: what could be shown.
         candidates: what the sources offered of it.
         retrieval_scores: (n_candidates,) float32, what the order goes by without a ranker.
-        ranking_scores: (n_candidates,) float32 click probabilities, None where nothing was re-ranked.
+        ranking_scores: (n_candidates,) float32 log-odds of a click, None where nothing was re-ranked.
         slate: (min(k, eligible),) places in the candidates, best first.
     """
 
@@ -73,8 +73,8 @@ class Trace:
 
     @property
     def scores(self) -> FloatArray:
-        """(n_candidates,) float32, what the order went by."""
-        return self.retrieval_scores if self.ranking_scores is None else self.ranking_scores
+        """(n_candidates,) float32, what the answer says of them: click probabilities, or what retrieval went by."""
+        return self.retrieval_scores if self.ranking_scores is None else probability(self.ranking_scores)
 
     @property
     def item_codes(self) -> IntArray:
@@ -102,13 +102,13 @@ class Knowledge:
     links: Mapping[str, Links]
 
     @classmethod
-    def of(cls, known: Interactions, links: Mapping[str, Links]) -> "Knowledge":
-        """Return what these interactions say; the links have to be made of nothing later."""
+    def of(cls, known: Interactions, links: Mapping[str, Links], until: int | None = None) -> "Knowledge":
+        """Return what these interactions say, and that there were no others `until`; links must know nothing later."""
         n_items = next(iter(links.values())).n_items
         past = known.positive()
         pairs = np.unique(past.user_codes.astype(np.int64) * n_items + past.item_codes)
         popularity = np.bincount(pairs % n_items, minlength=n_items).astype(np.float32)
-        return cls(popularity, Timeline(known, n_items), links)
+        return cls(popularity, Timeline(known, n_items, until), links)
 
 
 class RecommendationInference:
@@ -120,6 +120,7 @@ class RecommendationInference:
         items: what the ranker's features know of the items.
         ranker: orders the candidates; None leaves it to retrieval.
         settings: the `recommendations:` section.
+        repeats: whether a user may be shown what he has met already; what he dislikes is never shown.
     """
 
     def __init__(
@@ -129,12 +130,15 @@ class RecommendationInference:
         items: ItemTable,
         ranker: CTRRanker | None,
         settings: RecommendationSettings,
+        *,
+        repeats: bool,
     ) -> None:
         self.generator = generator
         self.categories = categories
         self.items = items
         self.ranker = ranker
         self.settings = settings
+        self.repeats = repeats
         self.everything = Eligible.everything(len(items.vectors))
 
     @classmethod
@@ -142,7 +146,9 @@ class RecommendationInference:
         """Return what serves a bundle."""
         knowledge = Knowledge.of(bundle.history, bundle.links)
         parts = bundle.user_tower, bundle.index, bundle.items["categories"]
-        return cls.assemble(*parts, knowledge=knowledge, ranker=bundle.ranker, settings=settings)
+        return cls.assemble(
+            *parts, knowledge=knowledge, ranker=bundle.ranker, settings=settings, repeats=bundle.split.repeats
+        )
 
     @classmethod
     def assemble(  # noqa: PLR0913 - one for each part of a bundle
@@ -154,6 +160,7 @@ class RecommendationInference:
         knowledge: Knowledge,
         ranker: CTRRanker | None,
         settings: RecommendationSettings,
+        repeats: bool,
     ) -> "RecommendationInference":
         """Return the request path in which nothing known of the items is later than the knowledge."""
         is_new = Eligible.of_mask(knowledge.popularity < NEW_ITEM_USERS)
@@ -163,10 +170,11 @@ class RecommendationInference:
             LinkSource(knowledge.links[SIMILAR], SIMILAR, share=0.25),
             RecentPopularitySource(knowledge.timeline),
             TowerSource(index, tower.vector, only=is_new, name="new items", share=0.05),
+            *([HistorySource(len(index.vectors))] if repeats else []),
             PopularitySource(knowledge.popularity),
         ]
         items = ItemTable(index.vectors, knowledge.timeline, category_matrix(categories), knowledge.links)
-        return cls(CandidateGenerator(sources), CategoryIndex(categories), items, ranker, settings)
+        return cls(CandidateGenerator(sources), CategoryIndex(categories), items, ranker, settings, repeats=repeats)
 
     def recommend(self, query: Query) -> Trace:
         """Return the slate, best first, and how it came about; it has min(k, eligible) items, always."""
@@ -178,19 +186,20 @@ class RecommendationInference:
         return Trace(eligible, candidates, retrieval_scores, ranking_scores, slate)
 
     def eligible(self, query: Query) -> Eligible:
-        """Return the wanted categories less what the user has seen and what the request excludes."""
+        """Return the wanted categories less what the user must not be shown and what the request excludes."""
         allowed = self.categories.any_of(query.categories) if query.categories else self.everything
-        return allowed.without(query.state.item_codes).without(query.exclude)
+        unwanted = query.state.disliked if self.repeats else query.state.item_codes
+        return allowed.without(unwanted).without(query.exclude)
 
     def n_candidates(self, k: int) -> int:
         """Return how many candidates a source with a share of 1 is asked for."""
         return max(k * self.settings.candidate_multiplier, self.settings.min_candidates)
 
     def rank(self, query: Query, candidates: Candidates) -> FloatArray | None:
-        """Return (n_candidates,) click probabilities; None without a ranker, or for a user of whom nothing is known."""
+        """Return (n_candidates,) log-odds of a click; None without a ranker, or for a user of whom nothing is known."""
         if self.ranker is None or not query.use_reranking or len(query.state.liked) == 0:
             return None
-        return self.ranker.score(features(query.state, candidates, self.items))
+        return self.ranker.log_odds(features(query.state, candidates, self.items))
 
 
 def retrieval_order(candidates: Candidates) -> FloatArray:

@@ -55,6 +55,8 @@ class DataSettings(Settings):
     """strptime format of text timestamps, such as "%m/%d/%Y"; ISO 8601 needs none."""
     max_rejected: float = Field(default=0.05, ge=0, le=1)
     """Share of unusable rows above which loading stops."""
+    repeat_items: bool = False
+    """Whether a user may be shown what he has met already, as a grocer wants it and a video site does not."""
 
 
 class ModelSettings(Settings):
