@@ -1,7 +1,7 @@
 # Two commands to begin with: `make demo` and `make test`. Everything else is for those who change the code.
 PYTHON ?= python3
 VENV ?= .venv
-DATA ?= data/ml-1m
+DATA ?= data
 BIN := $(VENV)/bin
 
 .PHONY: setup demo test lint bench serve clean
@@ -30,7 +30,7 @@ lint: setup
 	$(BIN)/codespell src tests scripts benchmarks docs configs README.md CONTRIBUTING.md CHANGELOG.md
 
 bench: setup
-	$(BIN)/python benchmarks/retrieval_quality.py --data $(DATA)
+	$(BIN)/python benchmarks/quality.py --data $(DATA) --results results
 
 serve: setup
 	$(BIN)/rec-engine serve
