@@ -10,7 +10,7 @@ from conftest import tiny_config
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.errors import TrainingError
 from rec_engine.pipeline.train import make_split
-from rec_engine.pipeline.tune import BEST, SEARCHED, STUDY, tune
+from rec_engine.pipeline.tune import BEST, SEARCHED, STUDY, WARM_UP_TRIALS, tune
 from rec_engine.utils.config import ModelConfig, load_config
 
 CONFIG = tiny_config(training={"num_epochs": 5, "batch_size": 8})
@@ -80,9 +80,18 @@ def test_other_data_is_another_search(dataset: RecommendationDataset, tmp_path: 
 
 
 def test_hopeless_settings_are_stopped_early(dataset: RecommendationDataset, tmp_path: Path) -> None:
-    tune(dataset, CONFIG, make_split(dataset, CONFIG), 12, tmp_path)
-    states = {trial.state.name for trial in trials(tmp_path)}
-    assert states == {"COMPLETE", "PRUNED"}
+    split = make_split(dataset, CONFIG)
+    tune(dataset, CONFIG, split, 1, tmp_path)
+    storage = f"sqlite:///{tmp_path / STUDY}"
+    (name,) = optuna.study.get_all_study_names(storage)
+    study, (given,) = optuna.load_study(study_name=name, storage=storage), trials(tmp_path)
+    for _ in range(WARM_UP_TRIALS):  # better than any real trial can be
+        given.value, given.intermediate_values = 2.0, dict.fromkeys(given.intermediate_values, 2.0)
+        study.add_trial(given)
+    tune(dataset, CONFIG, split, 7, tmp_path)
+    ended = trials(tmp_path)[-2:]
+    assert [trial.state.name for trial in ended] == ["PRUNED", "PRUNED"]
+    assert all(len(trial.intermediate_values) < len(given.intermediate_values) for trial in ended)
 
 
 def test_nobody_to_validate_on_is_an_error(dataset: RecommendationDataset, tmp_path: Path) -> None:
