@@ -23,7 +23,7 @@ from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.data.events import EventStore
 from rec_engine.pipeline.train import train
 from rec_engine.serving.api import create_app
-from rec_engine.serving.cache import InMemoryCache
+from rec_engine.serving.cache import Cache, InMemoryCache
 from rec_engine.utils.config import ModelConfig, ServingConfig
 
 N_USERS, N_ITEMS = 60, 40
@@ -116,7 +116,19 @@ def store(store_url: str) -> Iterator[EventStore]:
     store.close()
 
 
+def service(
+    bundle: ModelBundle, store: EventStore, cache: Cache | None = None, config: ServingConfig | None = None
+) -> TestClient:
+    """Return a server process' worth of service over a log; to be entered, so that it ends in order."""
+    app = create_app(bundle, config or ServingConfig(), cache or InMemoryCache(), store)
+    return TestClient(app, raise_server_exceptions=False)
+
+
 @pytest.fixture
-def client(bundle: ModelBundle) -> TestClient:
-    """The service of that version, with an empty cache of its own."""
-    return TestClient(create_app(bundle, ServingConfig(), InMemoryCache()), raise_server_exceptions=False)
+def client(bundle: ModelBundle, tmp_path: Path) -> Iterator[TestClient]:
+    """The service of that version, with an empty cache and an empty log of its own."""
+    store = EventStore(f"sqlite:///{tmp_path / 'state' / 'events.db'}")
+    with TestClient(
+        create_app(bundle, ServingConfig(), InMemoryCache(), store), raise_server_exceptions=False
+    ) as client:
+        yield client

@@ -32,14 +32,14 @@ from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.retrieval.links import Links
 from rec_engine.utils.config import ModelConfig
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 CURRENT = "current"
 LEFT_OVER_SECONDS = 86_400
 
 
 class Manifest(BaseModel):
-    """What a bundle is made of."""
+    """What a bundle is made of; what the log held up to `log_position` is part of its data, 0 for data from files."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,6 +51,7 @@ class Manifest(BaseModel):
     split: str
     features: tuple[str, ...]
     ease_regularisation: float
+    log_position: int
     libraries: dict[str, str]
     metrics: dict[str, float]
     sha256_by_file: dict[str, str]

@@ -144,7 +144,7 @@ def test_text_that_no_answer_could_hold_is_422(client: TestClient, body: bytes) 
 
 
 def test_body_beyond_the_bound_is_413(client: TestClient) -> None:
-    answer = client.post("/recommend", content=b" " * 300_000, headers={"content-type": "application/json"})
+    answer = client.post("/recommend", content=b" " * 1_100_000, headers={"content-type": "application/json"})
     assert answer.status_code == 413
 
 

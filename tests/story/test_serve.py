@@ -9,9 +9,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from rec_engine.data.events import EventStore
 
 
 def free_port() -> int:
@@ -28,13 +31,14 @@ def ask(url: str, body: dict[str, object] | None = None) -> dict[str, object]:
         return found
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
-def address(request: pytest.FixtureRequest, model_dir: Path) -> Iterator[str]:
-    """Where `rec-engine serve` answers; it is stopped as an operator would, by SIGTERM."""
+@contextmanager
+def served(model_dir: Path, log: Path, n_workers: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Yield where `rec-engine serve` answers, and its process."""
     port = free_port()
-    flags = ["--model-dir", str(model_dir), "--host", "127.0.0.1", "--port", str(port), "--workers", str(request.param)]
-    environment = os.environ | {"USE_MEMORY_CACHE": "true"}
-    with subprocess.Popen([sys.executable, "-m", "rec_engine", "serve", *flags], env=environment) as process:
+    flags = ["--model-dir", str(model_dir), "--host", "127.0.0.1", "--port", str(port), "--workers", str(n_workers)]
+    environment = os.environ | {"USE_MEMORY_CACHE": "true", "REC_ENGINE_STORE__URL": f"sqlite:///{log}"}
+    command = [sys.executable, "-m", "rec_engine", "serve", *flags]
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
         url = f"http://127.0.0.1:{port}"
         for _ in range(300):
             try:
@@ -43,6 +47,15 @@ def address(request: pytest.FixtureRequest, model_dir: Path) -> Iterator[str]:
             except OSError:
                 assert process.poll() is None, "the server stopped while starting"
                 time.sleep(0.1)
+        yield url, process
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
+def address(request: pytest.FixtureRequest, model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where it answers; it is stopped as an operator would, by SIGTERM."""
+    with served(model_dir, tmp_path_factory.mktemp("log") / "events.db", request.param) as (url, process):
         yield url
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) in {0, -signal.SIGTERM}
@@ -59,3 +72,31 @@ def test_every_route_answers_over_the_wire(address: str) -> None:
     assert ask(f"{address}/model/status")["dataset"] == "small world"
     assert ask(f"{address}/cache/stats")["backend"] == "memory"
     assert "/recommend" in str(ask(f"{address}/openapi.json")["paths"])
+
+
+def items_of(answer: dict[str, object]) -> list[int]:
+    return [item["item_id"] for item in answer["recommendations"]]  # type: ignore[attr-defined]
+
+
+def test_each_click_changes_the_next_answer_whichever_worker_gives_it(address: str) -> None:
+    for _ in range(20):
+        first = items_of(ask(f"{address}/recommend", {"user_id": "wanderer"}))[0]
+        ask(f"{address}/feedback", {"user_id": "wanderer", "item_id": first, "action": "click"})
+        assert first not in items_of(ask(f"{address}/recommend", {"user_id": "wanderer"}))
+
+
+def test_what_was_acknowledged_survives_a_killed_service(model_dir: Path, tmp_path: Path) -> None:
+    sent: list[str] = []
+    for turn in range(2):
+        with served(model_dir, tmp_path / "events.db", 2) as (url, process):
+            for place in range(30):
+                events = [
+                    {"user_id": "ann", "item_id": 100 + n, "action": "click", "event_id": f"{turn}-{place}-{n}"}
+                    for n in range(5)
+                ]
+                sent += ask(f"{url}/feedback/batch", {"events": events})["event_ids"]  # type: ignore[arg-type]
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    store = EventStore(f"sqlite:///{tmp_path / 'events.db'}")
+    assert [event.event_id for event in store.events_of("ann")] == sent
+    store.close()

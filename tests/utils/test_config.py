@@ -11,6 +11,7 @@ from rec_engine.utils.config import ENVIRONMENT_PREFIX, ModelConfig, ServingConf
 
 ROOT = Path(__file__).parents[2]
 OTHER_VALUES: dict[str, object] = {
+    "store.url": "sqlite:///elsewhere.db",
     "data.repeat_items": True,
     "data.min_rating": 3.5, "data.timestamp_format": "%Y", "model.tower_dims": [32, 8], "model.user_encoder": "mean",
     "training.loss": "sampled", "training.device": "cpu", "faiss.index_type": "HNSW", "faiss.metric": "inner_product",

@@ -41,10 +41,11 @@ item_rows = sql.Table(
     sql.Column("status", sql.Text, nullable=False),
     sql.Column("attributes", sql.Text, nullable=False),
 )
-erasure_rows = sql.Table(
-    "erasures",
+mark_rows = sql.Table(
+    "marks",
     tables,
     sql.Column("user_hash", sql.Text, primary_key=True),
+    sql.Column("kind", sql.Text, primary_key=True),
     sql.Column("position", sql.BigInteger, nullable=False, index=True),
 )
 impression_rows = sql.Table(

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -225,16 +225,21 @@ def _interactions(rows: pl.DataFrame, user_ids: IdMap, item_ids: IdMap, settings
         timestamps=(rows["timestamp"].to_numpy() // 1_000_000)[order],
         events=events[order],
         values=values[order],
-        weights=_weights(events, values, settings.event_weights.model_dump(), settings.min_rating)[order],
+        weights=event_weights(events, values, settings)[order],
         starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
     )
 
 
-def _weights(
-    events: NDArray[np.uint8], values: FloatArray, weight_by_event: Mapping[str, float], min_rating: float | None
-) -> FloatArray:
-    """Return (n,) float32: the weight of each event's type; a rating below `min_rating` counts against the item."""
+def event_weights(events: NDArray[np.uint8], values: FloatArray, settings: DataSettings) -> FloatArray:
+    """Return (n,) float32: the weight of each event's type; a rating below `min_rating` counts against the item.
+
+    Args:
+        events: (n,) places in EVENTS.
+        values: (n,) float32, such as the stars of a rating; nan where there is none.
+        settings: the `data:` section.
+    """
+    weight_by_event = settings.event_weights.model_dump()
     weights = np.array([weight_by_event[event] for event in EVENTS], dtype=np.float32)[events]
-    if min_rating is not None:
-        weights[(events == EVENTS.index("rating")) & (values < min_rating)] = -1.0
+    if settings.min_rating is not None:
+        weights[(events == EVENTS.index("rating")) & (values < settings.min_rating)] = -1.0
     return weights

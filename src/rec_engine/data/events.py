@@ -15,10 +15,10 @@ from sqlalchemy.exc import DBAPIError
 
 from rec_engine.data.database import (
     SQLITE,
-    erasure_rows,
     event_rows,
     impression_rows,
     item_rows,
+    mark_rows,
     named,
     open_engines,
     position_row,
@@ -43,9 +43,9 @@ _ITEMS_SINCE = (
     .where(item_rows.c.position > sql.bindparam("after"), item_rows.c.position <= sql.bindparam("until"))
     .order_by("position")
 )
-_ERASURES_SINCE = (
-    sql.select(erasure_rows.c.position, erasure_rows.c.user_hash)
-    .where(erasure_rows.c.position > sql.bindparam("after"), erasure_rows.c.position <= sql.bindparam("until"))
+_MARKS_SINCE = (
+    sql.select(mark_rows.c.position, mark_rows.c.user_hash, mark_rows.c.kind)
+    .where(mark_rows.c.position > sql.bindparam("after"), mark_rows.c.position <= sql.bindparam("until"))
     .order_by("position")
 )
 
@@ -108,6 +108,17 @@ class Erasure:
 
 
 @dataclass(frozen=True, slots=True)
+class Touch:
+    """A user whose cached answers are to be made anew.
+
+    Attributes:
+        user_hash: of the user.
+    """
+
+    user_hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class Impression:
     """What one answer showed.
 
@@ -130,7 +141,8 @@ _Kind = TypeVar("_Kind")
 NEWS_AT_ONCE = 50_000
 Row = sql.Row[*tuple[Any, ...]]
 Placed = Sequence[tuple[int, _Kind]]
-Change = Event | ItemChange | Erasure | Impression
+Change = Event | ItemChange | Erasure | Touch | Impression
+ERASED, TOUCHED = "erased", "touched"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +154,14 @@ class News:
         events: as far as they were not erased since.
         items: the latest change of each item.
         erased: position by hash of the users who were forgotten.
+        touched: position by hash of the users whose cached answers no longer stand.
     """
 
     position: int
     events: tuple[Event, ...]
     items: tuple[ItemChange, ...]
     erased: dict[str, int]
+    touched: dict[str, int]
 
 
 class EventStore:
@@ -188,6 +202,8 @@ class EventStore:
                 self._write_events(connection, _of(Event, placed))
                 self._write_items(connection, _of(ItemChange, placed))
                 self._write_erasures(connection, _of(Erasure, placed))
+                for at, touch in _of(Touch, placed):
+                    self._mark(connection, touch.user_hash, TOUCHED, at)
             if impressions:
                 connection.execute(sql.insert(impression_rows), [_fields(shown) for shown in impressions])
         if self._is_sqlite and any(isinstance(change, Erasure) for change in changes):
@@ -212,17 +228,15 @@ class EventStore:
         """Return what was written after a position, at most the next NEWS_AT_ONCE positions of it."""
         until = min(self.position(), after + NEWS_AT_ONCE)
         if until == after:
-            return News(after, (), (), {})
+            return News(after, (), (), {}, {})
         bounds = {"after": after, "until": until}
-        return self._news(
-            until, *(self._read(since, bounds) for since in (_EVENTS_SINCE, _ITEMS_SINCE, _ERASURES_SINCE))
-        )
+        return self._news(until, *(self._read(since, bounds) for since in (_EVENTS_SINCE, _ITEMS_SINCE, _MARKS_SINCE)))
 
     def standing(self) -> News:
         """Return what stands of the catalogue and the erasures at this moment, without any event."""
         until = self.position()
         bounds = {"after": 0, "until": until}
-        return self._news(until, (), self._read(_ITEMS_SINCE, bounds), self._read(_ERASURES_SINCE, bounds))
+        return self._news(until, (), self._read(_ITEMS_SINCE, bounds), self._read(_MARKS_SINCE, bounds))
 
     def events_of(self, user_id: str) -> list[Event]:
         """Return a user's events in the order in which they were written."""
@@ -273,16 +287,22 @@ class EventStore:
             is_his = (event_rows.c.user_id == erasure.user_id) & (event_rows.c.position < at)
             connection.execute(sql.delete(event_rows).where(is_his))
             connection.execute(sql.delete(impression_rows).where(impression_rows.c.user_id == erasure.user_id))
-            connection.execute(sql.delete(erasure_rows).where(erasure_rows.c.user_hash == erasure.user_hash))
-            connection.execute(sql.insert(erasure_rows).values(user_hash=erasure.user_hash, position=at))
+            self._mark(connection, erasure.user_hash, ERASED, at)
 
     @staticmethod
-    def _news(until: int, events: Sequence[Row], items: Sequence[Row], erased: Sequence[Row]) -> News:
+    def _mark(connection: sql.Connection, user_hash: str, kind: str, position: int) -> None:
+        is_it = (mark_rows.c.user_hash == user_hash) & (mark_rows.c.kind == kind)
+        connection.execute(sql.delete(mark_rows).where(is_it))
+        connection.execute(sql.insert(mark_rows).values(user_hash=user_hash, kind=kind, position=position))
+
+    @staticmethod
+    def _news(until: int, events: Sequence[Row], items: Sequence[Row], marks: Sequence[Row]) -> News:
         return News(
             position=until,
             events=tuple(map(_event, events)),
             items=tuple(ItemChange(item, status, about, at) for at, item, status, about in items),
-            erased={user_hash: at for at, user_hash in erased},
+            erased={user_hash: at for at, user_hash, kind in marks if kind == ERASED},
+            touched={user_hash: at for at, user_hash, kind in marks if kind == TOUCHED},
         )
 
     def _read(self, statement: sql.Select[Any], values: Mapping[str, object] | None = None) -> Sequence[Row]:

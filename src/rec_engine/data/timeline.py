@@ -49,6 +49,12 @@ class Timeline:
         """Return (n_items,) float32: how often each item was met in the `days` before the day of `moment`."""
         return self._counts_of_day(self._within(moment) // SECONDS_A_DAY * SECONDS_A_DAY + self.begin, days)
 
+    def counts_within(self, moment: int, seconds: int) -> FloatArray:
+        """Return (n_items,) float32: how often each item was met in the `seconds` before `moment`."""
+        items = np.arange(self.n_items, dtype=np.int32)
+        within = self._within(moment) + self.begin
+        return self.counts(items, within) - self.counts(items, within - seconds)
+
     def _days(self, item_codes: IntArray, places: LongArray, moment: int) -> FloatArray:
         was_met = self._places(item_codes, moment) > self._starts[item_codes]
         keys = self._keys[np.where(was_met, places, 0)] if len(self._keys) else np.zeros(len(places), dtype=np.int64)

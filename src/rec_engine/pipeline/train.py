@@ -225,6 +225,7 @@ def _write_manifest(
         split=findings.split,
         features=tuple(FEATURES),
         ease_regularisation=ease_regularisation,
+        log_position=0,
         libraries={library: version(library) for library in LIBRARIES},
         metrics={metric: value for metric, value in metrics.items() if np.isfinite(value)},
         sha256_by_file={},

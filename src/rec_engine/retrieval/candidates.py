@@ -264,19 +264,26 @@ class _Scored:
     by_item: FloatArray
 
     def best(self, eligible: Eligible, k: int) -> IntArray:
-        if eligible.codes is not None:
-            items = eligible.codes[self.by_item[eligible.codes] > 0]
-        else:
-            items = np.flatnonzero(self.by_item > 0).astype(np.int32)
-            items = items[eligible.keeps(items)]
-        scores = self.by_item[items]
-        if k < len(items):
-            # Of equal items at the cut those with the lowest codes stay, as a stable sort would have it.
-            cut = np.partition(scores, len(scores) - k)[len(scores) - k]
-            items, scores = items[scores >= cut], scores[scores >= cut]
-        found: IntArray = items[np.argsort(-scores, kind="stable")[:k]]
-        return found
+        return most(self.by_item, eligible, k)
 
     def scores(self, item_codes: IntArray) -> FloatArray:
         scores: FloatArray = self.by_item[item_codes]
         return scores
+
+
+def most(by_item: FloatArray, eligible: Eligible, k: int) -> IntArray:
+    """Return the codes of the k highest of (n_items,) scores among the eligible items, those above zero only.
+
+    Best first; of equal items those with the lowest codes.
+    """
+    if eligible.codes is not None:
+        items = eligible.codes[by_item[eligible.codes] > 0]
+    else:
+        items = np.flatnonzero(by_item > 0).astype(np.int32)
+        items = items[eligible.keeps(items)]
+    scores = by_item[items]
+    if k < len(items):
+        cut = np.partition(scores, len(scores) - k)[len(scores) - k]
+        items, scores = items[scores >= cut], scores[scores >= cut]
+    found: IntArray = items[np.argsort(-scores, kind="stable")[:k]]
+    return found

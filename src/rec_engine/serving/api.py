@@ -1,22 +1,24 @@
-"""The HTTP service: routes, errors and headers. What an answer holds, answers.py says."""
+"""The HTTP service: its routes. What every route has in common is in web.py, what an answer holds in answers.py."""
 
 import os
-import time
-import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
+from fastapi import Path as PathParameter
 
 from rec_engine.bundle import ModelBundle, open_bundle
-from rec_engine.errors import RecEngineError
-from rec_engine.serving.answers import Answerer
+from rec_engine.data.events import EventStore
 from rec_engine.serving.cache import Cache, CacheStats, open_cache
+from rec_engine.serving.engine import Engine
 from rec_engine.serving.schemas import (
+    MAX_ID_LENGTH,
+    Erased,
+    FeedbackBatch,
+    FeedbackEvent,
+    FeedbackResponse,
     Health,
     ModelStatus,
     Problem,
@@ -24,74 +26,122 @@ from rec_engine.serving.schemas import (
     RecommendRequest,
     RecommendResponse,
     SimilarItemsResponse,
+    TrendingResponse,
+    UserProfile,
 )
+from rec_engine.serving.web import Edge, add_error_handlers
 from rec_engine.utils.config import ServingConfig
-from rec_engine.utils.logger import configure_logging, get_logger
+from rec_engine.utils.logger import configure_logging
 
 MODEL_DIR_VARIABLE = "REC_ENGINE_MODEL_DIR"
 CONFIG_VARIABLE = "REC_ENGINE_SERVING_CONFIG"
-MAX_BODY_BYTES = 256 * 1024
 
-logger = get_logger(__name__)
+PathId = Annotated[str, PathParameter(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00]+$")]
+NumItems = Annotated[int, Query(ge=1, le=100)]
+TimeWindow = Annotated[str, Query(pattern=r"^[1-9][0-9]{0,3}[hd]$", description="hours or days, such as 24h or 7d")]
 
 
 def app_from_environment() -> FastAPI:
     """Return the service that the environment describes; server processes start here."""
     configure_logging()
     config = ServingConfig.model_validate_json(os.environ.get(CONFIG_VARIABLE, "{}"))
-    return create_app(open_bundle(Path(os.environ[MODEL_DIR_VARIABLE])), config, open_cache(config.redis))
+    bundle = open_bundle(Path(os.environ[MODEL_DIR_VARIABLE]))
+    return create_app(bundle, config, open_cache(config.redis), EventStore(config.store.url))
 
 
-def create_app(bundle: ModelBundle, config: ServingConfig, cache: Cache) -> FastAPI:
+def create_app(bundle: ModelBundle, config: ServingConfig, cache: Cache, store: EventStore) -> FastAPI:
     """Return the service of one bundle."""
-    answerer = Answerer(bundle, config, cache)
+    engine = Engine(bundle, config, cache, store)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        engine.close()
+
     app = FastAPI(
         title="rec-engine",
         summary="Recommendations, with where each one comes from.",
+        lifespan=lifespan,
         responses={
             404: {"model": Problem, "description": "No such route, item or category."},
             422: {"model": Problem, "description": "The request cannot be used; the detail names the field."},
+            503: {"model": Problem, "description": "What was sent could not be written; send it again."},
         },
     )
-    app.middleware("http")(_stamp)
-    app.add_exception_handler(RecEngineError, _on_our_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid_request)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(Exception, _on_unexpected_error)
+    app.add_middleware(Edge)
+    add_error_handlers(app)
+    _add_recommendations(app, engine)
+    _add_feedback(app, engine)
+    _add_status(app, engine)
+    return app
 
-    @app.post("/recommend")
-    def recommend(request: Request, body: RecommendRequest) -> RecommendResponse:
+
+def _add_recommendations(app: FastAPI, engine: Engine) -> None:
+    @app.post("/recommend", response_model=RecommendResponse)
+    async def recommend(request: Request, body: RecommendRequest) -> Response:
         """Recommend items to a user: always as many as wanted, as long as so many are eligible."""
-        return answerer.recommend(body, request.state.request_id)
+        return Response(engine.recommend(body, request.state.request_id), media_type="application/json")
 
     @app.get("/similar-items/{item_id}")
-    def similar_items(
-        request: Request, item_id: str, num_items: Annotated[int, Query(ge=1, le=100)] = 10
-    ) -> SimilarItemsResponse:
+    async def similar_items(request: Request, item_id: PathId, num_items: NumItems = 10) -> SimilarItemsResponse:
         """List the items that are nearest to an item."""
-        return answerer.similar_items(item_id, num_items, request.state.request_id)
+        return engine.similar_items(item_id, num_items, request.state.request_id)
 
+    @app.get("/trending")
+    async def trending(
+        request: Request, num_items: NumItems = 10, category: str | None = None, time_window: TimeWindow = "24h"
+    ) -> TrendingResponse:
+        """List what was met most of late; items that nobody met in that time are not among them."""
+        return engine.trending(num_items, category, time_window, request.state.request_id)
+
+
+def _add_feedback(app: FastAPI, engine: Engine) -> None:
+    @app.post("/feedback")
+    async def feedback(body: FeedbackEvent) -> FeedbackResponse:
+        """Keep what a user did; once answered it is on disk, and the next answer of every worker knows it."""
+        return await engine.record([body])
+
+    @app.post("/feedback/batch")
+    async def feedback_batch(body: FeedbackBatch) -> FeedbackResponse:
+        """Keep many events at once, all or none."""
+        return await engine.record(body.events)
+
+    @app.get("/user/{user_id}/profile")
+    async def profile(user_id: PathId) -> UserProfile:
+        """Describe what is known of a user; one of whom nothing is known has an empty profile."""
+        return engine.profile(user_id)
+
+    @app.delete("/user/{user_id}")
+    async def erase(user_id: PathId) -> Erased:
+        """Forget a user: his events and impressions are deleted, and answers know nothing of him."""
+        return await engine.erase(user_id)
+
+    @app.post("/user/{user_id}/invalidate-cache", status_code=204)
+    async def invalidate_cache(user_id: PathId) -> None:
+        """Let every worker make this user's answers anew."""
+        await engine.invalidate(user_id)
+
+
+def _add_status(app: FastAPI, engine: Engine) -> None:
     @app.get("/health")
-    def health() -> Health:
+    async def health() -> Health:
         """Say that the process is alive."""
         return Health(status="alive")
 
     @app.get("/ready")
-    def ready() -> Ready:
+    async def ready() -> Ready:
         """Say that a model is loaded and requests can be answered."""
-        return Ready(status="ready", model_version=bundle.version)
+        return Ready(status="ready", model_version=engine.bundle.version)
 
     @app.get("/model/status")
-    def model_status() -> ModelStatus:
+    async def model_status() -> ModelStatus:
         """Describe the model that is served."""
-        return _model_status(bundle)
+        return _model_status(engine.bundle)
 
     @app.get("/cache/stats")
-    def cache_stats() -> CacheStats:
+    async def cache_stats() -> CacheStats:
         """Count what the cache did for this server process."""
-        return cache.stats()
-
-    return app
+        return engine.cache.stats()
 
 
 def _model_status(bundle: ModelBundle) -> ModelStatus:
@@ -108,72 +158,3 @@ def _model_status(bundle: ModelBundle) -> ModelStatus:
         has_ranker=bundle.ranker is not None,
         metrics=bundle.metrics,
     )
-
-
-async def _stamp(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Give every answer its id and time; refuse bodies that no valid request needs."""
-    started = time.perf_counter()
-    request.state.request_id = str(uuid.uuid4())
-    declared = request.headers.get("content-length", "0")
-    if "transfer-encoding" in request.headers:
-        response: Response = _problem(request, 411, "send the body with its length, not in chunks")
-    elif not declared.isdecimal() or int(declared) > MAX_BODY_BYTES:
-        response = _problem(request, 413, f"the body has {declared} bytes, {MAX_BODY_BYTES} are allowed")
-    else:
-        response = await call_next(request)
-    response.headers["X-Request-ID"] = request.state.request_id
-    response.headers["X-Process-Time"] = f"{time.perf_counter() - started:.6f}"
-    return response
-
-
-async def _on_our_error(request: Request, error: Exception) -> JSONResponse:
-    ours = error if isinstance(error, RecEngineError) else RecEngineError(str(error))
-    return _problem(request, ours.status, str(ours), hint=ours.hint)
-
-
-async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
-    first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
-    field = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return _problem(request, 422, f"{field}: {message}", hint="the schema of every request is at /docs")
-
-
-async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    headers = error.headers if isinstance(error, HTTPException) else None
-    detail = f"{request.method} {request.url.path}: {getattr(error, 'detail', error)}"
-    return _problem(request, status, detail, hint="the routes are listed at /docs", headers=headers)
-
-
-async def _on_unexpected_error(request: Request, error: Exception) -> JSONResponse:
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return _problem(request, 500, "an error of the service; its log names this request id")
-
-
-def _problem(
-    request: Request, status: int, detail: str, *, hint: str = "", headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    """Return problem JSON (RFC 9457)."""
-    name, title = TITLES.get(status, ("error", "Error"))
-    problem = Problem(
-        type=f"urn:rec-engine:problem:{name}",
-        title=title,
-        status=status,
-        detail=detail.encode(errors="replace").decode(),
-        hint=hint,
-        request_id=request.state.request_id,
-    )
-    media_type = "application/problem+json"
-    return JSONResponse(problem.model_dump(), status, dict(headers or {}), media_type=media_type)
-
-
-TITLES = {
-    404: ("not-found", "Not found"),
-    405: ("method-not-allowed", "Method not allowed"),
-    411: ("length-required", "Length required"),
-    413: ("too-large", "Request too large"),
-    422: ("invalid-request", "The request cannot be used"),
-    500: ("internal", "Error of the service"),
-    503: ("unavailable", "Not available"),
-}
-"""Status to the stable name in `type`, and what people read."""

@@ -63,6 +63,7 @@ class Trace:
         retrieval_scores: (n_candidates,) float32, what the order goes by without a ranker.
         ranking_scores: (n_candidates,) float32 log-odds of a click, None where nothing was re-ranked.
         slate: (min(k, eligible),) places in the candidates, best first.
+        degraded: parts that it had to do without.
     """
 
     eligible: Eligible
@@ -70,6 +71,7 @@ class Trace:
     retrieval_scores: FloatArray
     ranking_scores: FloatArray | None
     slate: LongArray
+    degraded: tuple[str, ...] = ()
 
     @property
     def scores(self) -> FloatArray:
@@ -187,9 +189,13 @@ class RecommendationInference:
 
     def eligible(self, query: Query) -> Eligible:
         """Return the wanted categories less what the user must not be shown and what the request excludes."""
-        allowed = self.categories.any_of(query.categories) if query.categories else self.everything
+        allowed = self.allowed(query.categories)
         unwanted = query.state.disliked if self.repeats else query.state.item_codes
         return allowed.without(unwanted).without(query.exclude)
+
+    def allowed(self, categories: Sequence[str]) -> Eligible:
+        """Return what may be shown to anybody: the items of one of these categories, all of them without any."""
+        return self.categories.any_of(categories) if categories else self.everything
 
     def n_candidates(self, k: int) -> int:
         """Return how many candidates a source with a share of 1 is asked for."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import uvicorn
 
 from rec_engine.bundle import find_bundle, open_bundle
+from rec_engine.data.events import EventStore
 from rec_engine.errors import ConfigError
 from rec_engine.serving.api import CONFIG_VARIABLE, MODEL_DIR_VARIABLE
 from rec_engine.utils.config import ServingConfig
@@ -21,8 +22,10 @@ def run_server(model_dir: Path, config: ServingConfig) -> None:
     Raises:
         BundleError: if there is no model, or it is damaged.
         ConfigError: if the port is taken or the address is not this machine's.
+        StoreError: if the event store cannot be reached.
     """
     bundle = open_bundle(model_dir)
+    EventStore(config.store.url).close()
     _check_port(config.api.host, config.api.port)
     os.environ[MODEL_DIR_VARIABLE] = str(find_bundle(model_dir).resolve())
     os.environ[CONFIG_VARIABLE] = config.model_dump_json()

@@ -199,6 +199,13 @@ class RedisSettings(Settings):
     """Seconds an answer is kept."""
 
 
+class StoreSettings(Settings):
+    """The `store:` section: the log of events."""
+
+    url: str = "sqlite:///state/events.db"
+    """`sqlite:///path`, or `postgresql://user:password@host/name` for several machines."""
+
+
 class RecommendationSettings(Settings):
     """The `recommendations:` section."""
 
@@ -219,6 +226,8 @@ class ServingConfig(Settings):
     """Where the service listens."""
     redis: RedisSettings = RedisSettings()
     """The cache of answers."""
+    store: StoreSettings = StoreSettings()
+    """The log of events."""
     recommendations: RecommendationSettings = RecommendationSettings()
     """What an answer holds."""
 

@@ -1,0 +1,167 @@
+"""What one server process answers from: the model, the log and the cache."""
+
+import asyncio
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from rec_engine.bundle import ModelBundle
+from rec_engine.data.dataset import ExternalId
+from rec_engine.data.events import Change, Erasure, Event, EventStore, Impression, Touch
+from rec_engine.data.group_commit import GroupCommit
+from rec_engine.data.live import user_hash
+from rec_engine.serving.answers import Answerer
+from rec_engine.serving.cache import Cache
+from rec_engine.serving.live import LiveModel
+from rec_engine.serving.schemas import (
+    Erased,
+    FeedbackEvent,
+    FeedbackResponse,
+    HistoryEntry,
+    RecommendRequest,
+    SimilarItemsResponse,
+    TrendingResponse,
+    UserProfile,
+)
+from rec_engine.utils.config import ServingConfig
+
+PROFILE_ITEMS = 20
+PROFILE_CATEGORIES = 10
+FUTURE_SECONDS = 86_400
+REMAINS = (
+    "a hash of the id, by which the model forgets what it was trained with; that part of its files goes with the next "
+    "training"
+)
+
+
+class Engine:
+    """Answers what the routes ask. Everything but writing happens in the caller's thread.
+
+    Args:
+        bundle: the model to begin with.
+        config: of the service.
+        cache: of whole answers.
+        store: the log.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        bundle: ModelBundle,
+        config: ServingConfig,
+        cache: Cache,
+        store: EventStore,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self.cache = cache
+        self.store = store
+        self.clock = clock
+        self.writer = GroupCommit(store)
+        self.live = LiveModel(bundle, config.recommendations, store)
+        self.answerer = Answerer(self.live, config, cache, clock)
+
+    @property
+    def bundle(self) -> ModelBundle:
+        """The model that is served."""
+        return self.live.bundle
+
+    def close(self) -> None:
+        """Write what is still to be written."""
+        self.writer.close()
+        self.store.close()
+
+    def recommend(self, request: RecommendRequest, request_id: str) -> bytes:
+        """Return the JSON of an answer; what it showed goes to the log a moment later."""
+        self.live.catch_up()
+        answer = self.answerer.recommend(request, request_id)
+        self.writer.note(
+            Impression(
+                request_id, str(request.user_id), int(self.clock()), self.live.bundle.version, answer.shown.decode()
+            )
+        )
+        return answer.body
+
+    def similar_items(self, item_id: ExternalId, n_items: int, request_id: str) -> SimilarItemsResponse:
+        """Return the items that are nearest to an item."""
+        self.live.catch_up()
+        return self.answerer.similar_items(item_id, n_items, request_id)
+
+    def trending(self, n_items: int, category: str | None, time_window: str, request_id: str) -> TrendingResponse:
+        """Return what was met most of late."""
+        self.live.catch_up()
+        return self.answerer.trending(n_items, category, time_window, request_id)
+
+    async def record(self, events: Sequence[FeedbackEvent]) -> FeedbackResponse:
+        """Return once these events are on disk.
+
+        Raises:
+            StoreError: if they are not.
+        """
+        now = self.clock()
+        changes = [_event(event, int(now)) for event in events]
+        await self._write(changes)
+        code = self.bundle.item_ids.code
+        return FeedbackResponse(
+            event_ids=[change.event_id for change in changes],
+            n_unknown_items=sum(code(event.item_id) < 0 for event in events),
+        )
+
+    def profile(self, user_id: ExternalId) -> UserProfile:
+        """Return what is known of a user."""
+        self.live.catch_up()
+        user = self.live.user(user_id)
+        bundle, titles, categories = self.bundle, self.answerer.titles, self.answerer.categories
+        liked = user.item_codes[user.weights > 0].tolist()
+        counted = Counter(category for code in liked for category in categories[code] or [])
+        total = max(1, counted.total())
+        known = {} if user.user_code < 0 else bundle.users.row(user.user_code, named=True)
+        latest = slice(None, -PROFILE_ITEMS - 1, -1)
+        rows = zip(
+            user.item_codes[latest].tolist(),
+            user.weights[latest].tolist(),
+            user.timestamps[latest].tolist(),
+            strict=True,
+        )
+        return UserProfile(
+            user_id=user_id,
+            is_known=user.user_code >= 0,
+            version=user.version,
+            n_interactions=len(user.item_codes),
+            last_seen=int(user.timestamps[-1]) if len(user.timestamps) else None,
+            favourite_categories={name: n / total for name, n in counted.most_common(PROFILE_CATEGORIES)},
+            recent=[
+                HistoryEntry(item_id=bundle.item_ids[code], title=titles[code], weight=weight, timestamp=at)
+                for code, weight, at in rows
+            ],
+            attributes={name: value for name, value in known.items() if name != "user_id" and value is not None},
+        )
+
+    async def erase(self, user_id: ExternalId) -> Erased:
+        """Return once nothing of a user is left in the log, and no answer knows him any more."""
+        await self._write([Erasure(str(user_id), user_hash(user_id))])
+        return Erased(user_id=user_id, remains=REMAINS)
+
+    async def invalidate(self, user_id: ExternalId) -> None:
+        """Return once no answer that was made before can reach this user."""
+        await self._write([Touch(user_hash(user_id))])
+
+    async def _write(self, changes: Sequence[Change]) -> None:
+        await asyncio.wrap_future(self.writer.submit(changes))
+
+
+def _event(asked: FeedbackEvent, now: int) -> Event:
+    return Event(
+        event_id=asked.event_id or str(uuid.uuid4()),
+        user_id=str(asked.user_id),
+        item_id=str(asked.item_id),
+        event=asked.action,
+        # A clock that is wrong by more than a day would make its user's latest items the latest for ever.
+        timestamp=min(now if asked.timestamp is None else asked.timestamp, now + FUTURE_SECONDS),
+        value=asked.value,
+        request_id=asked.request_id,
+        context=json.dumps(asked.context) if asked.context else None,
+    )
