@@ -13,7 +13,7 @@ from rec_engine.evaluation.beyond_accuracy import beyond_accuracy
 from rec_engine.evaluation.evaluator import accuracy, reachable_targets
 from rec_engine.evaluation.metrics import DoubleArray, catalogue_coverage, exposure_counts, gini, mean_novelty
 from rec_engine.evaluation.statistics import bootstrap_mean, paired_bootstrap
-from rec_engine.models.features import category_matrix
+from rec_engine.retrieval.categories import category_matrix, category_names
 
 PRIMARY = "ndcg@10"
 KS = (10, 20)
@@ -115,7 +115,8 @@ def _row(  # noqa: PLR0913 - the lists, and all that they are judged by
     per_user = {metric: np.mean([of[metric] for of in measured], axis=0) for metric in measured[0]}
     ranked = np.concatenate(seeds[0])[:, :10]
     users = asked[0][0]
-    categories = category_matrix(case.dataset.items["categories"])
+    names = category_names(case.dataset.items["categories"])
+    categories = category_matrix(case.dataset.items["categories"], names, case.dataset.n_items)
     beyond = beyond_accuracy(seeds[0][0][users], users, history, categories, 10)
     met = np.unique(history.user_codes.astype(np.int64) * n_items + history.item_codes) % n_items
     users_by_item = np.bincount(met, minlength=n_items).astype(np.float32)

@@ -12,17 +12,19 @@ from rec_engine.data.dataset import FloatArray, Interactions
 from rec_engine.data.state import state_of
 from rec_engine.data.timeline import Timeline
 from rec_engine.errors import BundleError, TrainingError
-from rec_engine.models.features import FEATURES, ItemTable, category_matrix, features
+from rec_engine.models.features import FEATURES, ItemTable, features
 from rec_engine.models.lightgbm_ranker import OBJECTIVES, CTRRanker, RankerRows
 from rec_engine.models.links import fit_links
 from rec_engine.retrieval.candidates import Candidates
+from rec_engine.retrieval.categories import category_matrix, category_names
 from rec_engine.utils.config import CTRSettings
 
 RNG = np.random.default_rng(0)
 LOG = checkerboard(20)
 VECTORS: FloatArray = RNG.standard_normal((20, 4)).astype(np.float32)
 CATEGORIES = pl.Series([["even"] if item % 2 == 0 else ["odd", "rare"] if item < 4 else None for item in range(20)])
-ITEMS = ItemTable(VECTORS, Timeline(LOG, 20), category_matrix(CATEGORIES), fit_links(LOG, 20, 50))
+SHARES = category_matrix(CATEGORIES, category_names(CATEGORIES), 20)
+ITEMS = ItemTable(VECTORS, Timeline(LOG, 20), SHARES, fit_links(LOG, 20, 50))
 SOURCES = ("tower", "co-visitation", "similar", "recent popularity", "new items", "popularity")
 
 

@@ -32,8 +32,8 @@ def test_slate_has_min_of_k_and_eligible_distinct_eligible_items(
 ) -> None:
     exclude = np.random.default_rng(n_eligible).permutation(40)[n_eligible:].astype(np.int32)
     trace = inference.recommend(Query(state_of(bundle.history, user_code, LATER), k=5, exclude=exclude))
-    assert len(trace.item_codes) == len(set(trace.item_codes.tolist())) == min(5, trace.eligible.count())
-    assert trace.eligible.keeps(trace.item_codes).all()
+    assert len(trace.item_codes) == len(set(trace.item_codes.tolist())) == min(5, trace.steps[-1][1].count())
+    assert trace.steps[-1][1].keeps(trace.item_codes).all()
 
 
 def test_the_same_query_gives_the_same_slate(bundle: ModelBundle, inference: RecommendationInference) -> None:
@@ -62,7 +62,7 @@ def test_ranker_training_and_serving_see_the_same_features(bundle: ModelBundle) 
 
 def test_without_reranking_the_order_is_the_towers(bundle: ModelBundle, inference: RecommendationInference) -> None:
     trace = inference.recommend(Query(state_of(bundle.history, 3, LATER), k=10, use_reranking=False))
-    cosine = trace.candidates.score_of("tower")[trace.slate]
+    cosine = trace.candidates.score_of("tower")[trace.slate.places]
     assert trace.ranking_scores is None
     assert (np.diff(cosine[np.isfinite(cosine)]) <= 0).all()
 
@@ -80,6 +80,6 @@ def test_what_was_met_comes_again_only_where_it_may_and_never_when_disliked(
     assert set(met[1:].tolist()) <= set(trace.item_codes.tolist())
     assert met[0] not in trace.item_codes
     assert "history" in trace.candidates.sources
-    assert set(path.generator.sources[-2].ask(state).best(path.everything, 3).tolist()) <= set(met.tolist())  # type: ignore[union-attr]
+    assert set(path.generator.sources[-2].ask(state).best(path.catalogue.visible, 3).tolist()) <= set(met.tolist())  # type: ignore[union-attr]
     own = [found.name for found in evaluate_baselines(grocer.split, validation_task(grocer.split), 40, (10,))]
     assert "own history" in own

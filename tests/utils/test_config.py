@@ -11,7 +11,7 @@ from rec_engine.utils.config import ENVIRONMENT_PREFIX, ModelConfig, ServingConf
 
 ROOT = Path(__file__).parents[2]
 OTHER_VALUES: dict[str, object] = {
-    "store.url": "sqlite:///elsewhere.db",
+    "store.url": "sqlite:///elsewhere.db", "recommendations.caps": {"brand": 2},
     "data.repeat_items": True,
     "data.min_rating": 3.5, "data.timestamp_format": "%Y", "model.tower_dims": [32, 8], "model.user_encoder": "mean",
     "training.loss": "sampled", "training.device": "cpu", "faiss.index_type": "HNSW", "faiss.metric": "inner_product",
@@ -20,7 +20,8 @@ OTHER_VALUES: dict[str, object] = {
 }  # fmt: skip
 FRACTIONS = {"data.max_rejected", "model.dropout", "model.temperature", "faiss.recall_floor", "training.learning_rate",
              "model.id_dropout", "training.weight_decay", "ctr.learning_rate", "recommendations.min_score_threshold",
-             "evaluation.test_share", "evaluation.validation_share"}  # fmt: skip
+             "recommendations.diversity",
+             "recommendations.exploration", "evaluation.test_share", "evaluation.validation_share"}  # fmt: skip
 KEYS = [(kind, key) for kind in (ModelConfig, ServingConfig) for key in valid_keys(kind)]
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 
 from rec_engine.data.dataset import FloatArray, IntArray
+from rec_engine.data.rows import Rows
 from rec_engine.data.state import UserState
 from rec_engine.data.timeline import SECONDS_A_DAY, Timeline
 from rec_engine.retrieval.candidates import Candidates
@@ -19,7 +19,6 @@ from rec_engine.retrieval.links import LINK_NAMES, Links
 RECENT_ITEMS = 10
 LINKED_ITEMS = 20
 SESSION_SECONDS = 3_600
-MAX_CATEGORIES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +32,10 @@ class ItemTable:
         links: name to links between items; those of LINK_NAMES are among them.
     """
 
-    vectors: FloatArray
+    vectors: Rows
     timeline: Timeline
     categories: FloatArray
     links: Mapping[str, Links]
-
-
-def category_matrix(categories: pl.Series) -> FloatArray:
-    """Return (n_items, n_categories) float32 over the MAX_CATEGORIES most frequent names, rows summing to 1 or 0."""
-    counted = categories.explode().drop_nulls().alias("name").value_counts()
-    names = counted.sort(["count", "name"], descending=[True, False])["name"].head(MAX_CATEGORIES)
-    columns = [categories.list.contains(name).fill_null(value=False).to_numpy() for name in names]
-    matrix = np.column_stack(columns) if columns else np.zeros((len(categories), 0))
-    shares: FloatArray = (matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)).astype(np.float32)
-    return shares
 
 
 @dataclass(frozen=True, slots=True)

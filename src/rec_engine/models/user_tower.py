@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime
 
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
+from rec_engine.data.rows import GrowingRows
 from rec_engine.data.state import COLD, UserState
 from rec_engine.errors import BundleError
 
@@ -23,6 +24,7 @@ class UserTower:
         user_inputs: (n_users, embedding_dim) float32 id embeddings; without rows where the tower reads histories.
         user_features: (n_users, n_features) float32.
         max_history_len: latest items that the encoder reads.
+        room: the inputs with those of items that came later; None where none can.
     """
 
     session: onnxruntime.InferenceSession
@@ -30,6 +32,7 @@ class UserTower:
     user_inputs: FloatArray
     user_features: FloatArray
     max_history_len: int
+    room: GrowingRows | None = None
 
     def vector(self, state: UserState) -> FloatArray | None:
         """Return (dim,) float32, L2-normalised; None for a user of whom the tower knows nothing.
@@ -45,7 +48,8 @@ class UserTower:
         if len(self.user_inputs):
             sequence, times = self.user_inputs[state.user_code][None, None], np.zeros((1, 1), dtype=np.int64)
         else:
-            sequence, times = self.item_inputs[state.liked[-n:]][None], state.liked_at[-n:][None]
+            rows = self.item_inputs if self.room is None else self.room
+            sequence, times = rows[state.liked[-n:]][None], state.liked_at[-n:][None]
         last = np.array([times.shape[1] - 1])
         vector: FloatArray = self._run(sequence, times, last, np.array([state.now]), features)[0]
         return vector

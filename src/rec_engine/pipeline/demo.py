@@ -12,7 +12,7 @@ from rec_engine.errors import BundleError, DataError
 from rec_engine.evaluation.evaluator import comparison_table
 from rec_engine.pipeline.evaluate import report_on
 from rec_engine.pipeline.train import train
-from rec_engine.retrieval.filters import CategoryIndex
+from rec_engine.retrieval.categories import category_names
 from rec_engine.serving.server import run_server
 from rec_engine.utils.config import APISettings, ModelConfig, ModelSettings, ServingConfig, TrainingSettings
 from rec_engine.utils.logger import get_logger
@@ -51,7 +51,7 @@ def run_demo(data_dir: Path, model_dir: Path, port: int, *, serve: bool) -> None
     console.width = max(console.width, 110)
     console.print(comparison_table(evaluations, metrics, title))
     bundle = open_bundle(model_dir)
-    categories = CategoryIndex(bundle.items["categories"]).names
+    categories = category_names(bundle.items["categories"])
     example = {"user": bundle.user_ids[0], "category": categories[0], "item": bundle.item_ids[0]}
     console.print(NEXT.format(port=port, model_dir=model_dir, **example), markup=False, highlight=False, soft_wrap=True)
     if serve:

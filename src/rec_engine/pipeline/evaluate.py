@@ -28,6 +28,7 @@ from rec_engine.models.baselines import BASELINES, EASE, MAX_EASE_ITEMS, Baselin
 from rec_engine.models.lightgbm_ranker import CTRRanker
 from rec_engine.models.links import fit_links
 from rec_engine.models.user_tower import UserTower
+from rec_engine.retrieval.catalogue import Catalogue
 from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.serving.inference import Knowledge, RecommendationInference, as_recommender
 from rec_engine.utils.config import RecommendationSettings
@@ -149,7 +150,7 @@ def assemble_path(model: TrainedModel, known: Interactions, until: int | None = 
     return RecommendationInference.assemble(
         model.tower,
         model.index,
-        model.categories,
+        Catalogue.of_categories(model.categories),
         knowledge=Knowledge.of(known, fit_links(known, len(model.index.vectors), model.ease_regularisation), until),
         ranker=model.ranker,
         settings=RecommendationSettings(),

@@ -18,10 +18,10 @@ from rec_engine.evaluation.metrics import DoubleArray
 from rec_engine.evaluation.report import PRIMARY, Findings
 from rec_engine.evaluation.slices import measure_slices
 from rec_engine.models.attributes import attribute_columns
-from rec_engine.models.features import category_matrix
 from rec_engine.pipeline.candidate_quality import inspect_candidates
 from rec_engine.pipeline.evaluate import TrainedModel, assemble_path, evaluate_baselines, measure, reported_task
 from rec_engine.pipeline.feature_leaks import check_ranking_features
+from rec_engine.retrieval.categories import category_matrix, category_names
 
 KS = (5, 10, 20)
 MAX_USERS, MAX_INSPECTED_USERS = 20_000, 2_000
@@ -69,7 +69,8 @@ def examine(  # noqa: PLR0913 - what was trained, on what, and what it is called
     ]
     compared = [*_best(baselines), *own]
     slices = measure_slices(compared, task, dataset.items["categories"], k=20)
-    beyond = _beyond([*baselines, *own], task, category_matrix(dataset.items["categories"]))
+    names = category_names(dataset.items["categories"])
+    beyond = _beyond([*baselines, *own], task, category_matrix(dataset.items["categories"], names, dataset.n_items))
     seconds["candidates, leaks, slices"] = time.monotonic() - started
     return Findings(
         dataset=name,

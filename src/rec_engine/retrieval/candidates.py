@@ -147,7 +147,7 @@ class _Nearest:
         return found
 
     def scores(self, item_codes: IntArray) -> FloatArray:
-        cosines: FloatArray = self.source.index.vectors[item_codes] @ self.vector
+        cosines: FloatArray = self.source.index.rows[item_codes] @ self.vector
         return cosines
 
 

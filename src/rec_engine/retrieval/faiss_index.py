@@ -4,13 +4,14 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import faiss
 import numpy as np
 
 from rec_engine.data.dataset import ExternalId, FloatArray, IntArray
+from rec_engine.data.rows import GrowingRows, Rows
 from rec_engine.errors import BundleError, DataError, NotFoundError
 from rec_engine.evaluation.ranking import top_k
 from rec_engine.retrieval.filters import Eligible
@@ -56,6 +57,7 @@ class FAISSIndex:
     _index: faiss.Index
     _code_by_id: dict[ExternalId, int]
     _alive: Eligible
+    _room: GrowingRows | None = None
 
     @classmethod
     def build(
@@ -121,7 +123,7 @@ class FAISSIndex:
         codes = np.full((len(queries), k), -1, dtype=np.int32)
         if k_found == 0:
             return scores, codes
-        if allowed.codes is not None or n_allowed <= SCAN_SHARE * len(self.vectors):
+        if allowed.codes is not None or n_allowed <= SCAN_SHARE * self._index.ntotal:
             scores[:, :k_found], codes[:, :k_found] = self._scan(queries, k_found, allowed.item_codes())
             return scores, codes
         found_scores, found = self._search_wide(queries, k_found, allowed, n_allowed)
@@ -139,22 +141,33 @@ class FAISSIndex:
             for row, of_row in zip(codes.tolist(), scores.tolist(), strict=True)
         ]
 
+    def with_room(self, capacity: int) -> "FAISSIndex":
+        """Return this index with room for `capacity` items in all, to go on with instead of this one."""
+        alive = Eligible.of_mask(np.concatenate([_mask(self._alive), np.zeros(capacity - len(self.vectors), np.bool_)]))
+        return replace(self, _room=GrowingRows(self.vectors, capacity), _alive=alive)
+
+    @property
+    def rows(self) -> Rows:
+        """The vectors by code, with those that were added since there is room."""
+        return self.vectors if self._room is None else self._room
+
     def add(self, ids: Sequence[ExternalId], vectors: FloatArray) -> None:
-        """Add items, or replace those that are already there; they get new codes.
+        """Add items, or replace those that are already there; they get the next codes.
 
         Raises:
-            DataError: as `build`.
+            DataError: as `build`, or if there is no room left.
         """
         vectors = _checked(vectors, self.vectors.shape[1])
         if len(ids) != len(vectors) or len(set(ids)) != len(ids):
             raise DataError(f"{len(vectors)} vectors, {len(ids)} ids, {len(set(ids))} of them distinct")
         replaced = [self._code_by_id[item] for item in ids if item in self._code_by_id]
-        first = len(self.vectors)
-        self._index.add(vectors)
-        self.vectors = np.concatenate([self.vectors, vectors])
+        first = self._index.ntotal
+        self._append(vectors)
         self.ids.extend(ids)
         self._code_by_id |= {item: first + row for row, item in enumerate(ids)}
-        mask = np.concatenate([_mask(self._alive), np.ones(len(ids), dtype=np.bool_)])
+        mask = np.zeros(len(self.rows), dtype=np.bool_)
+        mask[: self._alive.n_items] = _mask(self._alive)
+        mask[first : first + len(ids)] = True
         mask[replaced] = False
         self._alive = Eligible.of_mask(mask)
 
@@ -209,16 +222,27 @@ class FAISSIndex:
         code_by_id = {ids[code]: code for code in alive.item_codes().tolist()}
         return cls(vectors, ids, settings, recall, breadth, inner, code_by_id, alive)
 
+    def _append(self, vectors: FloatArray) -> None:
+        first = self._index.ntotal
+        if self._room is None:
+            self.vectors = np.concatenate([self.vectors, vectors])
+        elif first + len(vectors) > len(self._room):
+            raise DataError(f"there is no room for {len(vectors)} items more", hint="load the model again")
+        else:
+            for place, vector in enumerate(vectors):
+                self._room.put(first + place, vector)
+        self._index.add(vectors)
+
     def _allowed(self, eligible: Eligible | None) -> Eligible:
         if eligible is None:
             return self._alive
-        if eligible.n_items != len(self.vectors):
-            raise DataError(f"a set over {eligible.n_items} items, an index of {len(self.vectors)}")
+        if eligible.n_items != len(self.rows):
+            raise DataError(f"a set over {eligible.n_items} items, an index of {len(self.rows)}")
         return eligible.intersection(self._alive)
 
     def _scan(self, queries: FloatArray, k: int, codes: IntArray) -> tuple[FloatArray, IntArray]:
         """Return the best k of these ascending codes, exactly."""
-        similarity = queries @ self.vectors[codes].T  # (q, n_codes)
+        similarity = queries @ self.rows[codes].T  # (q, n_codes)
         best = top_k(similarity, k)
         return np.take_along_axis(similarity, best, axis=1), codes[best]
 
@@ -226,8 +250,8 @@ class FAISSIndex:
         self, queries: FloatArray, k: int, allowed: Eligible, n_allowed: int
     ) -> tuple[FloatArray, IntArray]:
         """Return what FAISS finds inside the set, -1 where it found too little or Flat cut through equal items."""
-        share = n_allowed / len(self.vectors)
-        selector = None if share == 1 else faiss.IDSelectorBitmap(allowed.bits)
+        share = n_allowed / self._index.ntotal
+        selector = None if n_allowed == self._index.ntotal else faiss.IDSelectorBitmap(allowed.bits)
         parameters = self._parameters(breadth=int(np.ceil(self.breadth / share**0.6)), k=k, selector=selector)
         # Of equal items FAISS does not keep those with the lowest codes; one place more shows where it had to choose.
         n_places = k + 1 if self.settings.index_type == "Flat" and k < n_allowed else k

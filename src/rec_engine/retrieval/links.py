@@ -42,6 +42,13 @@ class Links:
         """Size of the catalogue."""
         return int(self.strengths.shape[0])
 
+    def widened(self, n_items: int) -> "Links":
+        """Return the same links in a catalogue of more items, which have none yet."""
+        matrix = self.strengths
+        none = np.full(n_items - self.n_items, matrix.indptr[-1], matrix.indptr.dtype)
+        indptr = np.concatenate([matrix.indptr, none])
+        return Links(sparse.csr_array((matrix.data, matrix.indices, indptr), shape=(n_items, n_items)))
+
     def of(self, item_codes: IntArray, weights: FloatArray) -> FloatArray:
         """Return (n_items,) float32: the weighted sum of what these items (n,) say about every item."""
         places, lengths = self._places(item_codes)

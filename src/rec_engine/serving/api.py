@@ -20,6 +20,8 @@ from rec_engine.serving.schemas import (
     FeedbackEvent,
     FeedbackResponse,
     Health,
+    ItemBatch,
+    ItemsAccepted,
     ModelStatus,
     Problem,
     Ready,
@@ -28,6 +30,8 @@ from rec_engine.serving.schemas import (
     SimilarItemsResponse,
     TrendingResponse,
     UserProfile,
+    WhyNotRequest,
+    WhyNotResponse,
 )
 from rec_engine.serving.web import Edge, add_error_handlers
 from rec_engine.utils.config import ServingConfig
@@ -71,6 +75,7 @@ def create_app(bundle: ModelBundle, config: ServingConfig, cache: Cache, store: 
     app.add_middleware(Edge)
     add_error_handlers(app)
     _add_recommendations(app, engine)
+    _add_items(app, engine)
     _add_feedback(app, engine)
     _add_status(app, engine)
     return app
@@ -93,6 +98,23 @@ def _add_recommendations(app: FastAPI, engine: Engine) -> None:
     ) -> TrendingResponse:
         """List what was met most of late; items that nobody met in that time are not among them."""
         return engine.trending(num_items, category, time_window, request.state.request_id)
+
+    @app.get("/debug/why-not")
+    async def why_not(asked: Annotated[WhyNotRequest, Query()]) -> WhyNotResponse:
+        """Say which step keeps an item out of a user's answer, and by how much."""
+        return engine.why_not(asked.request(), asked.item_id)
+
+
+def _add_items(app: FastAPI, engine: Engine) -> None:
+    @app.post("/items")
+    async def put_items(body: ItemBatch) -> ItemsAccepted:
+        """Add items or change them; the next answer knows them, no training is needed."""
+        return await engine.put_items(body.items)
+
+    @app.delete("/items/{item_id}", status_code=204)
+    async def delete_item(item_id: PathId) -> None:
+        """Take an item out of the catalogue: no answer shows it any more."""
+        await engine.delete_item(item_id)
 
 
 def _add_feedback(app: FastAPI, engine: Engine) -> None:

@@ -9,21 +9,25 @@ from collections.abc import Callable, Sequence
 
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.dataset import ExternalId
-from rec_engine.data.events import Change, Erasure, Event, EventStore, Impression, Touch
+from rec_engine.data.events import Change, Erasure, Event, EventStore, Impression, ItemChange, Touch
 from rec_engine.data.group_commit import GroupCommit
 from rec_engine.data.live import user_hash
+from rec_engine.errors import NotFoundError
 from rec_engine.serving.answers import Answerer
 from rec_engine.serving.cache import Cache
-from rec_engine.serving.live import LiveModel
+from rec_engine.serving.live import DELETED, HIDDEN, VISIBLE, LiveModel
 from rec_engine.serving.schemas import (
     Erased,
     FeedbackEvent,
     FeedbackResponse,
     HistoryEntry,
+    Item,
+    ItemsAccepted,
     RecommendRequest,
     SimilarItemsResponse,
     TrendingResponse,
     UserProfile,
+    WhyNotResponse,
 )
 from rec_engine.utils.config import ServingConfig
 
@@ -104,19 +108,49 @@ class Engine:
         now = self.clock()
         changes = [_event(event, int(now)) for event in events]
         await self._write(changes)
-        code = self.bundle.item_ids.code
+        code = self.live.catalogue.code
         return FeedbackResponse(
             event_ids=[change.event_id for change in changes],
             n_unknown_items=sum(code(event.item_id) < 0 for event in events),
         )
 
+    def why_not(self, request: RecommendRequest, item_id: ExternalId) -> WhyNotResponse:
+        """Return what keeps an item out of the answer to a request."""
+        self.live.catch_up()
+        return self.answerer.why_not(request, item_id)
+
+    async def put_items(self, items: Sequence[Item]) -> ItemsAccepted:
+        """Return once these items are on disk; the next answer of every worker knows them.
+
+        Raises:
+            DataError: if a value is of another type than its attribute.
+            StoreError: if they could not be written.
+        """
+        self.live.catch_up()
+        for item in items:
+            self.live.catalogue.check(_values(item))
+        n_new = sum(self.live.catalogue.code(item.item_id) < 0 for item in items)
+        await self._write([_change(item) for item in items])
+        return ItemsAccepted(n_new=n_new, n_changed=len(items) - n_new)
+
+    async def delete_item(self, item_id: ExternalId) -> None:
+        """Return once an item is shown to nobody any more.
+
+        Raises:
+            NotFoundError: if there is no such item.
+        """
+        self.live.catch_up()
+        if self.live.catalogue.code(item_id) < 0:
+            raise NotFoundError(f"there is no item {item_id!r}", hint="add it with POST /items")
+        await self._write([ItemChange(str(item_id), DELETED, "{}")])
+
     def profile(self, user_id: ExternalId) -> UserProfile:
         """Return what is known of a user."""
         self.live.catch_up()
         user = self.live.user(user_id)
-        bundle, titles, categories = self.bundle, self.answerer.titles, self.answerer.categories
+        bundle, view = self.bundle, self.live.catalogue.view
         liked = user.item_codes[user.weights > 0].tolist()
-        counted = Counter(category for code in liked for category in categories[code] or [])
+        counted = Counter(category for code in liked for category in view(code).categories)
         total = max(1, counted.total())
         known = {} if user.user_code < 0 else bundle.users.row(user.user_code, named=True)
         latest = slice(None, -PROFILE_ITEMS - 1, -1)
@@ -134,7 +168,7 @@ class Engine:
             last_seen=int(user.timestamps[-1]) if len(user.timestamps) else None,
             favourite_categories={name: n / total for name, n in counted.most_common(PROFILE_CATEGORIES)},
             recent=[
-                HistoryEntry(item_id=bundle.item_ids[code], title=titles[code], weight=weight, timestamp=at)
+                HistoryEntry(item_id=view(code).item_id, title=view(code).title, weight=weight, timestamp=at)
                 for code, weight, at in rows
             ],
             attributes={name: value for name, value in known.items() if name != "user_id" and value is not None},
@@ -165,3 +199,12 @@ def _event(asked: FeedbackEvent, now: int) -> Event:
         request_id=asked.request_id,
         context=json.dumps(asked.context) if asked.context else None,
     )
+
+
+def _values(item: Item) -> dict[str, object]:
+    about = item.model_dump(include={"title", "description", "categories"})
+    return {**about, **item.attributes}
+
+
+def _change(item: Item) -> ItemChange:
+    return ItemChange(str(item.item_id), HIDDEN if item.hidden else VISIBLE, json.dumps(_values(item)))

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import polars as pl
 
 from rec_engine.bundle import ModelBundle
-from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
+from rec_engine.data.dataset import FloatArray, IntArray, Interactions
 from rec_engine.data.state import UserState, state_of
 from rec_engine.data.timeline import Timeline
 from rec_engine.evaluation.evaluator import Recommender, Task
-from rec_engine.models.features import RECENT_ITEMS, ItemTable, category_matrix, features
+from rec_engine.models.features import RECENT_ITEMS, ItemTable, features
 from rec_engine.models.lightgbm_ranker import CTRRanker, probability
 from rec_engine.models.user_tower import UserTower
 from rec_engine.retrieval.candidates import (
@@ -24,9 +23,12 @@ from rec_engine.retrieval.candidates import (
     Source,
     TowerSource,
 )
+from rec_engine.retrieval.catalogue import Catalogue
 from rec_engine.retrieval.faiss_index import FAISSIndex
-from rec_engine.retrieval.filters import CategoryIndex, Eligible
+from rec_engine.retrieval.filters import Eligible
 from rec_engine.retrieval.links import COVISITATION, SIMILAR, Links
+from rec_engine.retrieval.predicates import Predicate
+from rec_engine.serving.arrange import BY_SCORE, Arrangement, Slate, arrange
 from rec_engine.utils.config import RecommendationSettings
 
 NEW_ITEM_USERS = 5
@@ -42,15 +44,19 @@ class Query:
         state: of the user.
         k: items wanted.
         categories: only items of one of these; all items when empty.
+        filter: only items of which it is true.
         exclude: (n,) int32, items that must not be shown.
         use_reranking: whether the ranker may order the candidates.
+        arrangement: what the order has to heed beside the scores.
     """
 
     state: UserState
     k: int
     categories: Sequence[str] = ()
+    filter: Predicate | None = None
     exclude: IntArray = field(default_factory=lambda: NO_ITEMS)
     use_reranking: bool = True
+    arrangement: Arrangement = BY_SCORE
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +64,22 @@ class Trace:
     """What every step made of one request.
 
     Attributes:
-        eligible: what could be shown.
+        steps: what was still allowed after each of them, by name; the last one is what could be shown.
         candidates: what the sources offered of it.
         retrieval_scores: (n_candidates,) float32, what the order goes by without a ranker.
         ranking_scores: (n_candidates,) float32 log-odds of a click, None where nothing was re-ranked.
-        slate: (min(k, eligible),) places in the candidates, best first.
+        features: (n_candidates, n_features) float32, what the ranker saw; None where nothing was re-ranked.
+        slate: the places in the candidates of the min(k, eligible) items that are shown, in order, and why there.
         degraded: parts that it had to do without.
     """
 
-    eligible: Eligible
+    steps: tuple[tuple[str, Eligible], ...]
     candidates: Candidates
     retrieval_scores: FloatArray
     ranking_scores: FloatArray | None
-    slate: LongArray
-    degraded: tuple[str, ...] = ()
+    features: FloatArray | None
+    slate: Slate
+    degraded: tuple[str, ...]
 
     @property
     def scores(self) -> FloatArray:
@@ -81,7 +89,7 @@ class Trace:
     @property
     def item_codes(self) -> IntArray:
         """(min(k, eligible),) int32, the answer."""
-        return self.candidates.item_codes[self.slate]
+        return self.candidates.item_codes[self.slate.places]
 
     def best_source(self, place: int) -> str:
         """Return who offered the candidate at this place on the best rank."""
@@ -118,7 +126,7 @@ class RecommendationInference:
 
     Args:
         generator: names the candidates; its last source makes answers complete.
-        categories: category names to items.
+        catalogue: which items there are, and what they are like.
         items: what the ranker's features know of the items.
         ranker: orders the candidates; None leaves it to retrieval.
         settings: the `recommendations:` section.
@@ -128,7 +136,7 @@ class RecommendationInference:
     def __init__(
         self,
         generator: CandidateGenerator,
-        categories: CategoryIndex,
+        catalogue: Catalogue,
         items: ItemTable,
         ranker: CTRRanker | None,
         settings: RecommendationSettings,
@@ -136,20 +144,23 @@ class RecommendationInference:
         repeats: bool,
     ) -> None:
         self.generator = generator
-        self.categories = categories
+        self.catalogue = catalogue
         self.items = items
         self.ranker = ranker
         self.settings = settings
         self.repeats = repeats
-        self.everything = Eligible.everything(len(items.vectors))
 
     @classmethod
     def of(cls, bundle: ModelBundle, settings: RecommendationSettings) -> "RecommendationInference":
-        """Return what serves a bundle."""
-        knowledge = Knowledge.of(bundle.history, bundle.links)
-        parts = bundle.user_tower, bundle.index, bundle.items["categories"]
+        """Return what serves a bundle as it is, without what happened since."""
         return cls.assemble(
-            *parts, knowledge=knowledge, ranker=bundle.ranker, settings=settings, repeats=bundle.split.repeats
+            bundle.user_tower,
+            bundle.index,
+            Catalogue(bundle.items),
+            knowledge=Knowledge.of(bundle.history, bundle.links),
+            ranker=bundle.ranker,
+            settings=settings,
+            repeats=bundle.split.repeats,
         )
 
     @classmethod
@@ -157,14 +168,17 @@ class RecommendationInference:
         cls,
         tower: UserTower,
         index: FAISSIndex,
-        categories: pl.Series,
+        catalogue: Catalogue,
         *,
         knowledge: Knowledge,
         ranker: CTRRanker | None,
         settings: RecommendationSettings,
         repeats: bool,
     ) -> "RecommendationInference":
-        """Return the request path in which nothing known of the items is later than the knowledge."""
+        """Return the request path in which nothing known of the items is later than the knowledge.
+
+        All parts are of the catalogue's capacity.
+        """
         is_new = Eligible.of_mask(knowledge.popularity < NEW_ITEM_USERS)
         sources: list[Source] = [
             TowerSource(index, tower.vector, settings.min_score_threshold),
@@ -172,40 +186,59 @@ class RecommendationInference:
             LinkSource(knowledge.links[SIMILAR], SIMILAR, share=0.25),
             RecentPopularitySource(knowledge.timeline),
             TowerSource(index, tower.vector, only=is_new, name="new items", share=0.05),
-            *([HistorySource(len(index.vectors))] if repeats else []),
+            *([HistorySource(catalogue.capacity)] if repeats else []),
             PopularitySource(knowledge.popularity),
         ]
-        items = ItemTable(index.vectors, knowledge.timeline, category_matrix(categories), knowledge.links)
-        return cls(CandidateGenerator(sources), CategoryIndex(categories), items, ranker, settings, repeats=repeats)
+        items = ItemTable(index.rows, knowledge.timeline, catalogue.category_shares, knowledge.links)
+        return cls(CandidateGenerator(sources), catalogue, items, ranker, settings, repeats=repeats)
 
     def recommend(self, query: Query) -> Trace:
         """Return the slate, best first, and how it came about; it has min(k, eligible) items, always."""
-        eligible = self.eligible(query)
-        candidates = self.generator.generate(query.state, eligible, query.k, self.n_candidates(query.k))
+        steps = self.eligibility(query)
+        candidates = self.generator.generate(query.state, steps[-1][1], query.k, self.n_candidates(query.k))
         retrieval_scores = retrieval_order(candidates)
-        ranking_scores = self.rank(query, candidates)
-        slate = arrange(retrieval_scores if ranking_scores is None else ranking_scores, query.k)
-        return Trace(eligible, candidates, retrieval_scores, ranking_scores, slate)
+        matrix, ranking_scores, degraded = self.rank(query, candidates)
+        scores = retrieval_scores if ranking_scores is None else ranking_scores
+        slate = arrange(scores, candidates.item_codes, query.k, query.arrangement, self.items)
+        return Trace(steps, candidates, retrieval_scores, ranking_scores, matrix, slate, degraded)
 
-    def eligible(self, query: Query) -> Eligible:
-        """Return the wanted categories less what the user must not be shown and what the request excludes."""
-        allowed = self.allowed(query.categories)
+    def eligibility(self, query: Query) -> tuple[tuple[str, Eligible], ...]:
+        """Return what is left after each step, from the whole catalogue to what may be shown to this user now."""
         unwanted = query.state.disliked if self.repeats else query.state.item_codes
-        return allowed.without(unwanted).without(query.exclude)
+        wanted = self.allowed(query.categories)
+        fitting = wanted.intersection(self.catalogue.attributes.matching(query.filter)) if query.filter else wanted
+        unseen = fitting.without(unwanted)
+        return (
+            ("catalogue", self.catalogue.visible),
+            ("categories", wanted),
+            ("filter", fitting),
+            ("history", unseen),
+            (
+                "exclude_items",
+                unseen.without(query.exclude),
+            ),
+        )
 
     def allowed(self, categories: Sequence[str]) -> Eligible:
         """Return what may be shown to anybody: the items of one of these categories, all of them without any."""
-        return self.categories.any_of(categories) if categories else self.everything
+        visible = self.catalogue.visible
+        return visible.intersection(self.catalogue.attributes.any_category(categories)) if categories else visible
 
     def n_candidates(self, k: int) -> int:
         """Return how many candidates a source with a share of 1 is asked for."""
         return max(k * self.settings.candidate_multiplier, self.settings.min_candidates)
 
-    def rank(self, query: Query, candidates: Candidates) -> FloatArray | None:
-        """Return (n_candidates,) log-odds of a click; None without a ranker, or for a user of whom nothing is known."""
+    def rank(
+        self, query: Query, candidates: Candidates
+    ) -> tuple[FloatArray | None, FloatArray | None, tuple[str, ...]]:
+        """Return features, log-odds of a click and what failed.
+
+        There are none without a ranker, or for a user of whom nothing is known.
+        """
         if self.ranker is None or not query.use_reranking or len(query.state.liked) == 0:
-            return None
-        return self.ranker.log_odds(features(query.state, candidates, self.items))
+            return None, None, ()
+        matrix = features(query.state, candidates, self.items)
+        return matrix, self.ranker.log_odds(matrix), ()
 
 
 def retrieval_order(candidates: Candidates) -> FloatArray:
@@ -219,11 +252,6 @@ def retrieval_order(candidates: Candidates) -> FloatArray:
     offered = np.isfinite(candidates.rank_of("tower"))
     below = np.float32(2.0 if offered.any() else 0.0)
     return np.where(offered, cosine, share - below).astype(np.float32)
-
-
-def arrange(scores: FloatArray, k: int) -> LongArray:
-    """Return the places of the k highest scores, best first, equal ones by item code."""
-    return np.argsort(-scores, kind="stable")[:k]
 
 
 def as_recommender(inference: RecommendationInference, task: Task) -> Recommender:

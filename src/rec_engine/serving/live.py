@@ -1,13 +1,24 @@
 """A model in service: what was trained, and what happened since, up to the last event that was acknowledged."""
 
+import json
+from dataclasses import replace
+
+import numpy as np
+
 from rec_engine.bundle import ModelBundle
-from rec_engine.data.dataset import ExternalId
-from rec_engine.data.events import EventStore
+from rec_engine.data.dataset import ExternalId, FloatArray
+from rec_engine.data.events import EventStore, ItemChange, News
 from rec_engine.data.live import LiveHistories, LiveUser
-from rec_engine.errors import StoreError
-from rec_engine.serving.inference import RecommendationInference
+from rec_engine.data.rows import GrowingRows
+from rec_engine.errors import DataError, StoreError
+from rec_engine.retrieval.catalogue import Catalogue
+from rec_engine.serving.inference import Knowledge, RecommendationInference
 from rec_engine.utils.config import RecommendationSettings
 from rec_engine.utils.logger import get_logger
+
+SPARE_ITEMS, SPARE_SHARE = 1_000, 20
+"""Room for items to come: so many, or this part of the catalogue where that is more."""
+VISIBLE, HIDDEN, DELETED = "visible", "hidden", "deleted"
 
 logger = get_logger(__name__)
 
@@ -21,6 +32,8 @@ class LiveModel:
         store: the log.
 
     Attributes:
+        catalogue: the items as they are now.
+        index: search among their vectors.
         inference: answers queries.
         catalogue_version: grows with every change of an item.
         is_behind: whether the log could not be read at the last try, so that what came since may be missing.
@@ -28,11 +41,24 @@ class LiveModel:
 
     def __init__(self, bundle: ModelBundle, settings: RecommendationSettings, store: EventStore) -> None:
         self.bundle = bundle
-        self.inference = RecommendationInference.of(bundle, settings)
+        capacity = len(bundle.item_ids) + max(SPARE_ITEMS, len(bundle.item_ids) // SPARE_SHARE)
+        self.catalogue = Catalogue(bundle.items, capacity)
+        self.index = bundle.index.with_room(capacity)
+        self._inputs = GrowingRows(bundle.user_tower.item_inputs, capacity)
+        links = {name: of_items.widened(capacity) for name, of_items in bundle.links.items()}
+        self.inference = RecommendationInference.assemble(
+            replace(bundle.user_tower, room=self._inputs),
+            self.index,
+            self.catalogue,
+            knowledge=Knowledge.of(bundle.history, links),
+            ranker=bundle.ranker,
+            settings=settings,
+            repeats=bundle.split.repeats,
+        )
         self.histories = LiveHistories(
             bundle.history,
             bundle.user_ids,
-            bundle.item_ids.code,
+            self.catalogue.code,
             settings=bundle.config.data,
             store=store,
             since=bundle.manifest.log_position,
@@ -42,14 +68,14 @@ class LiveModel:
         self._store = store
         standing = store.standing()
         self._position = standing.position
-        self.histories.follow(standing)
+        self._follow(standing)
 
     def catch_up(self) -> None:
         """Follow the log to its end, so that the next answer knows everything that was acknowledged."""
         try:
             if self.is_behind or self._store.has_changed():
                 while (news := self._store.news(self._position)).position > self._position:
-                    self.histories.follow(news)
+                    self._follow(news)
                     self._position = news.position
             self.is_behind = False
         except StoreError as error:
@@ -66,3 +92,30 @@ class LiveModel:
                 logger.warning("answers go on without the latest events: %s", error)
                 self.is_behind = True
         return self.histories.base_user(user_id)
+
+    def _follow(self, news: News) -> None:
+        for change in news.items:
+            self._change(change)
+            self.catalogue_version = change.position
+        self.histories.follow(news)
+
+    def _change(self, change: ItemChange) -> None:
+        if change.status == DELETED:
+            self.catalogue.hide(change.item_id)
+            return
+        is_new = self.catalogue.code(change.item_id) < 0
+        try:
+            code = self.catalogue.put(
+                change.item_id, json.loads(change.attributes), is_visible=change.status == VISIBLE
+            )
+        except DataError as error:
+            logger.warning("item %s is left out: %s", change.item_id, error)
+            return
+        if is_new:
+            item_input, vector = self._encoded(change)
+            self._inputs.put(code, item_input)
+            self.index.add([self.catalogue.view(code).item_id], vector[None])
+
+    def _encoded(self, change: ItemChange) -> tuple[FloatArray, FloatArray]:
+        """Return what the towers make of an item that they have not met: (embedding_dim,) and (dim,) float32."""
+        return np.zeros(self._inputs.shape[1], dtype=np.float32), np.zeros(self.index.rows.shape[1], dtype=np.float32)

@@ -1,10 +1,15 @@
 """What goes over the wire."""
 
+import base64
+import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticSerializationError
+
+from rec_engine.retrieval.predicates import Predicate
 
 MAX_EXCLUDED = 1_000
 MAX_CATEGORIES = 100
@@ -12,6 +17,9 @@ MAX_RECENT_ITEMS = 200
 
 MAX_ID_LENGTH = 256
 MAX_EVENTS = 1_000
+MAX_ATTRIBUTES = 100
+MAX_TITLE = 1_000
+MAX_DESCRIPTION = 20_000
 MAX_SECONDS = 10**11
 MAX_MILLISECONDS = 7 * 10**12
 
@@ -37,8 +45,23 @@ def _unix_seconds(value: object) -> object:
     return int(value if value < MAX_SECONDS else value / 1000)
 
 
+def _shown_before(value: object) -> object:
+    """Return the ids that a cursor stands for."""
+    try:
+        found = json.loads(base64.urlsafe_b64decode(str(value)))
+        return [_checked_id(item_id) for item_id in found][:MAX_EXCLUDED]
+    except (ValueError, TypeError):
+        raise ValueError("a cursor is the next_cursor of an earlier answer") from None
+
+
+def cursor_after(item_ids: Sequence[int | str]) -> str:
+    """Return the cursor of an answer that comes after these items."""
+    return base64.urlsafe_b64encode(json.dumps(list(item_ids), separators=(",", ":")).encode()).decode()
+
+
 Id = Annotated[int | str, BeforeValidator(_checked_id)]
 """A user's or item's id as the data has it: an integer or a text; 123 and "123" name the same."""
+Cursor = Annotated[list[Id], BeforeValidator(_shown_before, json_schema_input_type=str)]
 Timestamp = Annotated[int, BeforeValidator(_unix_seconds, json_schema_input_type=float | str)]
 Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
 Action = Literal["view", "click", "like", "dislike", "share", "add_to_cart", "purchase", "rating"]
@@ -80,8 +103,16 @@ class RecommendRequest(Asked):
     """Only items of at least one of these categories; all items when empty."""
     exclude_items: list[Id] = Field(default=[], max_length=MAX_EXCLUDED)
     """Items that must not be shown; unknown ids exclude nothing."""
+    filter: Predicate | None = None
+    """Only items of which it is true, such as {"attribute": "price", "below": 20}; see the guide to filters."""
     use_reranking: bool = True
     """Whether the LightGBM ranker orders the candidates (when the model has one)."""
+    explain: bool = False
+    """Whether each item says why it is here: sources, history, what the ranker made of it."""
+    diversity: float | None = Field(default=None, ge=0, le=1)
+    """How much likeness to the items above counts against an item; without it the service's `diversity`."""
+    cursor: Cursor | None = None
+    """`next_cursor` of an earlier answer: goes on after it and repeats no item."""
     context: "Context" = Field(default_factory=lambda: Context())
     """What the request says of itself."""
 
@@ -93,6 +124,76 @@ class Context(BaseModel):
 
     recent_items: list[Id] = Field(default=[], max_length=MAX_RECENT_ITEMS)
     """The latest items the user met, oldest first, after what the model's data holds of him."""
+
+
+class Contribution(Wire):
+    """What one feature adds to the log-odds of a click."""
+
+    feature: str
+    value: float | None
+    contribution: float
+
+
+class SourceRank(Wire):
+    """How one source saw an item."""
+
+    source: str
+    score: float | None
+    rank: int | None
+    """From 1; null where the source did not offer it."""
+
+
+class Why(Wire):
+    """Why an item is here."""
+
+    sources: list[SourceRank]
+    """Those that offered it first."""
+    drawn_by: list["ItemName"]
+    """Items of the user's history that speak most for it."""
+    log_odds: float | None
+    """Of a click; null when the answer was not re-ranked."""
+    base: float | None
+    """Part of the log-odds that is the same for every item; base and contributions add up to them."""
+    contributions: list[Contribution]
+    """The strongest first, the last one sums up all others."""
+
+
+class ItemName(Wire):
+    """An item, named."""
+
+    item_id: Id
+    title: str | None
+
+
+class WhyNotRequest(Asked):
+    """What `GET /debug/why-not` takes: a request for recommendations, and the item that is missed in its answer."""
+
+    user_id: Id
+    item_id: Id
+    num_recommendations: int | None = Field(default=None, ge=1, le=100)
+    filter_categories: list[str] = Field(default=[], max_length=MAX_CATEGORIES)
+    exclude_items: list[Id] = Field(default=[], max_length=MAX_EXCLUDED)
+    use_reranking: bool = True
+
+    def request(self) -> RecommendRequest:
+        """Return the request whose answer is asked about."""
+        return RecommendRequest.model_validate(self.model_dump(exclude={"item_id"}))
+
+
+class WhyNotResponse(Wire):
+    """What `GET /debug/why-not` answers."""
+
+    user_id: Id
+    item_id: Id
+    step: str
+    """That dropped it: catalogue, categories, filter, history, exclude_items, recall, rank or arrange; or shown."""
+    detail: str
+    place: int | None
+    """From 1 in the order of scores; null where it was no candidate."""
+    score: float | None
+    needed: float | None
+    """Score of the last item that is shown."""
+    sources: list[SourceRank]
 
 
 class ItemMetadata(Wire):
@@ -117,6 +218,8 @@ class RecommendedItem(Wire):
     explanation: str
     """Why it is here, in words."""
     metadata: ItemMetadata
+    why: Why | None = None
+    """With `explain` only."""
 
 
 class AnswerMetadata(Wire):
@@ -133,6 +236,8 @@ class AnswerMetadata(Wire):
     """Whether the model has a history of this user; without one the answer comes from popularity."""
     degraded: list[str]
     """Parts that the answer had to do without."""
+    next_cursor: str | None = None
+    """To ask for the items after these; null when there are no more."""
 
 
 class RecommendResponse(Wire):
@@ -151,6 +256,46 @@ class SimilarItemsResponse(Wire):
     request_id: str
     similar_items: list[RecommendedItem]
     metadata: AnswerMetadata
+
+
+class Item(Asked):
+    """An item as it is from now on; what is left out is unknown."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"item_id": "sku-1", "title": "Green tea", "categories": ["Tea"], "attributes": {"price": 4.5}}
+            ]
+        }
+    )
+
+    item_id: Id
+    title: str | None = Field(default=None, max_length=MAX_TITLE)
+    description: str | None = Field(default=None, max_length=MAX_DESCRIPTION)
+    categories: list[Name] = Field(default=[], max_length=MAX_CATEGORIES)
+    attributes: dict[Name, bool | int | float | str | list[str] | None] = Field(default={}, max_length=MAX_ATTRIBUTES)
+    hidden: bool = False
+    """Known, and shown to nobody."""
+
+    @model_validator(mode="after")
+    def _is_unambiguous(self) -> Self:
+        if taken := {"item_id", "title", "description", "categories"} & self.attributes.keys():
+            raise ValueError(f"attributes: {', '.join(sorted(taken))} have fields of their own")
+        return self
+
+
+class ItemBatch(Asked):
+    """What `POST /items` takes."""
+
+    items: list[Item] = Field(min_length=1, max_length=MAX_EVENTS)
+    """All are taken, or none."""
+
+
+class ItemsAccepted(Wire):
+    """What `POST /items` answers once the items are on disk."""
+
+    n_new: int
+    n_changed: int
 
 
 class FeedbackEvent(Asked):

@@ -217,6 +217,13 @@ class RecommendationSettings(Settings):
     """Candidates retrieved at least: a short answer deserves a careful ranking too."""
     min_score_threshold: float = Field(default=0.1, ge=-1, le=1)
     """Cosine below which an item found by the towers gives way to popular ones; answers stay complete."""
+    diversity: float = Field(default=0.0, ge=0, le=1)
+    """How much likeness to the items above counts against an item, where the request does not say."""
+    caps: dict[str, PositiveInt] = {}
+    """Attribute to the most items of an answer that may share a value of it, as far as there are others."""
+    exploration: float = Field(default=0.0, ge=0, le=10)
+    """Temperature, in log-odds, at which the order is drawn; 0 shows the best. Drawn answers are never cached, and what
+    they show is logged with its probability."""
 
 
 class ServingConfig(Settings):

@@ -1,0 +1,150 @@
+"""The items as they are now: those of the training, and those that came, changed or went since."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from rec_engine.data.dataset import ExternalId, IdMap, IntArray
+from rec_engine.errors import DataError, NotFoundError
+from rec_engine.retrieval.categories import category_matrix, category_names, category_row
+from rec_engine.retrieval.filters import Eligible
+from rec_engine.retrieval.item_attributes import ItemAttributes
+
+
+@dataclass(frozen=True, slots=True)
+class ItemView:
+    """What people see of an item."""
+
+    item_id: ExternalId
+    title: str | None
+    categories: tuple[str, ...]
+
+
+class Catalogue:
+    """Items by code, with free codes for those to come.
+
+    Args:
+        items: one row an item, in code order: `item_id`, `categories` and, if there are, `title` and attributes.
+        capacity: codes in all; as many as there are items without it.
+
+    Attributes:
+        visible: what may be shown to anybody.
+        attributes: what filters read.
+        category_shares: (capacity, n_categories) float32 over the frequent categories, rows summing to 1 or 0.
+        n_items: codes that are taken.
+    """
+
+    def __init__(self, items: pl.DataFrame, capacity: int | None = None) -> None:
+        self.n_items = items.height
+        self.capacity = capacity or items.height
+        self.visible = Eligible.of_mask(np.arange(self.capacity) < items.height)
+        self.attributes = ItemAttributes.of(items, self.capacity)
+        self._ids = IdMap(items["item_id"])
+        self._titles = items["title"] if "title" in items.columns else None
+        self._categories = items["categories"]
+        self._names = category_names(self._categories)
+        self.category_shares = category_matrix(self._categories, self._names, self.capacity)
+        self._items = items
+        self._labels: dict[str, IntArray] = {}
+        self._changed: dict[int, ItemView] = {}
+        self._code_by_new_id: dict[str, int] = {}
+
+    @classmethod
+    def of_categories(cls, categories: pl.Series) -> "Catalogue":
+        """Return a catalogue of items of which nothing but the categories matters; their ids are their codes."""
+        codes = pl.Series("item_id", np.arange(len(categories)))
+        return cls(pl.DataFrame([codes, categories.alias("categories")]))
+
+    def code(self, item_id: ExternalId) -> int:
+        """Return the code of an item, -1 where it is unknown."""
+        known = self._ids.code(item_id)
+        return known if known >= 0 else self._code_by_new_id.get(str(item_id), -1)
+
+    def codes(self, item_ids: Sequence[ExternalId]) -> IntArray:
+        """Return (n,) int32 codes of those of these items that are known."""
+        codes = np.array([self.code(item_id) for item_id in item_ids], dtype=np.int32)
+        return codes[codes >= 0]
+
+    def view(self, code: int) -> ItemView:
+        """Return what people see of an item."""
+        changed = self._changed.get(code)
+        if changed is not None:
+            return changed
+        title = None if self._titles is None else self._titles[code]
+        categories = self._categories[code]
+        return ItemView(self._ids[code], title, () if categories is None else tuple(categories))
+
+    def labels(self, attribute: str) -> IntArray:
+        """Return (capacity,) int32: equal for items that share an attribute's value, or first category; -1 for none.
+
+        Raises:
+            NotFoundError: if there is no such attribute.
+        """
+        if attribute not in self._labels:
+            self._labels[attribute] = self._labelled(attribute)
+        return self._labels[attribute]
+
+    def check(self, values: Mapping[str, object]) -> None:
+        """Find out whether an item could be put.
+
+        Raises:
+            DataError: as `put`.
+        """
+        if self.n_items == self.capacity:
+            raise DataError(f"there is no room for more than {self.capacity:,} items", hint="train or load again")
+        self.attributes.check(values)
+
+    def put(self, item_id: str, values: Mapping[str, object], *, is_visible: bool) -> int:
+        """Return the code of an item that is new, or is from now on as `values` say.
+
+        Args:
+            item_id: as text.
+            values: `title`, `categories` and attributes; what is left out is null from now on.
+            is_visible: whether it may be shown.
+
+        Raises:
+            DataError: if a value is of another type than its attribute, or no code is free; nothing has changed then.
+        """
+        code = self.code(item_id)
+        is_new = code < 0
+        if is_new and self.n_items == self.capacity:
+            raise DataError(f"there is no room for more than {self.capacity:,} items", hint="train or load again")
+        code = self.n_items if is_new else code
+        self.attributes.put(code, {**values, "item_id": self._typed(item_id)})
+        if is_new:
+            self._code_by_new_id[item_id] = code
+            self.n_items += 1
+        title, categories = values.get("title"), values.get("categories")
+        names = tuple(map(str, categories)) if isinstance(categories, list | tuple) else ()
+        self._changed[code] = ItemView(self._typed(item_id), None if title is None else str(title), names)
+        self.category_shares[code] = category_row(names, self._names)
+        self._show(code, is_visible=is_visible)
+        return code
+
+    def hide(self, item_id: str) -> None:
+        """Let an item be shown to nobody; an unknown one is none already."""
+        if (code := self.code(item_id)) >= 0:
+            self._show(code, is_visible=False)
+
+    def _labelled(self, attribute: str) -> IntArray:
+        if attribute not in self._items.columns:
+            raise NotFoundError(f"items have no attribute {attribute!r}", hint=f"there are {self._items.columns}")
+        column = self._items[attribute]
+        values = column.list.first() if column.dtype == pl.List else column
+        ranks = values.cast(pl.String).rank("dense").cast(pl.Int32) - 1
+        labels = np.full(self.capacity, -1, dtype=np.int32)
+        labels[: len(ranks)] = ranks.fill_null(-1).to_numpy()
+        return labels
+
+    def _show(self, code: int, *, is_visible: bool) -> None:
+        one = np.array([code], dtype=np.int32)
+        self.visible = (
+            self.visible.union(Eligible.of_codes(one, self.capacity)) if is_visible else self.visible.without(one)
+        )
+
+    def _typed(self, item_id: str) -> ExternalId:
+        """Return the id in the type that the data's ids have, as far as it can be one."""
+        is_integer = self._ids.ids.dtype != pl.String and item_id.lstrip("-").isdecimal() and len(item_id) < 19
+        return int(item_id) if is_integer and str(int(item_id)) == item_id else item_id

@@ -1,0 +1,226 @@
+"""What the items are like, kept so that a filter becomes a set of items in about a millisecond."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import assert_never
+
+import numpy as np
+import polars as pl
+
+from rec_engine.data.dataset import BoolArray
+from rec_engine.errors import DataError, NotFoundError
+from rec_engine.retrieval.attribute_column import Column, TypedColumn, is_nothing, nearest
+from rec_engine.retrieval.column_types import Untyped, column_of
+from rec_engine.retrieval.filters import NARROW, Eligible
+from rec_engine.retrieval.predicates import (
+    AllOf,
+    And,
+    AnyOf,
+    Comparison,
+    Equals,
+    IsNull,
+    NoneOf,
+    Not,
+    Or,
+    Predicate,
+    Range,
+)
+from rec_engine.retrieval.recent import Recent
+from rec_engine.retrieval.text_columns import Categories
+
+KEPT_ANSWERS = 256
+"""Predicates whose items are kept: a bit each for every item of the catalogue."""
+MAX_ATTRIBUTES = 256
+"""Attributes beyond which `put` adds none: each takes memory for every item of the catalogue."""
+TO_READ = frozenset({"title", "description"})
+"""Columns for people, not for filters."""
+
+
+class ItemAttributes:
+    """The attributes of all items, those that arrive later included. Threads may share it.
+
+    A slot without an item is in no set, and a value that is no value - null, a number that is not finite, a list with
+    nothing in it - is a null.
+
+    Attributes:
+        capacity: slots for items.
+
+    Args:
+        columns: each attribute's column.
+        categories: the column of the item's categories, which is not among the others.
+        is_item: (capacity,) bool: which slots hold an item.
+        unread: names of columns that are no attributes.
+    """
+
+    def __init__(
+        self, columns: Sequence[Column], categories: Categories, is_item: BoolArray, unread: frozenset[str]
+    ) -> None:
+        self.capacity = len(is_item)
+        self._columns: dict[str, Column] = {column.name: column for column in (*columns, categories)}
+        self._categories = categories
+        self._is_item = is_item
+        self._unread = unread
+        self._answers: Recent[str, Eligible] = Recent(KEPT_ANSWERS)
+        # Whoever asks while an item changes finds it as it was or as it is, never half of each.
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, items: pl.DataFrame, capacity: int) -> "ItemAttributes":
+        """Return the attributes of a catalogue.
+
+        Args:
+            items: one row an item, in code order: `item_id`, `title`, `description`, `categories` (List(String)) and
+                typed attributes. Title and description are no attributes; neither is a column of a type that no
+                predicate reads.
+            capacity: slots for items; those behind the table's rows are empty.
+
+        Raises:
+            DataError: if there are more items than slots.
+        """
+        if capacity < items.height:
+            raise DataError(f"{items.height:,} items do not fit into {capacity:,} slots", hint="raise the capacity")
+        lists = items["categories"] if "categories" in items.columns else pl.Series([], dtype=pl.List(pl.String))
+        found = [column_of(cells, capacity) for cells in items if cells.name not in {*TO_READ, "categories"}]
+        columns = [column for column in found if column is not None]
+        unread = frozenset(items.columns).difference(column.name for column in columns) - {"categories"}
+        categories = Categories(lists.cast(pl.List(pl.String)).alias("categories"), capacity)
+        return cls(columns, categories, np.arange(capacity) < items.height, unread | TO_READ)
+
+    def matching(self, predicate: Predicate) -> Eligible:
+        """Return the items of which the predicate is true; what was asked lately is not worked out again.
+
+        Raises:
+            NotFoundError: if there is no such attribute; the hint names those that are near.
+            DataError: if a value or a comparison does not fit the attribute's type.
+        """
+        # Not the predicate itself: to Python, a filter for `true` and one for 1 are equal.
+        key = predicate.model_dump_json()
+        with self._lock:
+            items = self._answers.get(key)
+            if items is None:
+                items = _with_codes(self._satisfying(predicate))
+                self._answers.set(key, items)
+            return items
+
+    def any_category(self, names: Sequence[str]) -> Eligible:
+        """Return the items of at least one of these categories; upper and lower case are the same.
+
+        Raises:
+            NotFoundError: if no item has a category; the hint names those that are near.
+        """
+        with self._lock:
+            return self._categories.any_category(names)
+
+    def put(self, code: int, values: Mapping[str, object]) -> None:
+        """Set a slot to a new item, or to what has become of an old one; what `values` lacks is null from now on.
+
+        An integer column becomes one of float64 when a fraction arrives. Titles and other columns that are no
+        attributes are passed over.
+
+        Args:
+            code: the slot.
+            values: attribute to value; an unknown attribute is added, with the type of the value.
+
+        Raises:
+            DataError: if there is no such slot, a value is of another type than the attribute, or there are too many
+                attributes; then nothing has changed.
+        """
+        self._check_slot(code)
+        given = self._given(values)
+        with self._lock:
+            accepting = self._accepting(given)
+            self._columns |= accepting
+            for name, column in accepting.items():
+                column.put(code, given[name])
+            self._clear(code, kept=accepting)
+            self._is_item[code] = True
+
+    def check(self, values: Mapping[str, object]) -> None:
+        """Find out whether a slot could be set to these values; nothing changes.
+
+        Raises:
+            DataError: as `put`.
+        """
+        with self._lock:
+            self._accepting(self._given(values))
+
+    def clear(self, code: int) -> None:
+        """Empty a slot.
+
+        Raises:
+            DataError: if there is no such slot.
+        """
+        self._check_slot(code)
+        with self._lock:
+            self._clear(code)
+            self._is_item[code] = False
+
+    def _given(self, values: Mapping[str, object]) -> dict[str, object]:
+        return {name: value for name, value in values.items() if name not in self._unread and not is_nothing(value)}
+
+    def _accepting(self, given: Mapping[str, object]) -> dict[str, TypedColumn]:
+        """Return the columns that take these values."""
+        accepting = {
+            name: self._columns.get(name, Untyped(name, self.capacity)).accepting(value)
+            for name, value in given.items()
+        }
+        if len(self._columns | accepting) > max(MAX_ATTRIBUTES, len(self._columns)):
+            raise DataError(f"items have at most {MAX_ATTRIBUTES} attributes", hint="leave out the new ones")
+        return accepting
+
+    def _check_slot(self, code: int) -> None:
+        if not 0 <= code < self.capacity:
+            raise DataError(f"there is no slot {code} among {self.capacity:,}", hint="build the model again with more")
+
+    def _clear(self, code: int, kept: Mapping[str, Column] | None = None) -> None:
+        """Take the item's values of all but these attributes, and forget what was answered."""
+        for name, column in self._columns.items():
+            if name not in (kept or {}):
+                column.clear(code)
+        self._answers.clear()
+
+    def _satisfying(self, predicate: Predicate) -> Eligible:
+        match predicate:
+            case And():
+                return reduce(Eligible.intersection, map(self._satisfying, predicate.parts))
+            case Or():
+                return reduce(Eligible.union, map(self._satisfying, predicate.parts))
+            case Not():
+                return self._all_but(self._satisfying(predicate.part))
+            case _:
+                return self._comparing(predicate, self._column(predicate.attribute))
+
+    def _comparing(self, predicate: Comparison, column: Column) -> Eligible:
+        match predicate:
+            case Range():
+                return column.in_range(predicate)
+            case Equals():
+                return column.equals(predicate.equals)
+            case AnyOf():
+                return column.any_of(predicate.any_of)
+            case AllOf():
+                return column.all_of(predicate.all_of)
+            case NoneOf():
+                return self._all_but(column.any_of(predicate.none_of))
+            case IsNull():
+                return self._all_but(column.given()) if predicate.is_null else column.given()
+            case _:
+                assert_never(predicate)
+
+    def _all_but(self, items: Eligible) -> Eligible:
+        return Eligible(np.packbits(self._is_item, bitorder="little") & ~items.bits, self.capacity)
+
+    def _column(self, name: str) -> Column:
+        column = self._columns.get(name)
+        if column is None:
+            hint = nearest(name, sorted(self._columns), "")
+            raise NotFoundError(f"there is no attribute {name!r} to filter by", hint=hint)
+        return column
+
+
+def _with_codes(items: Eligible) -> Eligible:
+    """Return the set with its codes where it is narrow: the complement of a wide one may be."""
+    if items.codes is not None or items.count() > NARROW:
+        return items
+    return Eligible(items.bits, items.n_items, items.item_codes())

@@ -1,0 +1,105 @@
+"""From codes to what goes over the wire: items with titles, sources and reasons."""
+
+import numpy as np
+
+from rec_engine.retrieval.catalogue import Catalogue
+from rec_engine.serving.explain import SourceView, WhyNot, contributions, drawn_by, source_views, strongest
+from rec_engine.serving.inference import Query, RecommendationInference, Trace
+from rec_engine.serving.schemas import (
+    Contribution,
+    ItemMetadata,
+    ItemName,
+    RecommendedItem,
+    RecommendRequest,
+    SourceRank,
+    Why,
+    WhyNotResponse,
+)
+
+IMPERSONAL = ("popularity", "recent popularity")
+HISTORY_ITEMS = 200
+CONTRIBUTIONS = 10
+
+
+def recommended_items(inference: RecommendationInference, query: Query, trace: Trace) -> list[RecommendedItem]:
+    """Return the items of a slate with what offered them and which item of the history is nearest."""
+    cosine = trace.candidates.score_of("tower")
+    reranked = trace.ranking_scores is not None
+    scores = trace.scores
+    items = []
+    for place in trace.slate.places.tolist():
+        code, source = int(trace.candidates.item_codes[place]), trace.best_source(place)
+        metadata = ItemMetadata(
+            source=source,
+            retrieval_score=float(cosine[place]) if np.isfinite(cosine[place]) else None,
+            ranking_score=float(scores[place]) if reranked else None,
+        )
+        explanation = "popular with many users" if source in IMPERSONAL else _because(inference, query, code)
+        items.append(recommended_item(inference.catalogue, code, float(scores[place]), explanation, metadata))
+    return items
+
+
+def with_reasons(
+    items: list[RecommendedItem], inference: RecommendationInference, query: Query, trace: Trace
+) -> list[RecommendedItem]:
+    """Return the same items with everything that speaks for each of them."""
+    places = trace.slate.places.astype(np.int32)
+    added = contributions(inference, trace, places)
+    explained = []
+    for row, (item, place) in enumerate(zip(items, places.tolist(), strict=True)):
+        code = int(trace.candidates.item_codes[place])
+        history = [inference.catalogue.view(other) for other in drawn_by(inference, query, code).tolist()]
+        parts = strongest(added[row], CONTRIBUTIONS) if added else []
+        why = Why(
+            sources=_ranks(source_views(trace, place)),
+            drawn_by=[ItemName(item_id=other.item_id, title=other.title) for other in history],
+            log_odds=added[row].log_odds if added else None,
+            base=added[row].base if added else None,
+            contributions=[
+                Contribution(feature=name, value=None if np.isnan(value) else value, contribution=part)
+                for name, value, part in parts
+            ],
+        )
+        explained.append(item.model_copy(update={"why": why}))
+    return explained
+
+
+def recommended_item(
+    catalogue: Catalogue, code: int, score: float, explanation: str, metadata: ItemMetadata
+) -> RecommendedItem:
+    """Return one item as answers show it."""
+    view = catalogue.view(code)
+    return RecommendedItem(
+        item_id=view.item_id,
+        title=view.title,
+        score=score,
+        categories=list(view.categories),
+        explanation=explanation,
+        metadata=metadata,
+    )
+
+
+def why_not_response(request: RecommendRequest, item_id: int | str, found: WhyNot) -> WhyNotResponse:
+    """Return why an item is not in the answer to a request."""
+    return WhyNotResponse(
+        user_id=request.user_id,
+        item_id=item_id,
+        step=found.step,
+        detail=found.detail,
+        place=found.place,
+        score=found.score,
+        needed=found.needed,
+        sources=_ranks(found.sources),
+    )
+
+
+def _because(inference: RecommendationInference, query: Query, code: int) -> str:
+    """Return which item of the history is nearest to this one."""
+    liked = query.state.liked[-HISTORY_ITEMS:]
+    vectors = inference.items.vectors
+    nearest = inference.catalogue.view(int(liked[np.argmax(vectors[liked] @ vectors[code])]))
+    return f"because of {nearest.title or nearest.item_id}"
+
+
+def _ranks(views: tuple[SourceView, ...]) -> list[SourceRank]:
+    return [SourceRank(source=view.name, score=view.score, rank=view.rank) for view in views]
