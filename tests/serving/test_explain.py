@@ -56,7 +56,8 @@ def test_explaining_changes_no_answer(client: TestClient) -> None:
 
 
 def test_every_item_is_either_shown_or_dropped_at_a_step_that_is_named(client: TestClient) -> None:
-    body: dict[str, int | str] = {"user_id": 4, "num_recommendations": 5, "filter_categories": "Even", "exclude_items": 104}
+    body: dict[str, int | str] = {"user_id": 4, "num_recommendations": 5}
+    body |= {"filter_categories": "Even", "exclude_items": 104}
     lists = {"filter_categories": ["Even"], "exclude_items": [104]}
     shown = [item["item_id"] for item in items(ask(client, user_id=4, num_recommendations=5, **lists))]
     steps: dict[int, str] = {}

@@ -20,7 +20,6 @@ from rec_engine.serving.explain import why_not
 from rec_engine.serving.inference import Query
 from rec_engine.serving.live import LiveModel
 from rec_engine.serving.schemas import (
-    MAX_EXCLUDED,
     AnswerMetadata,
     ItemMetadata,
     RecommendedItem,
@@ -29,9 +28,9 @@ from rec_engine.serving.schemas import (
     SimilarItemsResponse,
     TrendingResponse,
     WhyNotResponse,
-    cursor_after,
 )
 from rec_engine.serving.views import recommended_item, recommended_items, why_not_response, with_reasons
+from rec_engine.serving.wire import MAX_EXCLUDED, cursor_after
 from rec_engine.utils.config import ServingConfig
 
 SECONDS_BY_UNIT = {"h": 3_600, "d": 86_400}

@@ -14,7 +14,14 @@ from rec_engine.data.events import EventStore
 from rec_engine.serving.cache import Cache, CacheStats, open_cache
 from rec_engine.serving.engine import Engine
 from rec_engine.serving.schemas import (
-    MAX_ID_LENGTH,
+    RecommendRequest,
+    RecommendResponse,
+    SimilarItemsResponse,
+    TrendingResponse,
+    WhyNotRequest,
+    WhyNotResponse,
+)
+from rec_engine.serving.state_schemas import (
     Erased,
     FeedbackBatch,
     FeedbackEvent,
@@ -25,15 +32,10 @@ from rec_engine.serving.schemas import (
     ModelStatus,
     Problem,
     Ready,
-    RecommendRequest,
-    RecommendResponse,
-    SimilarItemsResponse,
-    TrendingResponse,
     UserProfile,
-    WhyNotRequest,
-    WhyNotResponse,
 )
 from rec_engine.serving.web import Edge, add_error_handlers
+from rec_engine.serving.wire import MAX_ID_LENGTH
 from rec_engine.utils.config import ServingConfig
 from rec_engine.utils.logger import configure_logging
 

@@ -16,18 +16,15 @@ from rec_engine.errors import NotFoundError
 from rec_engine.serving.answers import Answerer
 from rec_engine.serving.cache import Cache
 from rec_engine.serving.live import DELETED, HIDDEN, VISIBLE, LiveModel
-from rec_engine.serving.schemas import (
+from rec_engine.serving.schemas import RecommendRequest, SimilarItemsResponse, TrendingResponse, WhyNotResponse
+from rec_engine.serving.state_schemas import (
     Erased,
     FeedbackEvent,
     FeedbackResponse,
     HistoryEntry,
     Item,
     ItemsAccepted,
-    RecommendRequest,
-    SimilarItemsResponse,
-    TrendingResponse,
     UserProfile,
-    WhyNotResponse,
 )
 from rec_engine.utils.config import ServingConfig
 

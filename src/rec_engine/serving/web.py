@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rec_engine.errors import RecEngineError
-from rec_engine.serving.schemas import Problem
+from rec_engine.serving.state_schemas import Problem
 from rec_engine.utils.logger import get_logger
 
 MAX_BODY_BYTES = 1024 * 1024
