@@ -117,10 +117,14 @@ def store(store_url: str) -> Iterator[EventStore]:
 
 
 def service(
-    bundle: ModelBundle, store: EventStore, cache: Cache | None = None, config: ServingConfig | None = None
+    bundle: ModelBundle,
+    store: EventStore,
+    cache: Cache | None = None,
+    config: ServingConfig | None = None,
+    model_dir: Path | None = None,
 ) -> TestClient:
     """Return a server process' worth of service over a log; to be entered, so that it ends in order."""
-    app = create_app(bundle, config or ServingConfig(), cache or InMemoryCache(), store)
+    app = create_app(bundle, config or ServingConfig(), cache or InMemoryCache(), store, model_dir)
     return TestClient(app, raise_server_exceptions=False)
 
 

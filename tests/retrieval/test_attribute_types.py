@@ -2,6 +2,7 @@
 
 import math
 from datetime import date, datetime
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -22,6 +23,7 @@ PROTOTYPES = {
     "unsigned": pl.Series([1, None, 2**40], dtype=pl.UInt64),
     "decimal": pl.Series(["0.10", None, "19.99"]).cast(pl.Decimal(10, 2)),
     "single": pl.Series([0.5, math.nan, math.inf], dtype=pl.Float32),
+    "large": pl.Series([2.0**53, None, 2.0**53 + 2]),
     "day": pl.Series([date(2024, 5, 1), None, date(1969, 7, 20)]),
     "local": pl.Series([datetime(2024, 5, 1, 12), None, datetime(1969, 7, 20)], dtype=pl.Datetime("ms")),
     "zoned": pl.Series([datetime(2024, 5, 1, 12), None, None]).dt.replace_time_zone("America/New_York"),
@@ -43,6 +45,9 @@ PROTOTYPES = {
         ({"attribute": "decimal", "any_of": [19.99, 0.1]}, [0, 2]),
         ({"attribute": "single", "equals": 0.5}, [0]),
         ({"attribute": "single", "is_null": True}, [1, 2]),
+        ({"attribute": "large", "at_least": 2**53 + 1}, [2]),
+        ({"attribute": "large", "below": 2**53 + 1}, [0]),
+        ({"attribute": "large", "any_of": [2**53 + 1, 2**53 + 3]}, []),
         ({"attribute": "day", "at_most": "2024-04-30T23:59:59Z"}, [2]),
         ({"attribute": "day", "equals": "2024-05-01T02:00+02:00"}, [0]),
         ({"attribute": "local", "any_of": ["2024-05-01T14:00+02:00", "1969-07-20"]}, [0, 2]),
@@ -201,7 +206,11 @@ def test_checking_an_item_that_could_be_put_changes_nothing() -> None:
 def test_a_value_of_a_wrong_type_changes_nothing(values: dict[str, object], message: str) -> None:
     attributes = ItemAttributes.of(ITEMS, 3)
     item = {"on_sale": False, "colour": "red", **values}
-    for attempt in (lambda: attributes.check(item), lambda: attributes.put(0, item), lambda: attributes.put(2, item)):
+    for attempt in (
+        partial(attributes.check, item),
+        partial(attributes.put, 0, item),
+        partial(attributes.put, 2, item),
+    ):
         with pytest.raises(DataError) as raised:
             attempt()
         assert str(raised.value) == message

@@ -247,16 +247,6 @@ def test_a_catalogue_is_found_as_it_came() -> None:
     assert codes_of(attributes.any_category(["drama"])) == [0]
 
 
-def test_a_text_that_an_item_has_twice_is_taken_from_it_at_once() -> None:
-    attributes = ItemAttributes.of(
-        catalogue([{"item_id": "a", "tags": ["x", "x"]}, {"item_id": "b", "tags": ["x"]}]), 2
-    )
-    attributes.put(0, {"item_id": "a", "tags": ["y", "y"]})
-    assert ask(attributes, {"attribute": "tags", "any_of": ["x"]}) == [1]
-    attributes.clear(0)
-    assert ask(attributes, {"attribute": "tags", "any_of": ["x", "y"]}) == [1]
-
-
 SMALL = pl.DataFrame(
     {
         "item_id": [1, 2],

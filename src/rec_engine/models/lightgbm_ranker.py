@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import lightgbm
@@ -12,6 +13,7 @@ from scipy.special import expit
 
 from rec_engine.data.dataset import FloatArray, LongArray
 from rec_engine.errors import BundleError, TrainingError
+from rec_engine.models.compiled_trees import CompiledTrees, UnsupportedTreesError
 from rec_engine.models.features import FEATURES
 from rec_engine.utils.config import CTRSettings
 from rec_engine.utils.logger import get_logger
@@ -109,7 +111,7 @@ class CTRRanker:
 
         To order by: as probabilities, very probable and very improbable items would all be equal.
         """
-        raw = np.asarray(self.booster.predict(features, raw_score=True, num_threads=1))
+        raw = self._raw_scores(features) if self._compiled is None else self._compiled.raw_scores(features)
         return (self.slope * raw + self.intercept).astype(np.float32)
 
     def score(self, features: FloatArray) -> FloatArray:
@@ -132,6 +134,18 @@ class CTRRanker:
         shares = gains / max(float(gains.sum()), 1e-12)
         return {list(FEATURES)[place]: float(shares[place]) for place in np.argsort(-shares, kind="stable")}
 
+    @cached_property
+    def _compiled(self) -> CompiledTrees | None:
+        """The same trees, some thirty times faster; None for trees that only LightGBM itself can evaluate."""
+        try:
+            return CompiledTrees.of(self.booster)
+        except UnsupportedTreesError as error:
+            logger.warning("the re-ranker's trees are evaluated by LightGBM, which is slower: %s", error)
+            return None
+
+    def _raw_scores(self, features: FloatArray) -> NDArray[np.float64]:
+        return np.asarray(self.booster.predict(features, raw_score=True, num_threads=1))
+
     def save(self, path: Path) -> None:
         """Write LightGBM's text format, cut after the best tree, and the calibration beside it as JSON."""
         self.booster.save_model(path, num_iteration=self.booster.best_iteration)
@@ -153,6 +167,7 @@ class CTRRanker:
             raise BundleError(f"{path}: not a readable LightGBM model ({error})", hint="train again") from None
         if booster.feature_name() != list(FEATURES):
             raise BundleError(f"{path}: made for other features", hint="train again with this version")
+        _ = ranker._compiled  # now, so that no request waits for it
         return ranker
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as PathParameter
 
-from rec_engine.bundle import ModelBundle, open_bundle
+from rec_engine.bundle import CURRENT, ModelBundle, open_bundle
 from rec_engine.data.events import EventStore
 from rec_engine.serving.cache import Cache, CacheStats, open_cache
 from rec_engine.serving.engine import Engine
@@ -51,13 +51,17 @@ def app_from_environment() -> FastAPI:
     """Return the service that the environment describes; server processes start here."""
     configure_logging()
     config = ServingConfig.model_validate_json(os.environ.get(CONFIG_VARIABLE, "{}"))
-    bundle = open_bundle(Path(os.environ[MODEL_DIR_VARIABLE]))
-    return create_app(bundle, config, open_cache(config.redis), EventStore(config.store.url))
+    model_dir = Path(os.environ[MODEL_DIR_VARIABLE])
+    registry = model_dir if (model_dir / CURRENT).is_file() else None
+    store = EventStore(config.store.url)
+    return create_app(open_bundle(model_dir), config, open_cache(config.redis), store, registry)
 
 
-def create_app(bundle: ModelBundle, config: ServingConfig, cache: Cache, store: EventStore) -> FastAPI:
-    """Return the service of one bundle."""
-    engine = Engine(bundle, config, cache, store)
+def create_app(
+    bundle: ModelBundle, config: ServingConfig, cache: Cache, store: EventStore, model_dir: Path | None = None
+) -> FastAPI:
+    """Return the service of one bundle or, with a registry in `model_dir`, of whichever is promoted there."""
+    engine = Engine(bundle, config, cache, store, model_dir=model_dir)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -160,7 +164,7 @@ def _add_status(app: FastAPI, engine: Engine) -> None:
     @app.get("/model/status")
     async def model_status() -> ModelStatus:
         """Describe the model that is served."""
-        return _model_status(engine.bundle)
+        return _model_status(engine)
 
     @app.get("/cache/stats")
     async def cache_stats() -> CacheStats:
@@ -168,17 +172,19 @@ def _add_status(app: FastAPI, engine: Engine) -> None:
         return engine.cache.stats()
 
 
-def _model_status(bundle: ModelBundle) -> ModelStatus:
+def _model_status(engine: Engine) -> ModelStatus:
+    bundle, catalogue = engine.bundle, engine.live.catalogue
     return ModelStatus(
         version=bundle.version,
         created_at=bundle.manifest.created_at.isoformat(),
         dataset=bundle.manifest.dataset,
         dataset_fingerprint=bundle.manifest.dataset_fingerprint,
         n_users=len(bundle.user_ids),
-        n_items=len(bundle.item_ids),
+        n_items=catalogue.n_items,
         n_interactions=len(bundle.history),
         index_type=bundle.index.settings.index_type,
         index_recall=bundle.index.recall,
         has_ranker=bundle.ranker is not None,
         metrics=bundle.metrics,
+        failure=engine.watch.failure if engine.watch else None,
     )

@@ -6,8 +6,9 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from rec_engine.bundle import ModelBundle
+from rec_engine.bundle import ModelBundle, open_bundle
 from rec_engine.data.dataset import ExternalId
 from rec_engine.data.events import Change, Erasure, Event, EventStore, Impression, ItemChange, Touch
 from rec_engine.data.group_commit import GroupCommit
@@ -26,7 +27,9 @@ from rec_engine.serving.state_schemas import (
     ItemsAccepted,
     UserProfile,
 )
+from rec_engine.serving.swap import ModelWatch
 from rec_engine.utils.config import ServingConfig
+from rec_engine.utils.logger import get_logger
 
 PROFILE_ITEMS = 20
 PROFILE_CATEGORIES = 10
@@ -35,6 +38,8 @@ REMAINS = (
     "a hash of the id, by which the model forgets what it was trained with; that part of its files goes with the next "
     "training"
 )
+
+logger = get_logger(__name__)
 
 
 class Engine:
@@ -45,6 +50,7 @@ class Engine:
         config: of the service.
         cache: of whole answers.
         store: the log.
+        model_dir: the registry whose promoted version is served from now on; without it the bundle stays.
         clock: Unix seconds.
     """
 
@@ -55,6 +61,7 @@ class Engine:
         cache: Cache,
         store: EventStore,
         *,
+        model_dir: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
@@ -64,6 +71,7 @@ class Engine:
         self.writer = GroupCommit(store)
         self.live = LiveModel(bundle, config.recommendations, store)
         self.answerer = Answerer(self.live, config, cache, clock)
+        self.watch = ModelWatch(model_dir, bundle.version, self._prepare) if model_dir else None
 
     @property
     def bundle(self) -> ModelBundle:
@@ -72,12 +80,14 @@ class Engine:
 
     def close(self) -> None:
         """Write what is still to be written."""
+        if self.watch:
+            self.watch.close()
         self.writer.close()
         self.store.close()
 
     def recommend(self, request: RecommendRequest, request_id: str) -> bytes:
         """Return the JSON of an answer; what it showed goes to the log a moment later."""
-        self.live.catch_up()
+        self._catch_up()
         answer = self.answerer.recommend(request, request_id)
         self.writer.note(
             Impression(
@@ -88,12 +98,12 @@ class Engine:
 
     def similar_items(self, item_id: ExternalId, n_items: int, request_id: str) -> SimilarItemsResponse:
         """Return the items that are nearest to an item."""
-        self.live.catch_up()
+        self._catch_up()
         return self.answerer.similar_items(item_id, n_items, request_id)
 
     def trending(self, n_items: int, category: str | None, time_window: str, request_id: str) -> TrendingResponse:
         """Return what was met most of late."""
-        self.live.catch_up()
+        self._catch_up()
         return self.answerer.trending(n_items, category, time_window, request_id)
 
     async def record(self, events: Sequence[FeedbackEvent]) -> FeedbackResponse:
@@ -113,7 +123,7 @@ class Engine:
 
     def why_not(self, request: RecommendRequest, item_id: ExternalId) -> WhyNotResponse:
         """Return what keeps an item out of the answer to a request."""
-        self.live.catch_up()
+        self._catch_up()
         return self.answerer.why_not(request, item_id)
 
     async def put_items(self, items: Sequence[Item]) -> ItemsAccepted:
@@ -123,7 +133,7 @@ class Engine:
             DataError: if a value is of another type than its attribute.
             StoreError: if they could not be written.
         """
-        self.live.catch_up()
+        self._catch_up()
         for item in items:
             self.live.catalogue.check(_values(item))
         n_new = sum(self.live.catalogue.code(item.item_id) < 0 for item in items)
@@ -136,14 +146,14 @@ class Engine:
         Raises:
             NotFoundError: if there is no such item.
         """
-        self.live.catch_up()
+        self._catch_up()
         if self.live.catalogue.code(item_id) < 0:
             raise NotFoundError(f"there is no item {item_id!r}", hint="add it with POST /items")
         await self._write([ItemChange(str(item_id), DELETED, "{}")])
 
     def profile(self, user_id: ExternalId) -> UserProfile:
         """Return what is known of a user."""
-        self.live.catch_up()
+        self._catch_up()
         user = self.live.user(user_id)
         bundle, view = self.bundle, self.live.catalogue.view
         liked = user.item_codes[user.weights > 0].tolist()
@@ -179,6 +189,17 @@ class Engine:
     async def invalidate(self, user_id: ExternalId) -> None:
         """Return once no answer that was made before can reach this user."""
         await self._write([Touch(user_hash(user_id))])
+
+    def _catch_up(self) -> None:
+        """Let a new model take over, and follow the log to its end."""
+        if self.watch and (ready := self.watch.take()):
+            self.live = ready
+            self.answerer = Answerer(ready, self.config, self.cache, self.clock)
+            logger.info("%s answers from now on", ready.bundle.version)
+        self.live.catch_up()
+
+    def _prepare(self, directory: Path) -> LiveModel:
+        return LiveModel(open_bundle(directory), self.config.recommendations, self.store)
 
     async def _write(self, changes: Sequence[Change]) -> None:
         await asyncio.wrap_future(self.writer.submit(changes))

@@ -65,6 +65,7 @@ class LiveModel:
         )
         self.catalogue_version = 0
         self.is_behind = False
+        self._is_new = True
         self._store = store
         standing = store.standing()
         self._position = standing.position
@@ -73,11 +74,12 @@ class LiveModel:
     def catch_up(self) -> None:
         """Follow the log to its end, so that the next answer knows everything that was acknowledged."""
         try:
-            if self.is_behind or self._store.has_changed():
+            has_changed = self._store.has_changed()  # asked always: it remembers what it has been asked
+            if has_changed or self.is_behind or self._is_new:
                 while (news := self._store.news(self._position)).position > self._position:
                     self._follow(news)
                     self._position = news.position
-            self.is_behind = False
+            self.is_behind = self._is_new = False
         except StoreError as error:
             if not self.is_behind:
                 logger.warning("answers go on without the latest events: %s", error)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import uvicorn
 
-from rec_engine.bundle import find_bundle, open_bundle
+from rec_engine.bundle import open_bundle
 from rec_engine.data.events import EventStore
 from rec_engine.errors import ConfigError
 from rec_engine.serving.api import CONFIG_VARIABLE, MODEL_DIR_VARIABLE
@@ -27,7 +27,7 @@ def run_server(model_dir: Path, config: ServingConfig) -> None:
     bundle = open_bundle(model_dir)
     EventStore(config.store.url).close()
     _check_port(config.api.host, config.api.port)
-    os.environ[MODEL_DIR_VARIABLE] = str(find_bundle(model_dir).resolve())
+    os.environ[MODEL_DIR_VARIABLE] = str(model_dir.resolve())
     os.environ[CONFIG_VARIABLE] = config.model_dump_json()
     shown = "127.0.0.1" if config.api.host in {"0.0.0.0", "::"} else config.api.host  # noqa: S104 - compared, not bound
     logger.info(

@@ -163,6 +163,8 @@ class ModelStatus(Wire):
     has_ranker: bool
     metrics: dict[str, float]
     """Of the held-out test part, as measured when the model was made."""
+    failure: str | None
+    """Why the promoted version is not served; null while it is."""
 
 
 class Problem(BaseModel):
