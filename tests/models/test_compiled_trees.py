@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rec_engine.data.dataset import FloatArray
+from rec_engine.data.kernels import compiled
 from rec_engine.errors import DataError
 from rec_engine.models import compiled_trees
 from rec_engine.models.compiled_trees import MAX_LEAVES, ROWS_A_BLOCK, CompiledTrees, UnsupportedTreesError
@@ -229,7 +230,7 @@ def test_machine_code_that_cannot_be_kept_still_runs(monkeypatch: pytest.MonkeyP
 
     with pytest.raises(RuntimeError, match="cannot cache"):
         numba.njit(cache=True)(doubled)
-    assert compiled_trees._compiled(doubled)(21) == 42
+    assert compiled(doubled)(21) == 42
 
 
 def test_categorical_splits_are_refused() -> None:

@@ -44,7 +44,7 @@ SOURCES: list[Source] = [
     tower(),
     LinkSource(LINKS, "co-visitation", last=10),
     LinkSource(LINKS, "similar"),
-    HistorySource(N_ITEMS),
+    HistorySource(),
     RecentPopularitySource(TIMELINE),
     PopularitySource(POPULARITY),
 ]
@@ -82,7 +82,7 @@ def test_offers_by_score_are_a_stable_sort(scores: list[int], k: int) -> None:
 
 
 def test_popularity_orders_equal_items_by_code_in_narrow_and_wide_sets() -> None:
-    source = PopularitySource(np.zeros(N_ITEMS, dtype=np.float32))
+    source = PopularitySource(np.zeros(N_ITEMS, dtype=np.float32)).ask(WARM)
     wide = source.best(Eligible.everything(N_ITEMS), 5)
     narrow = source.best(Eligible.of_codes(np.array([9, 4, 7], dtype=np.int32), N_ITEMS), 5)
     assert wide.tolist() == [0, 1, 2, 3, 4]

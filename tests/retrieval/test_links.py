@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
+from rec_engine.data.dataset import FloatArray, IntArray
 from rec_engine.errors import BundleError
 from rec_engine.retrieval.links import Links
 
@@ -17,18 +18,26 @@ def matrix(seed: int, n: int = 12) -> sparse.csr_array:
     return sparse.csr_array(sparse.coo_array(np.where(dense > 0, dense, 0)))
 
 
+def dense(links: Links, items: IntArray, weights: FloatArray) -> FloatArray:
+    codes, sums = links.of(items, weights)
+    assert codes.tolist() == sorted(set(codes.tolist()))
+    row = np.zeros(links.n_items, dtype=np.float32)
+    row[codes] = sums
+    return row
+
+
 @given(st.integers(0, 50), st.lists(st.integers(0, 11), max_size=6))
 def test_weighted_sum_is_the_matrix_product(seed: int, items: list[int]) -> None:
     strengths = matrix(seed)
     weights = np.arange(1, len(items) + 1, dtype=np.float32)
-    found = Links.strongest(strengths, 12).of(np.array(items, dtype=np.int32), weights)
+    found = dense(Links.strongest(strengths, 12), np.array(items, dtype=np.int32), weights)
     assert np.allclose(found, weights @ strengths.toarray()[items] if items else np.zeros(12))
 
 
 @given(st.integers(0, 50), st.lists(st.integers(0, 11), max_size=6), st.lists(st.integers(0, 11), max_size=6))
 def test_between_reads_single_links(seed: int, items: list[int], others: list[int]) -> None:
     strengths = matrix(seed)
-    rows, columns = np.array(items, dtype=np.int32), np.array(others, dtype=np.int32)
+    rows, columns = np.array(items, dtype=np.int32), np.array(sorted(others), dtype=np.int32)
     found = Links.strongest(strengths, 12).between(rows, columns)
     assert np.array_equal(found, strengths.toarray()[np.ix_(rows, columns)])
 
@@ -36,7 +45,10 @@ def test_between_reads_single_links(seed: int, items: list[int], others: list[in
 def test_an_item_without_links_says_nothing() -> None:
     links = Links.strongest(sparse.csr_array((3, 3), dtype=np.float32), 5)
     assert links.between(np.array([1], dtype=np.int32), np.array([0, 2], dtype=np.int32)).tolist() == [[0, 0]]
-    assert links.of(np.array([1], dtype=np.int32), np.ones(1, dtype=np.float32)).tolist() == [0, 0, 0]
+    assert [found.tolist() for found in links.of(np.array([1], dtype=np.int32), np.ones(1, dtype=np.float32))] == [
+        [],
+        [],
+    ]
 
 
 def test_the_strongest_are_kept_by_size_and_equal_ones_by_code() -> None:

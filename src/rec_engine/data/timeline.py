@@ -1,10 +1,12 @@
 """When each item was met: statistics as of any moment, so that no feature can know its own future."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
+from rec_engine.data.kernels import places_at
 
 SECONDS_A_DAY = 86_400
 DAYS_AT_HAND = 8
@@ -35,7 +37,12 @@ class Timeline:
 
     def counts(self, item_codes: IntArray, moment: int) -> FloatArray:
         """Return (n,) float32: how often each item was met before `moment` (Unix seconds)."""
-        return (self._places(item_codes, moment) - self._starts[item_codes]).astype(np.float32)
+        counts: FloatArray = self.counts_at(item_codes, [moment])[0]
+        return counts
+
+    def counts_at(self, item_codes: IntArray, moments: Sequence[int]) -> FloatArray:
+        """Return (n_moments, n) float32: how often each item was met before each of the moments (Unix seconds)."""
+        return (self._places(item_codes, moments) - self._starts[item_codes]).astype(np.float32)
 
     def days_since_first(self, item_codes: IntArray, moment: int) -> FloatArray:
         """Return (n,) float32 days from the first time an item was met to `moment`, nan where it was not met before."""
@@ -43,7 +50,7 @@ class Timeline:
 
     def days_since_last(self, item_codes: IntArray, moment: int) -> FloatArray:
         """Return (n,) float32 days from the last time an item was met to `moment`, nan where it was not met before."""
-        return self._days(item_codes, self._places(item_codes, moment) - 1, moment)
+        return self._days(item_codes, self._places(item_codes, [moment])[0] - 1, moment)
 
     def recent_counts(self, moment: int, days: int) -> FloatArray:
         """Return (n_items,) float32: how often each item was met in the `days` before the day of `moment`."""
@@ -56,14 +63,14 @@ class Timeline:
         return self.counts(items, within) - self.counts(items, within - seconds)
 
     def _days(self, item_codes: IntArray, places: LongArray, moment: int) -> FloatArray:
-        was_met = self._places(item_codes, moment) > self._starts[item_codes]
+        was_met = self._places(item_codes, [moment])[0] > self._starts[item_codes]
         keys = self._keys[np.where(was_met, places, 0)] if len(self._keys) else np.zeros(len(places), dtype=np.int64)
         seconds = self._within(moment) - (keys - item_codes.astype(np.int64) * self._span)
         return np.where(was_met, seconds / SECONDS_A_DAY, np.nan).astype(np.float32)
 
-    def _places(self, item_codes: IntArray, moment: int) -> LongArray:
-        places: LongArray = np.searchsorted(self._keys, item_codes.astype(np.int64) * self._span + self._within(moment))
-        return places
+    def _places(self, item_codes: IntArray, moments: Sequence[int]) -> LongArray:
+        within = np.array([self._within(moment) for moment in moments], dtype=np.int64)
+        return places_at(self._keys, self._starts, item_codes, within, self._span)
 
     def _within(self, moment: int) -> int:
         return min(max(moment, self.begin), self.end) - self.begin

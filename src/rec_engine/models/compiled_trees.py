@@ -23,7 +23,6 @@ from functools import wraps
 from typing import Any, TypeVar
 
 import lightgbm
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -33,6 +32,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from rec_engine.data.dataset import FloatArray, IntArray
+from rec_engine.data.kernels import compiled
 from rec_engine.errors import DataError, RecEngineError
 
 MAX_LEAVES = 64
@@ -236,15 +236,6 @@ def _assemble(n_features: int, trees: list[_Tree]) -> CompiledTrees:
     )
 
 
-def _compiled(function: Function) -> Function:
-    """Return the function as machine code, which is kept for the next process where there is a place to write."""
-    try:
-        machine_code: Function = numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:
-        machine_code = numba.njit(nogil=True)(function)
-    return machine_code
-
-
 def _vectorised(result: types.Type) -> Callable[[Emit], Callable[..., Any]]:
     """Return a decorator: a function that emits LLVM code becomes one that compiled functions can call.
 
@@ -274,7 +265,7 @@ def _vectorised(result: types.Type) -> Callable[[Emit], Callable[..., Any]]:
     return decorate
 
 
-@_compiled
+@compiled
 def _columns(
     features: FloatArray, column_features: IntArray, when_zero: FloatArray, when_missing: FloatArray
 ) -> FloatArray:
@@ -293,7 +284,7 @@ def _columns(
     return columns
 
 
-@_compiled
+@compiled
 def _passed(columns: FloatArray, column_starts: IntArray, thresholds: FloatArray) -> WordArray:
     """Return (n_tests, WORDS) uint64, the rows that pass each test; words without rows are undefined."""
     n_columns, n_words = len(columns), columns.shape[1] // WORD
@@ -306,7 +297,7 @@ def _passed(columns: FloatArray, column_starts: IntArray, thresholds: FloatArray
     return passed
 
 
-@_compiled
+@compiled
 def _add_trees(
     passed: WordArray,
     tree_starts: IntArray,

@@ -19,6 +19,7 @@ from rec_engine.retrieval.links import LINK_NAMES, Links
 RECENT_ITEMS = 10
 LINKED_ITEMS = 20
 SESSION_SECONDS = 3_600
+DAYS = WEEK, MONTH, YEAR = 7, 30, 365
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Moment:
     items: ItemTable
     recent: IntArray
     counts: FloatArray
+    counts_by_days: Mapping[int, FloatArray]
     similarity: FloatArray
     pulls: Mapping[str, FloatArray]
     meetings: FloatArray
@@ -58,12 +60,15 @@ class Moment:
         recent = state.liked[-RECENT_ITEMS:]
         latest_first = state.liked[-LINKED_ITEMS:][::-1]
         meetings, days_since_met = _own_meetings(state, candidates.item_codes)
+        moments = [state.now - days * SECONDS_A_DAY for days in (0, *DAYS)]
+        counts, *counts_before = items.timeline.counts_at(candidates.item_codes, moments)
         return cls(
             state=state,
             candidates=candidates,
             items=items,
             recent=recent,
-            counts=items.timeline.counts(candidates.item_codes, state.now),
+            counts=counts,
+            counts_by_days=dict(zip(DAYS, counts_before, strict=True)),
             similarity=items.vectors[candidates.item_codes] @ items.vectors[recent].T,  # (n_candidates, n_recent)
             pulls={
                 name: links.between(latest_first, candidates.item_codes)  # (n_latest, n_candidates)
@@ -78,8 +83,8 @@ class Moment:
         return np.full(len(self.candidates.item_codes), value, dtype=np.float32)
 
     def counts_before(self, days: int) -> FloatArray:
-        """Return (n_candidates,), how often each item was met until some days ago."""
-        return self.items.timeline.counts(self.candidates.item_codes, self.state.now - days * SECONDS_A_DAY)
+        """Return (n_candidates,), how often each item was met until so many DAYS ago."""
+        return self.counts_by_days[days]
 
 
 def _own_meetings(state: UserState, item_codes: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -179,8 +184,8 @@ def item_log_count(moment: Moment) -> FloatArray:
 
 def item_trend(moment: Moment) -> FloatArray:
     """The last week's popularity beside that of the month before it."""
-    last_week, last_month = moment.counts_before(7), moment.counts_before(30)
-    trend: FloatArray = np.log1p(moment.counts - last_week) - np.log1p((last_week - last_month) * 7 / 23)
+    last_week, last_month = moment.counts_before(WEEK), moment.counts_before(MONTH)
+    trend: FloatArray = np.log1p(moment.counts - last_week) - np.log1p((last_week - last_month) * WEEK / (MONTH - WEEK))
     return trend
 
 
@@ -264,9 +269,9 @@ FEATURES: dict[str, Feature] = {
     "user_log_item_count": user_log_item_count,
     "user_days_since_item": user_days_since_item,
     "item_log_count": item_log_count,
-    "item_log_week": _log_recent(7),
-    "item_log_month": _log_recent(30),
-    "item_log_year": _log_recent(365),
+    "item_log_week": _log_recent(WEEK),
+    "item_log_month": _log_recent(MONTH),
+    "item_log_year": _log_recent(YEAR),
     "item_trend": item_trend,
     "item_days_known": item_days_known,
     "item_days_idle": item_days_idle,

@@ -174,9 +174,9 @@ class LinkSource:
             return None
         if self.last is None:
             items = np.unique(liked)
-            return _Scored(self.links.of(items, np.ones(len(items), dtype=np.float32)))
+            return _Some(*self.links.of(items, np.ones(len(items), dtype=np.float32)))
         latest = liked[-self.last :][::-1]
-        return _Scored(self.links.of(latest, (1 / np.arange(1, len(latest) + 1)).astype(np.float32)))
+        return _Some(*self.links.of(latest, (1 / np.arange(1, len(latest) + 1)).astype(np.float32)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +184,10 @@ class HistorySource:
     """What the user has met before, the m-th latest meeting with 1 / sqrt(m): often and lately comes first.
 
     Attributes:
-        n_items: size of the catalogue.
         name: what the answer calls it.
         share: of the candidates.
     """
 
-    n_items: int
     name: str = "history"
     share: float = 0.25
 
@@ -199,7 +197,8 @@ class HistorySource:
         if not len(latest_first):
             return None
         weights = 1 / np.sqrt(np.arange(1, len(latest_first) + 1))
-        return _Scored(np.bincount(latest_first, weights, self.n_items).astype(np.float32))
+        items, places = np.unique(latest_first, return_inverse=True)
+        return _Some(items, np.bincount(places, weights).astype(np.float32))
 
 
 class RecentPopularitySource:
@@ -214,10 +213,14 @@ class RecentPopularitySource:
 
     def __init__(self, timeline: Timeline) -> None:
         self.timeline = timeline
+        self._latest: tuple[FloatArray, _Ordered] | None = None
 
     def ask(self, state: UserState) -> Offer:
         """Return the interactions of the last RECENT_DAYS, the same for everybody on one day."""
-        return _Scored(self.timeline.recent_counts(state.now, RECENT_DAYS))
+        counts = self.timeline.recent_counts(state.now, RECENT_DAYS)
+        if self._latest is None or self._latest[0] is not counts:
+            self._latest = counts, _Ordered(counts, np.flatnonzero(counts > 0).astype(np.int32))
+        return self._latest[1]
 
 
 class PopularitySource:
@@ -231,44 +234,60 @@ class PopularitySource:
     share = 0.0
 
     def __init__(self, popularity: FloatArray) -> None:
-        self.popularity = popularity
-        self.order = np.argsort(-popularity, kind="stable").astype(np.int32)
+        self._offer = _Ordered(popularity, np.arange(len(popularity), dtype=np.int32))
 
     def ask(self, state: UserState) -> Offer:  # noqa: ARG002
-        """Return itself: popularity is the same for everybody."""
-        return self
+        """Return all items: popularity is the same for everybody."""
+        return self._offer
+
+
+class _Ordered:
+    """An offer that is the same for many requests, so that its order is worth keeping.
+
+    Args:
+        by_item: (n_items,) float32 scores.
+        items: those that are offered; of equal ones the lower codes come first.
+    """
+
+    def __init__(self, by_item: FloatArray, items: IntArray) -> None:
+        self._by_item = by_item
+        self._offered = Eligible.of_codes(items, len(by_item))
+        self._order: IntArray = items[np.argsort(-by_item[items], kind="stable")]
 
     def best(self, eligible: Eligible, k: int) -> IntArray:
-        """Return min(k, eligible) codes, best first."""
         if eligible.codes is not None:
-            order: IntArray = eligible.codes[np.argsort(-self.popularity[eligible.codes], kind="stable")[:k]]
+            codes = eligible.codes[self._offered.keeps(eligible.codes)]
+            order: IntArray = codes[np.argsort(-self._by_item[codes], kind="stable")[:k]]
             return order
-        found: list[IntArray] = []
+        found: list[IntArray] = [self._order[:0]]
         n_found, first, size = 0, 0, FIRST_CHUNK
-        while n_found < k and first < len(self.order):
-            chunk = self.order[first : first + size]
+        while n_found < k and first < len(self._order):
+            chunk = self._order[first : first + size]
             found.append(chunk[eligible.keeps(chunk)])
             n_found, first, size = n_found + len(found[-1]), first + size, size * 2
         return np.concatenate(found)[:k]
 
     def scores(self, item_codes: IntArray) -> FloatArray:
-        """Return (n,) float32 popularity."""
-        scores: FloatArray = self.popularity[item_codes]
+        scores: FloatArray = self._by_item[item_codes]
         return scores
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
-    """An offer that knows a score of every item, (n_items,) float32; only items above zero are offered."""
+class _Some:
+    """An offer of a few items, (n,) ascending, with their scores, (n,); others have 0. Only those above are offered."""
 
-    by_item: FloatArray
+    items: IntArray
+    by_place: FloatArray
 
     def best(self, eligible: Eligible, k: int) -> IntArray:
-        return most(self.by_item, eligible, k)
+        kept = (self.by_place > 0) & eligible.keeps(self.items)
+        return top_of(self.items[kept], self.by_place[kept], k)
 
     def scores(self, item_codes: IntArray) -> FloatArray:
-        scores: FloatArray = self.by_item[item_codes]
-        return scores
+        if not len(self.items):
+            return np.zeros(len(item_codes), dtype=np.float32)
+        places = np.minimum(np.searchsorted(self.items, item_codes), len(self.items) - 1)
+        return np.where(self.items[places] == item_codes, self.by_place[places], np.float32(0))
 
 
 def most(by_item: FloatArray, eligible: Eligible, k: int) -> IntArray:
@@ -276,12 +295,13 @@ def most(by_item: FloatArray, eligible: Eligible, k: int) -> IntArray:
 
     Best first; of equal items those with the lowest codes.
     """
-    if eligible.codes is not None:
-        items = eligible.codes[by_item[eligible.codes] > 0]
-    else:
-        items = np.flatnonzero(by_item > 0).astype(np.int32)
-        items = items[eligible.keeps(items)]
-    scores = by_item[items]
+    items = eligible.codes if eligible.codes is not None else np.flatnonzero(by_item > 0).astype(np.int32)
+    items = items[(by_item[items] > 0) & eligible.keeps(items)]
+    return top_of(items, by_item[items], k)
+
+
+def top_of(items: IntArray, scores: FloatArray, k: int) -> IntArray:
+    """Return the k items (n,) of the highest scores (n,), best first; of equal ones those with the lowest codes."""
     if k < len(items):
         cut = np.partition(scores, len(scores) - k)[len(scores) - k]
         items, scores = items[scores >= cut], scores[scores >= cut]

@@ -209,7 +209,7 @@ class FAISSIndex:
         """
         try:
             inner = faiss.read_index(str(directory / "index.faiss"))
-            vectors = np.load(directory / "vectors.npy", mmap_mode="r")
+            vectors = np.asarray(np.load(directory / "vectors.npy", mmap_mode="r"))
             alive = Eligible.of_mask(np.load(directory / "alive.npy"))
             about = json.loads((directory / "index.json").read_text(encoding="utf-8"))
             settings = FaissSettings.model_validate(about["settings"])

@@ -1,13 +1,15 @@
 """Item-to-item links: how strongly each item speaks for others, as the few strongest of each."""
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from rec_engine.data.dataset import FloatArray, IntArray, LongArray
+from rec_engine.data.dataset import FloatArray, IntArray
+from rec_engine.data.kernels import entries_between, summed_rows
 from rec_engine.errors import BundleError
 
 COVISITATION, SIMILAR, NEXT, TOGETHER = LINK_NAMES = ("co-visitation", "similar", "next", "together")
@@ -22,6 +24,7 @@ class Links:
     """
 
     strengths: sparse.csr_array
+    _memory: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
     @classmethod
     def strongest(cls, strengths: "sparse.csr_array[Any, Any]", k: int) -> "Links":
@@ -49,28 +52,26 @@ class Links:
         indptr = np.concatenate([matrix.indptr, none])
         return Links(sparse.csr_array((matrix.data, matrix.indices, indptr), shape=(n_items, n_items)))
 
-    def of(self, item_codes: IntArray, weights: FloatArray) -> FloatArray:
-        """Return (n_items,) float32: the weighted sum of what these items (n,) say about every item."""
-        places, lengths = self._places(item_codes)
-        strengths = self.strengths.data[places] * np.repeat(weights, lengths)
-        return np.bincount(self.strengths.indices[places], strengths, self.n_items).astype(np.float32)
+    def of(self, item_codes: IntArray, weights: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Return the items that these items (n,) are linked to, ascending, and the weighted sum of what each is told.
+
+        Both are (n_linked,), int32 and float32.
+        """
+        if not hasattr(self._memory, "sums"):
+            self._memory.sums = np.zeros(self.n_items)
+            self._memory.marks = np.zeros(self.n_items // 64 + 1, dtype=np.uint64)
+        matrix, memory = self.strengths, self._memory
+        return summed_rows(matrix.indptr, matrix.indices, matrix.data, item_codes, weights, memory.sums, memory.marks)
 
     def between(self, item_codes: IntArray, others: IntArray) -> FloatArray:
-        """Return (n, n_others) float32: what each of n items says about each of the others, 0 without a link."""
-        places, lengths = self._places(item_codes)
-        if not len(places):
-            return np.zeros((len(item_codes), len(others)), dtype=np.float32)
-        rows = np.arange(len(item_codes), dtype=np.int64) * self.n_items
-        keys = np.repeat(rows, lengths) + self.strengths.indices[places]  # ascending, as the columns of each row are
-        wanted = rows[:, None] + others
-        found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        return np.where(keys[found] == wanted, self.strengths.data[places[found]], 0).astype(np.float32)
+        """Return (n, n_others) float32: what each of n items says about each of the others, 0 without a link.
 
-    def _places(self, item_codes: IntArray) -> tuple[LongArray, LongArray]:
-        """Return where the links of these items lie, row after row, and how many each has."""
-        starts, ends = self.strengths.indptr[item_codes], self.strengths.indptr[item_codes + 1]
-        lengths = (ends - starts).astype(np.int64)
-        return np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths), lengths
+        Args:
+            item_codes: (n,) int32.
+            others: (n_others,) int32, ascending.
+        """
+        matrix = self.strengths
+        return entries_between(matrix.indptr, matrix.indices, matrix.data, item_codes, others)
 
     def save(self, path: Path) -> None:
         """Write the arrays as npz."""

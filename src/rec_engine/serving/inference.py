@@ -1,6 +1,7 @@
 """One request, top to bottom. No HTTP, cache or clock in here: the API, the evaluator and batch jobs all call it."""
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -91,10 +92,11 @@ class Trace:
         """(min(k, eligible),) int32, the answer."""
         return self.candidates.item_codes[self.slate.places]
 
-    def best_source(self, place: int) -> str:
-        """Return who offered the candidate at this place on the best rank."""
-        ranks = np.nan_to_num(self.candidates.ranks[:, place], nan=np.inf)
-        return self.candidates.sources[int(ranks.argmin())]
+    @property
+    def best_sources(self) -> list[str]:
+        """Who offered each item of the slate on the best rank."""
+        ranks = np.nan_to_num(self.candidates.ranks[:, self.slate.places], nan=np.inf)
+        return [self.candidates.sources[row] for row in ranks.argmin(axis=0).tolist()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +182,14 @@ class RecommendationInference:
         All parts are of the catalogue's capacity.
         """
         is_new = Eligible.of_mask(knowledge.popularity < NEW_ITEM_USERS)
+        vector = _asked_once(tower.vector)
         sources: list[Source] = [
-            TowerSource(index, tower.vector, settings.min_score_threshold),
+            TowerSource(index, vector, settings.min_score_threshold),
             LinkSource(knowledge.links[COVISITATION], COVISITATION, last=RECENT_ITEMS, share=0.5),
             LinkSource(knowledge.links[SIMILAR], SIMILAR, share=0.25),
             RecentPopularitySource(knowledge.timeline),
-            TowerSource(index, tower.vector, only=is_new, name="new items", share=0.05),
-            *([HistorySource(catalogue.capacity)] if repeats else []),
+            TowerSource(index, vector, only=is_new, name="new items", share=0.05),
+            *([HistorySource()] if repeats else []),
             PopularitySource(knowledge.popularity),
         ]
         items = ItemTable(index.rows, knowledge.timeline, catalogue.category_shares, knowledge.links)
@@ -239,6 +242,19 @@ class RecommendationInference:
             return None, None, ()
         matrix = features(query.state, candidates, self.items)
         return matrix, self.ranker.log_odds(matrix), ()
+
+
+def _asked_once(vector: Callable[[UserState], FloatArray | None]) -> Callable[[UserState], FloatArray | None]:
+    """Return the same function, which does not work out again what it was asked last: several sources ask it."""
+    latest = threading.local()
+
+    def remembered(state: UserState) -> FloatArray | None:
+        if getattr(latest, "state", None) is not state:
+            latest.vector, latest.state = vector(state), state
+        found: FloatArray | None = latest.vector
+        return found
+
+    return remembered
 
 
 def retrieval_order(candidates: Candidates) -> FloatArray:

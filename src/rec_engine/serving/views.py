@@ -1,7 +1,10 @@
 """From codes to what goes over the wire: items with titles, sources and reasons."""
 
+import math
+
 import numpy as np
 
+from rec_engine.data.dataset import IntArray
 from rec_engine.retrieval.catalogue import Catalogue
 from rec_engine.serving.explain import SourceView, WhyNot, contributions, drawn_by, source_views, strongest
 from rec_engine.serving.inference import Query, RecommendationInference, Trace
@@ -23,19 +26,20 @@ CONTRIBUTIONS = 10
 
 def recommended_items(inference: RecommendationInference, query: Query, trace: Trace) -> list[RecommendedItem]:
     """Return the items of a slate with what offered them and which item of the history is nearest."""
-    cosine = trace.candidates.score_of("tower")
-    reranked = trace.ranking_scores is not None
-    scores = trace.scores
+    places, catalogue = trace.slate.places, inference.catalogue
+    codes, cosines = trace.item_codes, trace.candidates.score_of("tower")[places]
+    scores = trace.scores[places]
+    reasons = _because(inference, query, codes)
     items = []
-    for place in trace.slate.places.tolist():
-        code, source = int(trace.candidates.item_codes[place]), trace.best_source(place)
+    for row, source in enumerate(trace.best_sources):
+        score, cosine = float(scores[row]), float(cosines[row])
         metadata = ItemMetadata(
             source=source,
-            retrieval_score=float(cosine[place]) if np.isfinite(cosine[place]) else None,
-            ranking_score=float(scores[place]) if reranked else None,
+            retrieval_score=None if math.isnan(cosine) else cosine,
+            ranking_score=None if trace.ranking_scores is None else score,
         )
-        explanation = "popular with many users" if source in IMPERSONAL else _because(inference, query, code)
-        items.append(recommended_item(inference.catalogue, code, float(scores[place]), explanation, metadata))
+        explanation = "popular with many users" if source in IMPERSONAL else reasons[row]
+        items.append(recommended_item(catalogue, int(codes[row]), score, explanation, metadata))
     return items
 
 
@@ -93,12 +97,15 @@ def why_not_response(request: RecommendRequest, item_id: int | str, found: WhyNo
     )
 
 
-def _because(inference: RecommendationInference, query: Query, code: int) -> str:
-    """Return which item of the history is nearest to this one."""
+def _because(inference: RecommendationInference, query: Query, codes: IntArray) -> list[str]:
+    """Return which item of the history is nearest to each of these, in words; nothing where there is no history."""
     liked = query.state.liked[-HISTORY_ITEMS:]
+    if not len(liked):
+        return [""] * len(codes)
     vectors = inference.items.vectors
-    nearest = inference.catalogue.view(int(liked[np.argmax(vectors[liked] @ vectors[code])]))
-    return f"because of {nearest.title or nearest.item_id}"
+    nearest = liked[np.argmax(vectors[codes] @ vectors[liked].T, axis=1)]
+    views = [inference.catalogue.view(code) for code in nearest.tolist()]
+    return [f"because of {view.title or view.item_id}" for view in views]
 
 
 def _ranks(views: tuple[SourceView, ...]) -> list[SourceRank]:
