@@ -25,6 +25,8 @@ from rec_engine.data.events import EventStore
 from rec_engine.pipeline.train import train
 from rec_engine.serving.api import create_app
 from rec_engine.serving.cache import Cache, InMemoryCache
+from rec_engine.serving.engine import Engine
+from rec_engine.serving.telemetry import Telemetry
 from rec_engine.utils.config import ModelConfig, ServingConfig
 
 # A first call may compile, load or be put aside by a busy machine: how long it takes is not what these tests are about.
@@ -129,15 +131,15 @@ def service(
     model_dir: Path | None = None,
 ) -> TestClient:
     """Return a server process' worth of service over a log; to be entered, so that it ends in order."""
-    app = create_app(bundle, config or ServingConfig(), cache or InMemoryCache(), store, model_dir)
-    return TestClient(app, raise_server_exceptions=False)
+    engine = Engine(
+        bundle, config or ServingConfig(), cache or InMemoryCache(), store, Telemetry(), model_dir=model_dir
+    )
+    return TestClient(create_app(engine), raise_server_exceptions=False)
 
 
 @pytest.fixture
 def client(bundle: ModelBundle, tmp_path: Path) -> Iterator[TestClient]:
     """The service of that version, with an empty cache and an empty log of its own."""
     store = EventStore(f"sqlite:///{tmp_path / 'state' / 'events.db'}")
-    with TestClient(
-        create_app(bundle, ServingConfig(), InMemoryCache(), store), raise_server_exceptions=False
-    ) as client:
+    with service(bundle, store) as client:
         yield client

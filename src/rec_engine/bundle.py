@@ -1,11 +1,13 @@
-"""ModelBundle: one version of everything that is served, and the registry that says which version is current.
+"""ModelBundle: one version of everything that is served, and the file that says which version is current.
 
 models/current           the name of the promoted version
+models/promotions.jsonl  how it came to be that one: a line for each change, the latest last
 models/<version>/        manifest.json, config.yaml, user_tower.onnx, item_inputs.npy, user_inputs.npy,
 user_features.npy, index/, ranker.txt, items.parquet, users.parquet,
-history.npz, links/<name>.npz
+history.npz, links/<name>/
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -35,7 +38,10 @@ from rec_engine.utils.config import ModelConfig
 FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 CURRENT = "current"
+PROMOTIONS, LOCK = "promotions.jsonl", ".promotions.lock"
 LEFT_OVER_SECONDS = 86_400
+
+Action = Literal["promotion", "rollback"]
 
 
 class Manifest(BaseModel):
@@ -117,11 +123,57 @@ def new_version(model_dir: Path, version: str) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+class Promotion(BaseModel):
+    """A line of promotions.jsonl: which version took the place of which one, when and why."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    at: datetime
+    action: Action
+    version: str
+    replaced: str | None
+    reason: str
+
+
 def promote(model_dir: Path, version: str) -> None:
-    """Make a version the current one, in one step."""
+    """Make a version that was just trained the current one."""
+    with promotions_locked(model_dir):
+        make_current(model_dir, version, "promotion", reason="trained")
+
+
+@contextmanager
+def promotions_locked(model_dir: Path) -> Iterator[None]:
+    """Let nobody else change what is current or remove versions before the block ends, or its process does."""
+    with (model_dir / LOCK).open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def make_current(model_dir: Path, version: str, action: Action, *, reason: str) -> None:
+    """Write down that a version becomes the current one, then make it that in one step; only under the lock.
+
+    In this order nothing is ever current without a record. That a record never took effect, because its process ended
+    in between, is seen by what the next one replaced.
+    """
+    replaced = current_version(model_dir)
+    if version == replaced:
+        return
+    record = Promotion(at=datetime.now(UTC), action=action, version=version, replaced=replaced, reason=reason)
+    with (model_dir / PROMOTIONS).open("ab+") as file:
+        file.seek(max(0, file.tell() - 1))
+        is_cut_off = file.read() not in {b"", b"\n"}
+        file.write(b"\n" * is_cut_off + record.model_dump_json().encode() + b"\n")
     partial = model_dir / f".{CURRENT}.partial"
     partial.write_text(version + "\n", encoding="utf-8")
     os.replace(partial, model_dir / CURRENT)
+
+
+def current_version(model_dir: Path) -> str | None:
+    """Return the name of the promoted version; None where there is none."""
+    try:
+        return (model_dir / CURRENT).read_text(encoding="utf-8").strip() or None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def seal(directory: Path, manifest: Manifest) -> None:
@@ -140,10 +192,9 @@ def find_bundle(path: Path) -> Path:
     """
     if (path / MANIFEST).is_file():
         return path
-    try:
-        version = (path / CURRENT).read_text(encoding="utf-8").strip()
-    except OSError:
-        raise BundleError(f"{path}: there is no trained model here", hint="train one with rec-engine train") from None
+    version = current_version(path)
+    if version is None:
+        raise BundleError(f"{path}: there is no trained model here", hint="train one with rec-engine train")
     if not (path / version / MANIFEST).is_file():
         raise BundleError(
             f"{path / CURRENT} names {version!r}, which is not there", hint="train again or promote another"
@@ -151,14 +202,27 @@ def find_bundle(path: Path) -> Path:
     return path / version
 
 
-def open_bundle(path: Path) -> ModelBundle:
+def verify_bundle(path: Path) -> Manifest:
+    """Return the manifest of the bundle at `path`, or of the current one below it, after verifying every file.
+
+    Raises:
+        BundleError: if a file is missing, damaged or of another format version.
+    """
+    return verified_manifest(find_bundle(path))
+
+
+def open_bundle(path: Path, *, verified: str | None = None) -> ModelBundle:
     """Return the bundle at `path`, or the current one below it, after verifying every file.
+
+    Args:
+        path: a version, or a registry of versions.
+        verified: name of a version whose files were verified a moment ago and need not be read again.
 
     Raises:
         BundleError: if a file is missing, damaged or of another format version.
     """
     directory = find_bundle(path)
-    manifest = _verified_manifest(directory)
+    manifest = read_manifest(directory) if directory.name == verified else verified_manifest(directory)
     users, items = pl.read_parquet(directory / "users.parquet"), pl.read_parquet(directory / "items.parquet")
     config = ModelConfig.model_validate(yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8")))
     history, split = read_history(directory / "history.npz", manifest.split, repeats=config.data.repeat_items)
@@ -174,13 +238,13 @@ def open_bundle(path: Path) -> ModelBundle:
         split=split,
         user_tower=UserTower(
             session=open_session(directory / "user_tower.onnx"),
-            item_inputs=np.load(directory / "item_inputs.npy", mmap_mode="r"),
-            user_inputs=np.load(directory / "user_inputs.npy", mmap_mode="r"),
-            user_features=np.load(directory / "user_features.npy", mmap_mode="r"),
+            item_inputs=np.asarray(np.load(directory / "item_inputs.npy", mmap_mode="r")),
+            user_inputs=np.asarray(np.load(directory / "user_inputs.npy", mmap_mode="r")),
+            user_features=np.asarray(np.load(directory / "user_features.npy", mmap_mode="r")),
             max_history_len=config.model.max_history_len,
         ),
         index=FAISSIndex.load(directory / "index"),
-        links={path.stem: Links.load(path) for path in sorted((directory / "links").glob("*.npz"))},
+        links={path.name: Links.load(path) for path in sorted((directory / "links").iterdir())},
         ranker=CTRRanker.load(ranker) if ranker.exists() else None,
         metrics=manifest.metrics,
     )
@@ -190,7 +254,7 @@ def write_history(path: Path, history: Interactions, split: Split) -> None:
     """Write all interactions beside the three parts that the model was trained, validated and tested on."""
     parts = {"history": history, "train": split.train, "validation": split.validation, "test": split.test}
     arrays = {f"{part}.{name}": getattr(rows, name) for part, rows in parts.items() for name in Interactions.__slots__}
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+    np.savez(path, allow_pickle=False, **arrays)
 
 
 def read_history(path: Path, split_name: str, *, repeats: bool) -> tuple[Interactions, Split]:
@@ -208,7 +272,26 @@ def new_version_name(fingerprint: str, now: datetime) -> str:
     return f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{fingerprint[:6]}"
 
 
-def _verified_manifest(directory: Path) -> Manifest:
+def verified_manifest(directory: Path) -> Manifest:
+    """Return the manifest of a version after verifying every file.
+
+    Raises:
+        BundleError: if a file is missing, damaged or of another format version.
+    """
+    manifest = read_manifest(directory)
+    for name, expected in manifest.sha256_by_file.items():
+        file = directory / name
+        if _sha256(file) != expected:
+            raise BundleError(f"{file}: damaged, its checksum is not the manifest's", hint="restore it or train again")
+    return manifest
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Return the manifest of a version of which no file is missing; what they hold is not looked at.
+
+    Raises:
+        BundleError: if a file is missing, or the version is of another format.
+    """
     path = directory / MANIFEST
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -220,12 +303,10 @@ def _verified_manifest(directory: Path) -> Manifest:
         manifest = Manifest.model_validate(stored)
     except (OSError, ValueError, AttributeError, ValidationError) as error:
         raise BundleError(f"{path}: not a readable manifest ({type(error).__name__})", hint="train again") from None
-    for name, expected in manifest.sha256_by_file.items():
+    for name in manifest.sha256_by_file:
         file = directory / name
         if not file.is_file():
             raise BundleError(f"{file}: the manifest names this file, and it is missing", hint="train again")
-        if _sha256(file) != expected:
-            raise BundleError(f"{file}: damaged, its checksum is not the manifest's", hint="restore it or train again")
     if manifest.features != tuple(FEATURES):
         raise BundleError(f"{directory}: made for other ranking features", hint="train again with this version")
     return manifest

@@ -59,10 +59,11 @@ def test_the_strongest_are_kept_by_size_and_equal_ones_by_code() -> None:
 
 def test_saved_links_are_the_same_and_damaged_ones_are_refused(tmp_path: Path) -> None:
     links = Links.strongest(matrix(1), 4)
-    links.save(tmp_path / "links.npz")
-    loaded = Links.load(tmp_path / "links.npz").strengths
+    links.save(tmp_path / "links")
+    loaded = Links.load(tmp_path / "links").strengths
     assert np.array_equal(loaded.toarray(), links.strengths.toarray())
+    assert loaded.indices.dtype == np.dtype(np.int32)
     for content in (b"", b"nonsense"):
-        (tmp_path / "links.npz").write_bytes(content)
+        (tmp_path / "links" / "indices.npy").write_bytes(content)
         with pytest.raises(BundleError, match="not readable as links"):
-            Links.load(tmp_path / "links.npz")
+            Links.load(tmp_path / "links")

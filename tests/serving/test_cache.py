@@ -172,7 +172,7 @@ def test_redis_that_hangs_or_is_gone_costs_a_request_next_to_nothing(is_listenin
         cache = RedisCache("127.0.0.1", port)
         started = time.monotonic()
         assert [cache.get("key") for _ in range(100)] == [None] * 100
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 2  # left to itself, redis-py takes 50 ms and more for each
     assert (cache.stats().misses, cache.stats().errors) == (100, 1)
 
 

@@ -12,11 +12,13 @@ from rec_engine.utils.config import ENVIRONMENT_PREFIX, ModelConfig, ServingConf
 ROOT = Path(__file__).parents[2]
 OTHER_VALUES: dict[str, object] = {
     "store.url": "sqlite:///elsewhere.db", "recommendations.caps": {"brand": 2},
+    "security.keys": [{"name": "shop", "sha256": "0" * 64, "scopes": ["serve"]}],
+    "security.allow_public_without_keys": True,
     "data.repeat_items": True,
     "data.min_rating": 3.5, "data.timestamp_format": "%Y", "model.tower_dims": [32, 8], "model.user_encoder": "mean",
     "training.loss": "sampled", "training.device": "cpu", "faiss.index_type": "HNSW", "faiss.metric": "inner_product",
     "ctr.model_type": "none", "ctr.objective": "lambdarank", "text.encoder": "none", "text.max_tokens": 9,
-    "evaluation.split": "random", "api.host": "127.0.0.1", "redis.host": "cache",
+    "evaluation.split": "random", "api.host": "127.0.0.2", "redis.host": "cache",
 }  # fmt: skip
 FRACTIONS = {"data.max_rejected", "model.dropout", "model.temperature", "faiss.recall_floor", "training.learning_rate",
              "model.id_dropout", "training.weight_decay", "ctr.learning_rate", "recommendations.min_score_threshold",
@@ -35,7 +37,9 @@ def reached(settings: Settings, key: str) -> object:
     found: object = settings
     for part in key.split("."):
         found = getattr(found, part)
-    return list(found) if isinstance(found, tuple) else found
+    if isinstance(found, tuple):
+        return [item.model_dump(mode="json") if isinstance(item, Settings) else item for item in found]
+    return found
 
 
 def nested(key: str, value: object) -> dict[str, object]:

@@ -81,6 +81,11 @@ class LiveHistories:
         self._touched: dict[str, int] = {}
         self._users: OrderedDict[str, LiveUser] = OrderedDict()
 
+    @property
+    def n_kept(self) -> int:
+        """Users in memory."""
+        return len(self._users)
+
     def follow(self, news: News) -> None:
         """Forget what is no longer true: the next question is answered from the log."""
         for event in news.events:

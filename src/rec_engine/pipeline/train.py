@@ -202,7 +202,7 @@ def _write_data(directory: Path, dataset: RecommendationDataset, split: Split, e
     dataset.items.write_parquet(directory / "items.parquet")
     (directory / "links").mkdir()
     for name, links in fit_links(dataset.interactions, dataset.n_items, ease_regularisation).items():
-        links.save(directory / "links" / f"{name}.npz")
+        links.save(directory / "links" / name)
     write_history(directory / "history.npz", dataset.interactions, split)
 
 

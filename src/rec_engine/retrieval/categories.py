@@ -19,9 +19,11 @@ def category_names(categories: pl.Series) -> list[str]:
 
 def category_matrix(categories: pl.Series, names: Sequence[str], n_rows: int) -> FloatArray:
     """Return (n_rows, n_names) float32, rows summing to 1 or 0; those behind the items are zeros."""
+    pairs = pl.DataFrame({"row": np.arange(len(categories)), "name": categories}).explode("name").drop_nulls()
+    columns = pl.DataFrame({"name": names, "column": np.arange(len(names))}, schema_overrides={"name": pl.String})
+    found = pairs.join(columns, on="name")
     matrix = np.zeros((n_rows, len(names)), dtype=np.float32)
-    for column, name in enumerate(names):
-        matrix[: len(categories), column] = categories.list.contains(name).fill_null(value=False).to_numpy()
+    matrix[found["row"].to_numpy(), found["column"].to_numpy()] = 1
     matrix /= np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     return matrix
 

@@ -12,6 +12,7 @@ from rec_engine.data.dataset import FloatArray, IntArray
 from rec_engine.data.kernels import entries_between, summed_rows
 from rec_engine.errors import BundleError
 
+ARRAYS = ("data", "indices", "indptr")
 COVISITATION, SIMILAR, NEXT, TOGETHER = LINK_NAMES = ("co-visitation", "similar", "next", "together")
 
 
@@ -36,7 +37,7 @@ class Links:
             order = np.argsort(-np.abs(rows.data[first:last]), kind="stable")[:k]
             kept.append(np.sort(order) + first)
         places = np.concatenate([*kept, np.empty(0, dtype=np.int64)])
-        lengths = np.cumsum([0, *map(len, kept)])
+        lengths = np.cumsum([0, *map(len, kept)]).astype(np.int32)  # with int64 here, scipy would widen all indices
         pruned = (rows.data[places].astype(np.float32), rows.indices[places].astype(np.int32), lengths)
         return cls(sparse.csr_array(pruned, shape=rows.shape))
 
@@ -73,22 +74,22 @@ class Links:
         matrix = self.strengths
         return entries_between(matrix.indptr, matrix.indices, matrix.data, item_codes, others)
 
-    def save(self, path: Path) -> None:
-        """Write the arrays as npz."""
-        matrix = self.strengths
-        np.savez_compressed(path, allow_pickle=False, data=matrix.data, indices=matrix.indices, indptr=matrix.indptr)
+    def save(self, directory: Path) -> None:
+        """Write the arrays as they are, so that processes can share them without reading them."""
+        directory.mkdir()
+        for name in ARRAYS:
+            np.save(directory / f"{name}.npy", getattr(self.strengths, name))
 
     @classmethod
-    def load(cls, path: Path) -> "Links":
-        """Return what `save` wrote.
+    def load(cls, directory: Path) -> "Links":
+        """Return what `save` wrote, mapped from its files.
 
         Raises:
-            BundleError: if the file is not readable.
+            BundleError: if a file is not readable.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = stored["data"], stored["indices"], stored["indptr"]
-        except (OSError, EOFError, ValueError, KeyError) as error:
-            raise BundleError(f"{path}: not readable as links ({error})", hint="train again") from None
+            arrays = [np.asarray(np.load(directory / f"{name}.npy", mmap_mode="r")) for name in ARRAYS]
+        except (OSError, EOFError, ValueError) as error:
+            raise BundleError(f"{directory}: not readable as links ({error})", hint="train again") from None
         n_items = len(arrays[2]) - 1
-        return cls(sparse.csr_array(arrays, shape=(n_items, n_items)))
+        return cls(sparse.csr_array(tuple(arrays), shape=(n_items, n_items)))

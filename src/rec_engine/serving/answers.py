@@ -45,10 +45,16 @@ class Answer:
     Attributes:
         body: JSON of a RecommendResponse.
         shown: JSON list of [item id, score, propensity], best first, for the log.
+        n_items: that it shows.
+        is_cached: whether it was made before.
+        degraded: parts that it had to do without.
     """
 
     body: bytes
     shown: bytes
+    n_items: int
+    is_cached: bool
+    degraded: tuple[str, ...] = ()
 
 
 class Answerer:
@@ -83,17 +89,17 @@ class Answerer:
         started = time.perf_counter()
         user = self.live.user(request.user_id)
         key = self._cache_key(request, user.version)
-        stored = None if self.live.is_behind else self.cache.get(key)
-        if stored is None:
-            answer, shown = self._compute(request, user, request_id)
-            body = answer.model_dump_json(exclude=VOLATILE).encode()
-            if not (answer.metadata.degraded or self.config.recommendations.exploration):
-                self.cache.set(key, shown + b"\n" + body, self.config.redis.cache_ttl)
-        else:
-            shown, _, body = stored.partition(b"\n")
-        is_cached = b"true" if stored is not None else b"false"
-        volatile = b',"latency_ms":%.3f,"cached":%s}}' % (_milliseconds_since(started), is_cached)
-        return Answer(b'{"request_id":"%s",' % request_id.encode() + body[1:-2] + volatile, shown)
+        is_kept = self.config.redis.cache_ttl > 0 and not self.config.recommendations.exploration
+        if is_kept and not self.live.is_behind and (stored := self.cache.get(key)) is not None:
+            n_items, shown, body = stored.split(b"\n", 2)
+            return Answer(_stamped(body, request_id, started, is_cached=True), shown, int(n_items), is_cached=True)
+        answer, shown = self._compute(request, user, request_id)
+        body, degraded = answer.model_dump_json(exclude=VOLATILE).encode(), tuple(answer.metadata.degraded)
+        n_shown = len(answer.recommendations)
+        if is_kept and not degraded:
+            self.cache.set(key, b"%d\n%s\n%s" % (n_shown, shown, body), self.config.redis.cache_ttl)
+        stamped = _stamped(body, request_id, started, is_cached=False)
+        return Answer(stamped, shown, n_shown, is_cached=False, degraded=degraded)
 
     def why_not(self, request: RecommendRequest, item_id: ExternalId) -> WhyNotResponse:
         """Return the step that keeps an item out of the answer to a request, and by how much.
@@ -230,6 +236,13 @@ class Answerer:
         versions = f"{self.live.bundle.version}\n{user_version}\n{self.live.catalogue_version}"
         whole = f"{versions}\n{self._settings}\n{request.model_dump_json()}"
         return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _stamped(body: bytes, request_id: str, started: float, *, is_cached: bool) -> bytes:
+    """Return the JSON of an answer with what differs between two answers from one entry of the cache."""
+    cached = b"true" if is_cached else b"false"
+    volatile = b',"latency_ms":%.3f,"cached":%s}}' % (_milliseconds_since(started), cached)
+    return b'{"request_id":"%s",' % request_id.encode() + body[1:-2] + volatile
 
 
 def _milliseconds_since(started: float) -> float:

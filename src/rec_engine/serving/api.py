@@ -1,5 +1,6 @@
 """The HTTP service: its routes. What every route has in common is in web.py, what an answer holds in answers.py."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,9 +10,9 @@ from typing import Annotated
 from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as PathParameter
 
-from rec_engine.bundle import CURRENT, ModelBundle, open_bundle
+from rec_engine.bundle import CURRENT, open_bundle
 from rec_engine.data.events import EventStore
-from rec_engine.serving.cache import Cache, CacheStats, open_cache
+from rec_engine.serving.cache import CacheStats, open_cache
 from rec_engine.serving.engine import Engine
 from rec_engine.serving.schemas import (
     RecommendRequest,
@@ -21,6 +22,7 @@ from rec_engine.serving.schemas import (
     WhyNotRequest,
     WhyNotResponse,
 )
+from rec_engine.serving.security import Gate
 from rec_engine.serving.state_schemas import (
     Erased,
     FeedbackBatch,
@@ -34,6 +36,7 @@ from rec_engine.serving.state_schemas import (
     Ready,
     UserProfile,
 )
+from rec_engine.serving.telemetry import open_telemetry
 from rec_engine.serving.web import Edge, add_error_handlers
 from rec_engine.serving.wire import MAX_ID_LENGTH
 from rec_engine.utils.config import ServingConfig
@@ -41,6 +44,8 @@ from rec_engine.utils.logger import configure_logging
 
 MODEL_DIR_VARIABLE = "REC_ENGINE_MODEL_DIR"
 CONFIG_VARIABLE = "REC_ENGINE_SERVING_CONFIG"
+VERIFIED_VARIABLE = "REC_ENGINE_VERIFIED_MODEL"
+STANDING_SECONDS = 1.0
 
 PathId = Annotated[str, PathParameter(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00]+$")]
 NumItems = Annotated[int, Query(ge=1, le=100)]
@@ -54,18 +59,18 @@ def app_from_environment() -> FastAPI:
     model_dir = Path(os.environ[MODEL_DIR_VARIABLE])
     registry = model_dir if (model_dir / CURRENT).is_file() else None
     store = EventStore(config.store.url)
-    return create_app(open_bundle(model_dir), config, open_cache(config.redis), store, registry)
+    bundle = open_bundle(model_dir, verified=os.environ.get(VERIFIED_VARIABLE))
+    return create_app(Engine(bundle, config, open_cache(config.redis), store, open_telemetry(), model_dir=registry))
 
 
-def create_app(
-    bundle: ModelBundle, config: ServingConfig, cache: Cache, store: EventStore, model_dir: Path | None = None
-) -> FastAPI:
-    """Return the service of one bundle or, with a registry in `model_dir`, of whichever is promoted there."""
-    engine = Engine(bundle, config, cache, store, model_dir=model_dir)
+def create_app(engine: Engine) -> FastAPI:
+    """Return the service that answers from an engine, and closes it at the end."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        standing = asyncio.create_task(_tell_how_it_stands(engine))
         yield
+        standing.cancel()
         engine.close()
 
     app = FastAPI(
@@ -78,7 +83,7 @@ def create_app(
             503: {"model": Problem, "description": "What was sent could not be written; send it again."},
         },
     )
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, gate=Gate(engine.config.security), telemetry=engine.telemetry)
     add_error_handlers(app)
     _add_recommendations(app, engine)
     _add_items(app, engine)
@@ -170,6 +175,23 @@ def _add_status(app: FastAPI, engine: Engine) -> None:
     async def cache_stats() -> CacheStats:
         """Count what the cache did for this server process."""
         return engine.cache.stats()
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """Count and time everything, over all server processes, as Prometheus reads it."""
+        text, kind = await asyncio.to_thread(engine.telemetry.render)
+        return Response(text, media_type=kind)
+
+    @app.get("/stats", response_class=Response)
+    async def stats() -> Response:
+        """Give the figures of `/metrics` as JSON, with percentiles."""
+        return Response(await asyncio.to_thread(engine.telemetry.as_json), media_type="application/json")
+
+
+async def _tell_how_it_stands(engine: Engine) -> None:
+    while True:
+        engine.tell_how_it_stands()
+        await asyncio.sleep(STANDING_SECONDS)
 
 
 def _model_status(engine: Engine) -> ModelStatus:

@@ -28,6 +28,7 @@ from rec_engine.serving.state_schemas import (
     UserProfile,
 )
 from rec_engine.serving.swap import ModelWatch
+from rec_engine.serving.telemetry import Telemetry
 from rec_engine.utils.config import ServingConfig
 from rec_engine.utils.logger import get_logger
 
@@ -50,6 +51,7 @@ class Engine:
         config: of the service.
         cache: of whole answers.
         store: the log.
+        telemetry: counts what is done.
         model_dir: the registry whose promoted version is served from now on; without it the bundle stays.
         clock: Unix seconds.
     """
@@ -60,6 +62,7 @@ class Engine:
         config: ServingConfig,
         cache: Cache,
         store: EventStore,
+        telemetry: Telemetry,
         *,
         model_dir: Path | None = None,
         clock: Callable[[], float] = time.time,
@@ -67,10 +70,12 @@ class Engine:
         self.config = config
         self.cache = cache
         self.store = store
+        self.telemetry = telemetry
         self.clock = clock
         self.writer = GroupCommit(store)
         self.live = LiveModel(bundle, config.recommendations, store)
         self.answerer = Answerer(self.live, config, cache, clock)
+        telemetry.serves(bundle.version, bundle.manifest.created_at.timestamp())
         self.watch = ModelWatch(model_dir, bundle.version, self._prepare) if model_dir else None
 
     @property
@@ -84,11 +89,18 @@ class Engine:
             self.watch.close()
         self.writer.close()
         self.store.close()
+        self.telemetry.close()
+
+    def tell_how_it_stands(self) -> None:
+        """Let telemetry know how much is waiting and what is kept."""
+        n_users = self.live.histories.n_kept
+        self.telemetry.stands(n_waiting=self.writer.n_waiting, n_dropped=self.writer.n_dropped, n_users=n_users)
 
     def recommend(self, request: RecommendRequest, request_id: str) -> bytes:
         """Return the JSON of an answer; what it showed goes to the log a moment later."""
         self._catch_up()
         answer = self.answerer.recommend(request, request_id)
+        self.telemetry.answered(answer.n_items, is_cached=answer.is_cached, degraded=answer.degraded)
         self.writer.note(
             Impression(
                 request_id, str(request.user_id), int(self.clock()), self.live.bundle.version, answer.shown.decode()
@@ -115,6 +127,7 @@ class Engine:
         now = self.clock()
         changes = [_event(event, int(now)) for event in events]
         await self._write(changes)
+        self.telemetry.acknowledged(len(changes))
         code = self.live.catalogue.code
         return FeedbackResponse(
             event_ids=[change.event_id for change in changes],
@@ -195,6 +208,7 @@ class Engine:
         if self.watch and (ready := self.watch.take()):
             self.live = ready
             self.answerer = Answerer(ready, self.config, self.cache, self.clock)
+            self.telemetry.serves(ready.bundle.version, ready.bundle.manifest.created_at.timestamp())
             logger.info("%s answers from now on", ready.bundle.version)
         self.live.catch_up()
 

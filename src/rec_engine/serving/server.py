@@ -6,10 +6,12 @@ from pathlib import Path
 
 import uvicorn
 
-from rec_engine.bundle import open_bundle
+from rec_engine.bundle import verify_bundle
 from rec_engine.data.events import EventStore
 from rec_engine.errors import ConfigError
-from rec_engine.serving.api import CONFIG_VARIABLE, MODEL_DIR_VARIABLE
+from rec_engine.serving.api import CONFIG_VARIABLE, MODEL_DIR_VARIABLE, VERIFIED_VARIABLE
+from rec_engine.serving.security import Keyring, check_address
+from rec_engine.serving.telemetry import prepare_directory
 from rec_engine.utils.config import ServingConfig
 from rec_engine.utils.logger import get_logger
 
@@ -21,19 +23,22 @@ def run_server(model_dir: Path, config: ServingConfig) -> None:
 
     Raises:
         BundleError: if there is no model, or it is damaged.
-        ConfigError: if the port is taken or the address is not this machine's.
+        ConfigError: if the port is taken, the address is not this machine's, or it is open to others without any key.
         StoreError: if the event store cannot be reached.
     """
-    bundle = open_bundle(model_dir)
+    keyring = Keyring.of(config.security)
+    check_address(config.api.host, keyring, allow_public_without_keys=config.security.allow_public_without_keys)
+    manifest = verify_bundle(model_dir)
     EventStore(config.store.url).close()
     _check_port(config.api.host, config.api.port)
+    prepare_directory(config.api.port)
+    os.environ[VERIFIED_VARIABLE] = manifest.version
     os.environ[MODEL_DIR_VARIABLE] = str(model_dir.resolve())
     os.environ[CONFIG_VARIABLE] = config.model_dump_json()
     shown = "127.0.0.1" if config.api.host in {"0.0.0.0", "::"} else config.api.host  # noqa: S104 - compared, not bound
     logger.info(
-        "serving %s (%s items) with %d workers: http://%s:%d/docs",
-        bundle.version, f"{len(bundle.item_ids):,}", config.api.workers, shown, config.api.port,
-    )  # fmt: skip
+        "serving %s with %d workers: http://%s:%d/docs", manifest.version, config.api.workers, shown, config.api.port
+    )
     uvicorn.run(
         "rec_engine.serving.api:app_from_environment",
         factory=True,

@@ -11,7 +11,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rec_engine.errors import RecEngineError
+from rec_engine.serving.security import Gate
 from rec_engine.serving.state_schemas import Problem
+from rec_engine.serving.telemetry import Telemetry
 from rec_engine.utils.logger import get_logger
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -28,14 +30,18 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 class Edge:
-    """The outermost layer: stamps answers with id and time, refuses bodies that no valid request needs.
+    """The outermost layer: stamps answers with id and time, counts them, and refuses what may not come in.
 
     Args:
         app: what answers.
+        gate: who may come in.
+        telemetry: counts requests.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate, telemetry: Telemetry) -> None:
         self.app = app
+        self.gate = gate
+        self.telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -45,25 +51,40 @@ class Edge:
         started = time.perf_counter()
         request_id = str(uuid.uuid4())
         scope.setdefault("state", {})["request_id"] = request_id
-        has_begun = False
+        status = 0
 
         async def stamped(message: Message) -> None:
-            nonlocal has_begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                has_begun = True
+                status = message["status"]
                 seconds = f"{time.perf_counter() - started:.6f}"
                 message["headers"] += [(b"x-request-id", request_id.encode()), (b"x-process-time", seconds.encode())]
             await send(message)
 
-        answer = _refusal(scope) or self.app
+        answer = self._refusal(scope) or self.app
         try:
             await answer(scope, receive, stamped)
         except Exception:
             logger.exception("%s %s failed, request id %s", scope["method"], scope["path"], request_id)
-            if has_begun:
+            if status:
                 raise
             failure = problem(Request(scope), 500, "an error of the service; its log names this request id")
             await failure(scope, receive, stamped)
+        finally:
+            route = getattr(scope.get("route"), "path", None)
+            self.telemetry.request_done(route, status or 500, time.perf_counter() - started)
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        request, headers = Request(scope), dict(scope["headers"])
+        client = scope["client"][0] if scope.get("client") else "unknown"
+        if refused := self.gate.refusal(scope["method"], scope["path"], scope["headers"], client):
+            return problem(request, refused.status, refused.detail, hint=refused.hint, headers=refused.headers)
+        declared = headers.get(b"content-length", b"0").decode("latin-1")
+        if b"transfer-encoding" in headers:
+            return problem(request, 411, "send the body with its length, not in chunks")
+        if not declared.isdecimal() or int(declared) > MAX_BODY_BYTES:
+            return problem(request, 413, f"the body has {declared} bytes, {MAX_BODY_BYTES} are allowed")
+        return None
 
 
 def problem(
@@ -80,16 +101,6 @@ def problem(
         request_id=request.state.request_id,
     )
     return JSONResponse(described.model_dump(), status, dict(headers or {}), media_type=PROBLEM_JSON)
-
-
-def _refusal(scope: Scope) -> JSONResponse | None:
-    headers = dict(scope["headers"])
-    declared = headers.get(b"content-length", b"0").decode("latin-1")
-    if b"transfer-encoding" in headers:
-        return problem(Request(scope), 411, "send the body with its length, not in chunks")
-    if not declared.isdecimal() or int(declared) > MAX_BODY_BYTES:
-        return problem(Request(scope), 413, f"the body has {declared} bytes, {MAX_BODY_BYTES} are allowed")
-    return None
 
 
 async def _on_our_error(request: Request, error: Exception) -> JSONResponse:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from rec_engine.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "REC_ENGINE_"
+ScopeName = Literal["serve", "ingest", "admin"]
 
 
 class Settings(BaseModel):
@@ -180,8 +181,8 @@ class ModelConfig(Settings):
 class APISettings(Settings):
     """The `api:` section."""
 
-    host: str = "0.0.0.0"  # noqa: S104 - the brief's default: a container's port is useless otherwise
-    """Address to listen on; 127.0.0.1 keeps the service to this machine."""
+    host: str = "127.0.0.1"
+    """Address to listen on: this machine only, or 0.0.0.0 for everybody who can reach it, which asks for keys."""
     port: int = Field(default=8000, ge=1, le=65535)
     """Port to listen on."""
     workers: PositiveInt = Field(default=4, le=256)
@@ -195,8 +196,32 @@ class RedisSettings(Settings):
     """Where Redis runs."""
     port: int = Field(default=6379, ge=1, le=65535)
     """Redis' port."""
-    cache_ttl: PositiveInt = 3600
-    """Seconds an answer is kept."""
+    cache_ttl: NonNegativeInt = 3600
+    """Seconds an answer is kept; 0 keeps none."""
+
+
+class KeySettings(Settings):
+    """An entry of `security.keys`."""
+
+    name: str = Field(min_length=1, max_length=64)
+    """Who holds the key; no two have the same name."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of the key, in hex, as `rec-engine keys new` prints it. The key itself is written down nowhere."""
+    scopes: tuple[ScopeName, ...] = Field(min_length=1)
+    """`serve` asks for recommendations and figures, `ingest` sends events, `admin` may do everything."""
+
+
+class SecuritySettings(Settings):
+    """The `security:` section."""
+
+    keys: tuple[KeySettings, ...] = ()
+    """Who may use the service; without any it is open to everybody who reaches it."""
+    allow_public_without_keys: bool = False
+    """Whether to listen on other addresses than this machine's own although there are no keys."""
+    requests_per_second: PositiveFloat | None = None
+    """Requests that one key (without keys: one address) may send to one server process; no limit when null."""
+    burst: PositiveInt = Field(default=100, le=1_000_000)
+    """Requests that may come at once after a pause."""
 
 
 class StoreSettings(Settings):
@@ -235,6 +260,8 @@ class ServingConfig(Settings):
     """The cache of answers."""
     store: StoreSettings = StoreSettings()
     """The log of events."""
+    security: SecuritySettings = SecuritySettings()
+    """Who may use the service, and how often."""
     recommendations: RecommendationSettings = RecommendationSettings()
     """What an answer holds."""
 
