@@ -25,10 +25,21 @@ class Timeline:
 
     def __init__(self, interactions: Interactions, n_items: int, until: int | None = None) -> None:
         past = interactions.positive()
-        times, items = past.timestamps, past.item_codes.astype(np.int64)
+        self._fill(past.item_codes.astype(np.int64), past.timestamps, n_items, until or 0)
+
+    def then(self, item_codes: IntArray, timestamps: LongArray) -> "Timeline":
+        """Return the timeline after these items (n,) were met as well, at these Unix seconds (n,), in any order."""
+        known = np.repeat(np.arange(self.n_items), np.diff(self._starts))
+        times = self._keys - known * self._span + self.begin
+        longer = Timeline.__new__(Timeline)
+        both = np.concatenate([known, item_codes]), np.concatenate([times, timestamps])
+        Timeline._fill(longer, *both, self.n_items, self.end)
+        return longer
+
+    def _fill(self, items: LongArray, times: LongArray, n_items: int, until: int) -> None:
         self.n_items = n_items
-        self.begin = int(times.min(initial=np.iinfo(np.int64).max)) if len(times) else 0
-        self.end = max(int(times.max(initial=0)) + 1, until or 0)
+        self.begin = int(times.min()) if len(times) else 0
+        self.end = max(int(times.max(initial=0)) + 1, until)
         self._span = self.end - self.begin + 1
         # One ascending row of (item, time) keys answers every question by binary search.
         self._keys = np.sort(items * self._span + (times - self.begin))
@@ -59,8 +70,7 @@ class Timeline:
     def counts_within(self, moment: int, seconds: int) -> FloatArray:
         """Return (n_items,) float32: how often each item was met in the `seconds` before `moment`."""
         items = np.arange(self.n_items, dtype=np.int32)
-        within = self._within(moment) + self.begin
-        return self.counts(items, within) - self.counts(items, within - seconds)
+        return self.counts(items, moment) - self.counts(items, moment - seconds)
 
     def _days(self, item_codes: IntArray, places: LongArray, moment: int) -> FloatArray:
         was_met = self._places(item_codes, [moment])[0] > self._starts[item_codes]

@@ -17,6 +17,7 @@ from rec_engine.errors import NotFoundError
 from rec_engine.serving.answers import Answerer
 from rec_engine.serving.cache import Cache
 from rec_engine.serving.live import DELETED, HIDDEN, VISIBLE, LiveModel
+from rec_engine.serving.live_statistics import LiveStatistics
 from rec_engine.serving.schemas import RecommendRequest, SimilarItemsResponse, TrendingResponse, WhyNotResponse
 from rec_engine.serving.state_schemas import (
     Erased,
@@ -74,6 +75,8 @@ class Engine:
         self.clock = clock
         self.writer = GroupCommit(store)
         self.live = LiveModel(bundle, config.recommendations, store)
+        self.statistics = LiveStatistics(self.live, store)
+        self.statistics.start()
         self.answerer = Answerer(self.live, config, cache, clock)
         telemetry.serves(bundle.version, bundle.manifest.created_at.timestamp())
         self.watch = ModelWatch(model_dir, bundle.version, self._prepare) if model_dir else None
@@ -87,6 +90,7 @@ class Engine:
         """Write what is still to be written."""
         if self.watch:
             self.watch.close()
+        self.statistics.close()
         self.writer.close()
         self.store.close()
         self.telemetry.close()
@@ -206,7 +210,10 @@ class Engine:
     def _catch_up(self) -> None:
         """Let a new model take over, and follow the log to its end."""
         if self.watch and (ready := self.watch.take()):
+            self.statistics.close()
             self.live = ready
+            self.statistics = LiveStatistics(ready, self.store)
+            self.statistics.start()
             self.answerer = Answerer(ready, self.config, self.cache, self.clock)
             self.telemetry.serves(ready.bundle.version, ready.bundle.manifest.created_at.timestamp())
             logger.info("%s answers from now on", ready.bundle.version)

@@ -34,6 +34,7 @@ class LiveModel:
     Attributes:
         catalogue: the items as they are now.
         index: search among their vectors.
+        knowledge: what is known of the items beside their vectors.
         inference: answers queries.
         catalogue_version: grows with every change of an item.
         is_behind: whether the log could not be read at the last try, so that what came since may be missing.
@@ -45,16 +46,11 @@ class LiveModel:
         self.catalogue = Catalogue(bundle.items, capacity)
         self.index = bundle.index.with_room(capacity)
         self._inputs = GrowingRows(bundle.user_tower.item_inputs, capacity)
+        self._tower = replace(bundle.user_tower, room=self._inputs)
+        self._settings = settings
         links = {name: of_items.widened(capacity) for name, of_items in bundle.links.items()}
-        self.inference = RecommendationInference.assemble(
-            replace(bundle.user_tower, room=self._inputs),
-            self.index,
-            self.catalogue,
-            knowledge=Knowledge.of(bundle.history, links),
-            ranker=bundle.ranker,
-            settings=settings,
-            repeats=bundle.split.repeats,
-        )
+        self.knowledge = Knowledge.of(bundle.history, links)
+        self.inference = self._assembled(self.knowledge)
         self.histories = LiveHistories(
             bundle.history,
             bundle.user_ids,
@@ -70,6 +66,10 @@ class LiveModel:
         standing = store.standing()
         self._position = standing.position
         self._follow(standing)
+
+    def exchange(self, knowledge: Knowledge) -> None:
+        """Let answers go by later statistics of the items from the next request on."""
+        self.knowledge, self.inference = knowledge, self._assembled(knowledge)
 
     def catch_up(self) -> None:
         """Follow the log to its end, so that the next answer knows everything that was acknowledged."""
@@ -94,6 +94,17 @@ class LiveModel:
                 logger.warning("answers go on without the latest events: %s", error)
                 self.is_behind = True
         return self.histories.base_user(user_id)
+
+    def _assembled(self, knowledge: Knowledge) -> RecommendationInference:
+        return RecommendationInference.assemble(
+            self._tower,
+            self.index,
+            self.catalogue,
+            knowledge=knowledge,
+            ranker=self.bundle.ranker,
+            settings=self._settings,
+            repeats=self.bundle.split.repeats,
+        )
 
     def _follow(self, news: News) -> None:
         for change in news.items:

@@ -1,0 +1,49 @@
+"""What is popular and trending follows what happens."""
+
+import time
+from pathlib import Path
+
+from conftest import service
+
+from rec_engine.bundle import ModelBundle
+from rec_engine.data.events import Event, EventStore
+from rec_engine.serving.live import LiveModel
+from rec_engine.serving.live_statistics import LiveStatistics
+from rec_engine.utils.config import RecommendationSettings
+
+NOW = 1_700_000_000
+
+
+def test_statistics_are_those_of_the_training_and_the_log_together(bundle: ModelBundle, store: EventStore) -> None:
+    live = LiveModel(bundle, RecommendationSettings(), store)
+    trained = live.knowledge
+    statistics = LiveStatistics(live, store)
+    assert statistics.refresh() is False
+    code = live.catalogue.code(101)
+    clicks = [Event(f"c{n}", f"user {n}", "101", "click", NOW + n) for n in range(30)]
+    others = [Event("d", "ann", "101", "dislike", NOW), Event("u", "ann", "nobody knows it", "click", NOW)]
+    store.write([*clicks, *others])
+    assert statistics.refresh() is True
+    found = live.knowledge
+    assert found.popularity[code] == trained.popularity[code] + 30
+    assert found.popularity.sum() == trained.popularity.sum() + 30
+    counts = found.timeline.counts_within(NOW + 100, 200)
+    assert (counts[code], counts.sum()) == (30, 30)
+    whole = found.timeline.counts_within(NOW + 100, NOW)
+    before = trained.timeline.counts_within(NOW + 100, NOW)
+    assert whole.tolist() == [count + 30 * (item == code) for item, count in enumerate(before.tolist())]
+    assert live.inference.items.timeline is found.timeline
+    assert statistics.refresh() is False
+
+
+def test_what_many_click_on_becomes_trending(bundle: ModelBundle, tmp_path: Path) -> None:
+    store = EventStore(f"sqlite:///{tmp_path / 'events.db'}")
+    with service(bundle, store) as client:
+        assert client.get("/trending?time_window=1h").json()["items"] == []
+        for user in range(5):
+            client.post("/feedback", json={"user_id": user, "item_id": 105, "action": "click"})
+        end = time.monotonic() + 40
+        while not (found := client.get("/trending?time_window=1h").json()["items"]):
+            assert time.monotonic() < end, "nothing is trending"
+            time.sleep(0.2)
+        assert [(item["item_id"], item["score"]) for item in found] == [(105, 5.0)]
