@@ -98,27 +98,32 @@ def summed_rows(  # noqa: PLR0913 - three arrays are the matrix, two are memory 
 
 
 @compiled
-def entries_between(
-    indptr: IntArray | LongArray, indices: IntArray, data: FloatArray, items: IntArray, others: IntArray
+def entries_between(  # noqa: PLR0913 - three arrays are the matrix, one is memory to work in
+    indptr: IntArray | LongArray,
+    indices: IntArray,
+    data: FloatArray,
+    items: IntArray,
+    others: IntArray,
+    places: IntArray,
 ) -> FloatArray:
     """Return (n, n_others) float32: the entries of some rows of a sparse matrix at some columns, 0 where there is none.
 
     Args:
-        indptr: of the matrix in compressed rows, columns ascending in each.
+        indptr: of the matrix in compressed rows.
         indices: as `indptr`.
         data: as `indptr`.
         items: (n,) the rows.
-        others: (n_others,) the columns; fastest where they ascend.
+        others: (n_others,) the columns, distinct.
+        places: (n_columns,) zeros, and zeros again at the end.
     """
     found = np.zeros((len(items), len(others)), dtype=np.float32)
+    for column in range(len(others)):
+        places[others[column]] = column + 1
     for row in range(len(items)):
-        first, last = indptr[items[row]], indptr[items[row] + 1]
-        place = first
-        for column in range(len(others)):
-            if column > 0 and others[column] < others[column - 1]:
-                place = first
-            while place < last and indices[place] < others[column]:
-                place += 1
-            if place < last and indices[place] == others[column]:
-                found[row, column] = data[place]
+        for entry in range(indptr[items[row]], indptr[items[row] + 1]):
+            column = places[indices[entry]]
+            if column > 0:
+                found[row, column - 1] = data[entry]
+    for other in others:
+        places[other] = 0
     return found

@@ -79,7 +79,11 @@ class Eligible:
 
     def count(self) -> int:
         """Return the number of items."""
-        return len(self.codes) if self.codes is not None else int(np.bitwise_count(self.bits).sum())
+        if self.codes is not None:
+            return len(self.codes)
+        n_words = len(self.bits) // 8
+        words, rest = self.bits[: 8 * n_words].view(np.uint64), self.bits[8 * n_words :]
+        return int(np.bitwise_count(words).sum(dtype=np.int64) + np.bitwise_count(rest).sum(dtype=np.int64))
 
     def item_codes(self) -> IntArray:
         """Return the ascending codes of the set, unpacked where it is a wide one."""

@@ -58,10 +58,7 @@ class Links:
 
         Both are (n_linked,), int32 and float32.
         """
-        if not hasattr(self._memory, "sums"):
-            self._memory.sums = np.zeros(self.n_items)
-            self._memory.marks = np.zeros(self.n_items // 64 + 1, dtype=np.uint64)
-        matrix, memory = self.strengths, self._memory
+        matrix, memory = self.strengths, self._memory_of_thread()
         return summed_rows(matrix.indptr, matrix.indices, matrix.data, item_codes, weights, memory.sums, memory.marks)
 
     def between(self, item_codes: IntArray, others: IntArray) -> FloatArray:
@@ -69,10 +66,17 @@ class Links:
 
         Args:
             item_codes: (n,) int32.
-            others: (n_others,) int32, ascending.
+            others: (n_others,) int32, distinct.
         """
-        matrix = self.strengths
-        return entries_between(matrix.indptr, matrix.indices, matrix.data, item_codes, others)
+        matrix, memory = self.strengths, self._memory_of_thread()
+        return entries_between(matrix.indptr, matrix.indices, matrix.data, item_codes, others, memory.places)
+
+    def _memory_of_thread(self) -> threading.local:
+        if not hasattr(self._memory, "sums"):
+            self._memory.sums = np.zeros(self.n_items)
+            self._memory.marks = np.zeros(self.n_items // 64 + 1, dtype=np.uint64)
+            self._memory.places = np.zeros(self.n_items, dtype=np.int32)
+        return self._memory
 
     def save(self, directory: Path) -> None:
         """Write the arrays as they are, so that processes can share them without reading them."""

@@ -26,7 +26,7 @@ from rec_engine.retrieval.candidates import (
 )
 from rec_engine.retrieval.catalogue import Catalogue
 from rec_engine.retrieval.faiss_index import FAISSIndex
-from rec_engine.retrieval.filters import Eligible
+from rec_engine.retrieval.filters import NARROW, Eligible
 from rec_engine.retrieval.links import COVISITATION, SIMILAR, Links
 from rec_engine.retrieval.predicates import Predicate
 from rec_engine.serving.arrange import BY_SCORE, Arrangement, Slate, arrange
@@ -34,6 +34,8 @@ from rec_engine.utils.config import RecommendationSettings
 
 NEW_ITEM_USERS = 5
 """Items that fewer users met are new: they compete among themselves for some of the candidates."""
+MAX_NEW_ITEMS = 1_000
+"""New items that compete; where there are more, hardly an item is known and being new means nothing."""
 NO_ITEMS = np.empty(0, dtype=np.int32)
 
 
@@ -118,8 +120,9 @@ class Knowledge:
         """Return what these interactions say, and that there were no others `until`; links must know nothing later."""
         n_items = next(iter(links.values())).n_items
         past = known.positive()
-        pairs = np.unique(past.user_codes.astype(np.int64) * n_items + past.item_codes)
-        popularity = np.bincount(pairs % n_items, minlength=n_items).astype(np.float32)
+        pairs = np.sort(past.user_codes.astype(np.int64) * n_items + past.item_codes)
+        distinct = pairs[np.diff(pairs, prepend=-1) > 0]
+        popularity = np.bincount(distinct % n_items, minlength=n_items).astype(np.float32)
         return cls(popularity, Timeline(known, n_items, until), links)
 
 
@@ -181,14 +184,13 @@ class RecommendationInference:
 
         All parts are of the catalogue's capacity.
         """
-        is_new = Eligible.of_mask(knowledge.popularity < NEW_ITEM_USERS)
         vector = _asked_once(tower.vector)
         sources: list[Source] = [
             TowerSource(index, vector, settings.min_score_threshold),
             LinkSource(knowledge.links[COVISITATION], COVISITATION, last=RECENT_ITEMS, share=0.5),
             LinkSource(knowledge.links[SIMILAR], SIMILAR, share=0.25),
             RecentPopularitySource(knowledge.timeline),
-            TowerSource(index, vector, only=is_new, name="new items", share=0.05),
+            TowerSource(index, vector, only=_new_items(knowledge, catalogue), name="new items", share=0.05),
             *([HistorySource()] if repeats else []),
             PopularitySource(knowledge.popularity),
         ]
@@ -242,6 +244,18 @@ class RecommendationInference:
             return None, None, ()
         matrix = features(query.state, candidates, self.items)
         return matrix, self.ranker.log_odds(matrix), ()
+
+
+def _new_items(knowledge: Knowledge, catalogue: Catalogue) -> Eligible:
+    """Return the items that few users met; where these are many, the least met of them, of those the latest codes.
+
+    The next codes for items to come are among them, so that those compete as soon as they are there.
+    """
+    codes = np.flatnonzero(knowledge.popularity < NEW_ITEM_USERS).astype(np.int32)
+    to_come = codes[codes >= catalogue.n_items][: NARROW - MAX_NEW_ITEMS]
+    here = codes[codes < catalogue.n_items][::-1]
+    least_met = here[np.argsort(knowledge.popularity[here], kind="stable")[:MAX_NEW_ITEMS]]
+    return Eligible.of_codes(np.concatenate([least_met, to_come]), catalogue.capacity)
 
 
 def _asked_once(vector: Callable[[UserState], FloatArray | None]) -> Callable[[UserState], FloatArray | None]:
