@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as PathParameter
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 from rec_engine.bundle import CURRENT, open_bundle
 from rec_engine.data.events import EventStore
@@ -32,12 +33,11 @@ from rec_engine.serving.state_schemas import (
     ItemBatch,
     ItemsAccepted,
     ModelStatus,
-    Problem,
     Ready,
     UserProfile,
 )
 from rec_engine.serving.telemetry import open_telemetry
-from rec_engine.serving.web import Edge, add_error_handlers
+from rec_engine.serving.web import PROBLEMS, Edge, add_error_handlers
 from rec_engine.serving.wire import MAX_ID_LENGTH
 from rec_engine.utils.config import ServingConfig
 from rec_engine.utils.logger import configure_logging
@@ -77,11 +77,7 @@ def create_app(engine: Engine) -> FastAPI:
         title="rec-engine",
         summary="Recommendations, with where each one comes from.",
         lifespan=lifespan,
-        responses={
-            404: {"model": Problem, "description": "No such route, item or category."},
-            422: {"model": Problem, "description": "The request cannot be used; the detail names the field."},
-            503: {"model": Problem, "description": "What was sent could not be written; send it again."},
-        },
+        responses=PROBLEMS,
     )
     app.add_middleware(Edge, gate=Gate(engine.config.security), telemetry=engine.telemetry)
     add_error_handlers(app)
@@ -176,13 +172,13 @@ def _add_status(app: FastAPI, engine: Engine) -> None:
         """Count what the cache did for this server process."""
         return engine.cache.stats()
 
-    @app.get("/metrics", response_class=Response)
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Count and time everything, over all server processes, as Prometheus reads it."""
         text, kind = await asyncio.to_thread(engine.telemetry.render)
         return Response(text, media_type=kind)
 
-    @app.get("/stats", response_class=Response)
+    @app.get("/stats", response_class=JSONResponse)
     async def stats() -> Response:
         """Give the figures of `/metrics` as JSON, with percentiles."""
         return Response(await asyncio.to_thread(engine.telemetry.as_json), media_type="application/json")

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -138,3 +139,9 @@ TITLES = {
     503: ("unavailable", "Not available"),
 }
 """Status to the stable name in `type`, and what people read."""
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"description": title, "content": {PROBLEM_JSON: {"schema": Problem.model_json_schema()}}}
+    for status, (_, title) in TITLES.items()
+}
+"""How the OpenAPI document describes the errors that any route may answer with."""
