@@ -25,7 +25,8 @@ from tokenizers import Tokenizer
 from rec_engine.data.dataset import FloatArray, IntArray
 from rec_engine.evaluation.evaluator import evaluate, rank_by_score
 from rec_engine.evaluation.statistics import paired_bootstrap
-from rec_engine.models.embeddings import ContentEmbedder, Whitening, item_texts
+from rec_engine.models.content import Whitening, item_texts
+from rec_engine.models.embeddings import ContentEmbedder
 from rec_engine.utils.config import TextSettings
 
 SETTINGS = TextSettings()

@@ -1,5 +1,6 @@
 """rec-engine: events and items in, ranked and explained recommendations out."""
 
+import os
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from rec_engine.models.two_tower import TwoTowerModel as TwoTowerModel
     from rec_engine.retrieval.faiss_index import FAISSIndex as FAISSIndex
     from rec_engine.serving.inference import RecommendationInference as RecommendationInference
+
+# ONNX Runtime would write a device id into the user's cache as soon as it is imported, and try to send it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
     "FAISSIndex": "retrieval.faiss_index",

@@ -3,7 +3,7 @@
 models/current           the name of the promoted version
 models/promotions.jsonl  how it came to be that one: a line for each change, the latest last
 models/<version>/        manifest.json, config.yaml, user_tower.onnx, item_inputs.npy, user_inputs.npy,
-user_features.npy, index/, ranker.txt, items.parquet, users.parquet,
+user_features.npy, item_tower/, index/, ranker.txt, items.parquet, users.parquet,
 history.npz, links/<name>/
 """
 
@@ -29,6 +29,7 @@ from rec_engine.data.dataset import IdMap, Interactions
 from rec_engine.data.splits import Split
 from rec_engine.errors import BundleError
 from rec_engine.models.features import FEATURES
+from rec_engine.models.item_tower import ItemTower
 from rec_engine.models.lightgbm_ranker import CTRRanker
 from rec_engine.models.user_tower import UserTower, open_session
 from rec_engine.retrieval.faiss_index import FAISSIndex
@@ -77,6 +78,7 @@ class ModelBundle:
         history: everything that was known of the users when the bundle was made.
         split: the parts of it that the model was trained, validated and tested on.
         user_tower: histories to user vectors.
+        item_tower: descriptions of items that training never saw to vectors.
         index: search by vector; it holds the item vectors.
         links: name to links between items, made of the whole history.
         ranker: the re-ranker, None where the model has none.
@@ -92,6 +94,7 @@ class ModelBundle:
     history: Interactions
     split: Split
     user_tower: UserTower
+    item_tower: ItemTower
     index: FAISSIndex
     links: dict[str, Links]
     ranker: CTRRanker | None
@@ -243,6 +246,7 @@ def open_bundle(path: Path, *, verified: str | None = None) -> ModelBundle:
             user_features=np.asarray(np.load(directory / "user_features.npy", mmap_mode="r")),
             max_history_len=config.model.max_history_len,
         ),
+        item_tower=ItemTower.load(directory / "item_tower"),
         index=FAISSIndex.load(directory / "index"),
         links={path.name: Links.load(path) for path in sorted((directory / "links").iterdir())},
         ranker=CTRRanker.load(ranker) if ranker.exists() else None,

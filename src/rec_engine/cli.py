@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
+from rec_engine.cli_keys import keys_app
+from rec_engine.cli_models import models_app
 from rec_engine.errors import DataError, RecEngineError
 from rec_engine.utils.config import ModelConfig, ServingConfig, load_config
 from rec_engine.utils.logger import configure_logging
@@ -17,6 +19,8 @@ TABLE_WIDTH = 120
 TABLE_METRICS = ("ndcg", "hit_rate", "recall", "coverage")
 
 app = App(name="rec-engine", help="A recommendation engine: train, evaluate, serve.", version_flags=["--version"])
+app.command(models_app)
+app.command(keys_app)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -130,6 +134,13 @@ def train(  # noqa: PLR0913 - the brief's flags
             continue
         _say(f"{evaluation.name}: NDCG@10 {found.mean:.4f} [{found.low:.4f}, {found.high:.4f}] ({report.measured_on})")
     _say(report.verdict)
+    _say(report.gate)
+    if not report.is_current:
+        _say(
+            f"{report.directory} is published, and the current model stays. Next: rec-engine models promote "
+            f"{report.version} --force --model-dir {model_dir} makes it current all the same."
+        )
+        return
     _say(
         f"{report.directory} is the current model. Next: open {report.directory / 'report.html'} to see how good it is "
         f"and for whom; rec-engine serve --model-dir {model_dir} serves it."

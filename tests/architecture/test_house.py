@@ -9,14 +9,17 @@ import pytest
 import rec_engine
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"torch", "onnx", "onnxscript", "sentence_transformers", "ray"}
+HEAVY = {"torch", "onnx", "onnxscript", "sentence_transformers", "transformers", "ray"}
 SERVING = [
     "rec_engine",
     "rec_engine.bundle",
     "rec_engine.cli",
+    "rec_engine.models.item_tower",
     "rec_engine.models.lightgbm_ranker",
     "rec_engine.pipeline.batch",
     "rec_engine.pipeline.evaluate",
+    "rec_engine.pipeline.gate",
+    "rec_engine.registry",
     "rec_engine.serving.api",
     "rec_engine.serving.server",
 ]

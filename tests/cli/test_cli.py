@@ -9,9 +9,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 from conftest import interactions_frame, items_frame
 
 from rec_engine import cli
+from rec_engine.serving.security import Gate
+from rec_engine.utils.config import ServingConfig
 
 FAST = ["--epochs", "1", "--batch-size", "64"]
 
@@ -137,3 +140,22 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     cli.app(["--help"], result_action="return_value")
     shown = capsys.readouterr().out
     assert all(command in shown for command in ("demo", "train", "evaluate", "recommend", "serve"))
+
+
+def test_a_new_key_opens_the_service_that_knows_its_entry(tmp_path: Path) -> None:
+    made = run("keys", "new", "--name", "shop", "--scope", "serve", cwd=tmp_path)
+    key, _, entry = made.stdout.partition("\n")
+    security = ServingConfig.model_validate(yaml.safe_load(entry[entry.index("security:") :])).security
+    gate = Gate(security)
+    headers = [(b"authorization", b"Bearer " + key.encode())]
+    assert gate.refusal("POST", "/recommend", headers, "10.0.0.1") is None
+    assert gate.refusal("POST", "/items", headers, "10.0.0.1") is not None
+    assert gate.refusal("POST", "/recommend", [], "10.0.0.1") is not None
+
+
+def test_an_open_address_without_keys_is_refused_with_the_ways_out(files: Path) -> None:
+    assert run(*custom(), cwd=files).returncode == 0
+    refused = run("serve", "--host", "0.0.0.0", "--port", "8000", cwd=files)  # noqa: S104 - it is refused
+    assert refused.returncode == 2
+    assert "rec-engine keys new" in refused.stderr
+    assert "allow_public_without_keys" in refused.stderr

@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from rec_engine.errors import TrainingError
-from rec_engine.models.embeddings import ContentEmbedder, Whitening, item_texts
+from rec_engine.models.content import Whitening, item_texts
+from rec_engine.models.embeddings import ContentEmbedder
 from rec_engine.utils.config import TextSettings
 
 TEXTS = ["A film about dogs", "", "A film about puppies", "Quarterly tax law", "A film about dogs"]
@@ -26,7 +27,7 @@ def test_the_packaged_encoder_knows_what_is_alike_and_embeds_each_text_once(tmp_
     assert pl.read_parquet(stored).height == 3
     again = ContentEmbedder(TextSettings(), tmp_path)
     assert np.array_equal(again.embed(TEXTS), vectors)
-    assert "_model" not in vars(again)
+    assert "model" not in vars(again)
 
 
 def test_a_folder_without_an_encoder_is_refused(tmp_path: Path) -> None:

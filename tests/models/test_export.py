@@ -9,7 +9,7 @@ from worlds import LATER, interactions, user_state
 
 from rec_engine.data.state import state_of
 from rec_engine.errors import BundleError
-from rec_engine.models.export import export_user_tower, item_arrays
+from rec_engine.models.export import export_item_tower, export_user_tower, item_arrays
 from rec_engine.models.training import scorer
 from rec_engine.models.two_tower import TwoTowerModel
 from rec_engine.models.user_tower import UserTower, open_session
@@ -59,6 +59,22 @@ def test_history_towers_serve_users_they_never_saw_and_zero_those_without_histor
     assert cold is not None
     assert np.linalg.norm(cold) == pytest.approx(1, abs=1e-5)
     assert not tower.vectors(HISTORY, np.array([3], dtype=np.int32), np.full(5, LATER)).any()
+
+
+@pytest.mark.parametrize(("n_features", "text_dim"), [(3, 4), (0, 4), (3, 0), (0, 0)])
+def test_exported_item_tower_equals_torch_for_items_without_id(n_features: int, text_dim: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    features, text = torch.randn(10, n_features), torch.randn(10, text_dim)
+    model = TwoTowerModel(5, 10, 16, [24, 8], item_features=features, text_embeddings=text)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    export_item_tower(model, tmp_path / "item_tower.onnx")
+    feed = {"item_features": features.numpy(), "text": text.numpy()}
+    inputs, vectors = open_session(tmp_path / "item_tower.onnx").run(["item_input", "item_vector"], feed)
+    assert not np.allclose(inputs, item_arrays(model)[0], atol=0.1)
+    model.known_items[:] = False
+    for mine, training in zip((inputs, vectors), item_arrays(model), strict=True):
+        assert np.allclose(mine, training, atol=1e-5)
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:

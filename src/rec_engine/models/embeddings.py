@@ -1,9 +1,8 @@
-"""Content embeddings: an item's title, description and categories as a vector, by a sentence transformer."""
+"""Content embeddings: the texts of items as vectors, by a sentence transformer."""
 
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 OFFLINE_ENCODER = "minilm"
 TEXTS_A_BATCH = 32
-MIN_DEVIATION = 1e-3
-"""Directions of the embedding space with less than this share of the largest deviation are noise, not meaning."""
 
 logger = get_logger(__name__)
 
@@ -63,7 +60,7 @@ class ContentEmbedder:
         chunks = [order[first : first + TEXTS_A_BATCH] for first in range(0, len(order), TEXTS_A_BATCH)]
         rows: dict[int, FloatArray] = {}
         for chunk in with_progress(chunks, "embedding texts"):
-            vectors = self._model.encode(
+            vectors = self.model.encode(
                 [texts[place] for place in chunk],
                 batch_size=TEXTS_A_BATCH,
                 normalize_embeddings=True,
@@ -73,7 +70,12 @@ class ContentEmbedder:
         return [rows[place] for place in range(len(texts))]
 
     @cached_property
-    def _model(self) -> "SentenceTransformer":
+    def model(self) -> "SentenceTransformer":
+        """The encoder, which reads `max_tokens` of a text at most.
+
+        Raises:
+            TrainingError: if there is no such encoder.
+        """
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError:
@@ -84,12 +86,12 @@ class ContentEmbedder:
         folder = self._folder
         try:
             model = SentenceTransformer(str(folder or self.settings.encoder), local_files_only=folder is not None)
-        except (OSError, ValueError) as error:
+            model.max_seq_length = min(model.max_seq_length or self.settings.max_tokens, self.settings.max_tokens)
+        except (OSError, ValueError, AttributeError) as error:  # the last: it has no length that could be set
             raise TrainingError(
                 f"text.encoder = {self.settings.encoder!r} cannot be loaded: {error}",
                 hint="a SentenceTransformer's name (needs the hub), its folder, minilm, or none",
             ) from None
-        model.max_seq_length = min(model.max_seq_length or self.settings.max_tokens, self.settings.max_tokens)
         return model
 
     @property
@@ -108,13 +110,17 @@ class ContentEmbedder:
         return folder if folder.is_dir() else None
 
     @cached_property
-    def _cache_file(self) -> Path:
-        """A file an encoder, named for its weights and the tokens it reads."""
+    def cache_key(self) -> str:
+        """What is kept of this encoder goes by this name, made of its weights and the tokens it reads."""
         digest = hashlib.sha256(f"{self.settings.encoder} {self.settings.max_tokens}".encode())
         for weights in sorted(self._folder.rglob("*.safetensors")) if self._folder else []:
             with weights.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
-        return self.cache_dir / f"{digest.hexdigest()[:16]}.parquet"
+        return digest.hexdigest()[:16]
+
+    @property
+    def _cache_file(self) -> Path:
+        return self.cache_dir / f"{self.cache_key}.parquet"
 
     def _read_cache(self) -> dict[str, FloatArray]:
         if not self._cache_file.exists():
@@ -133,56 +139,6 @@ class ContentEmbedder:
         partial = self._cache_file.with_name(f".{self._cache_file.name}.{os.getpid()}.partial")
         pl.DataFrame([pl.Series("text", list(known)), vectors]).write_parquet(partial)
         partial.replace(self._cache_file)
-
-
-def item_texts(items: pl.DataFrame) -> list[str]:
-    """Return one text an item: title, description and categories, whatever it has of them; "" for nothing."""
-    categories = pl.col("categories").list.join(", ")
-    parts = [
-        pl.col("title").cast(pl.String).str.strip_chars(" ."),
-        pl.col("description").cast(pl.String).str.strip_chars(" ."),
-        pl.when(categories.str.len_chars() > 0).then(pl.lit("Categories: ") + categories),
-    ]
-    joined: list[str] = items.select(pl.concat_str(parts, separator=". ", ignore_nulls=True))["title"].to_list()
-    return joined
-
-
-@dataclass(frozen=True, slots=True)
-class Whitening:
-    """The map from embeddings to fewer, uncorrelated numbers of equal variance, scaled to length 1.
-
-    Embeddings of one shop's items all point the same way, with cosines near 0.8; whitened ones tell the items apart.
-
-    Attributes:
-        mean: (embedding_dim,) float32.
-        components: (embedding_dim, dim) float32, principal directions over their standard deviations.
-
-    References:
-        Zhang et al., Are ID embeddings necessary? Whitening pre-trained text embeddings, 2024 (arXiv 2402.10602).
-    """
-
-    mean: FloatArray
-    components: FloatArray
-
-    @classmethod
-    def fit(cls, embeddings: FloatArray, dim: int) -> "Whitening":
-        """Return the whitening of (n, embedding_dim) embeddings to at most `dim` numbers; zero rows do not count."""
-        known = embeddings[np.abs(embeddings).sum(axis=1) > 0].astype(np.float64)
-        if not len(known):
-            return cls(np.zeros(embeddings.shape[1], np.float32), np.zeros((embeddings.shape[1], 0), np.float32))
-        mean = known.mean(axis=0)
-        _, singular, directions = np.linalg.svd(known - mean, full_matrices=False)
-        kept = np.flatnonzero(singular > MIN_DEVIATION * singular[0])[:dim]
-        scale = np.sqrt(len(known)) / singular[kept]
-        return cls(mean.astype(np.float32), (directions[kept].T * scale).astype(np.float32))
-
-    def apply(self, embeddings: FloatArray) -> FloatArray:
-        """Return (n, dim) float32 of length 1; zero rows stay zero."""
-        whitened = (embeddings - self.mean) @ self.components
-        whitened[np.abs(embeddings).sum(axis=1) == 0] = 0
-        lengths = np.linalg.norm(whitened, axis=1, keepdims=True)
-        unit: FloatArray = (whitened / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-        return unit
 
 
 def _user_cache() -> Path:

@@ -16,12 +16,12 @@ from rec_engine.bundle import (
     Manifest,
     new_version,
     new_version_name,
-    promote,
     seal,
     write_history,
 )
 from rec_engine.data.dataset import FloatArray, RecommendationDataset
 from rec_engine.data.splits import Split, leave_one_out, random_split, temporal_split
+from rec_engine.errors import DataError
 from rec_engine.evaluation.epochs import EpochRecord
 from rec_engine.evaluation.evaluator import Evaluation, validation_task
 from rec_engine.evaluation.report import Findings, write_report
@@ -32,9 +32,11 @@ from rec_engine.models.training import TwoTowerTrainer
 from rec_engine.models.two_tower import TwoTowerModel
 from rec_engine.models.user_tower import UserTower, open_session
 from rec_engine.pipeline.evaluate import TrainedModel, assemble_path, choose_regularisation
+from rec_engine.pipeline.gate import judge_version
 from rec_engine.pipeline.quality import examine
 from rec_engine.pipeline.ranking import fit_ranker
-from rec_engine.pipeline.towers import build_model
+from rec_engine.pipeline.towers import ItemEncoding, build_model, finish_item_tower
+from rec_engine.registry import ModelRegistry
 from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.utils.config import ModelConfig
 from rec_engine.utils.logger import get_logger
@@ -42,6 +44,7 @@ from rec_engine.utils.logger import get_logger
 LIBRARIES = ("rec-engine", "torch", "numpy", "faiss-cpu", "lightgbm", "onnxruntime", "polars")
 CHECKPOINT = "checkpoint.safetensors"
 USER_TOWER = "user_tower.onnx"
+ITEM_TOWER = "item_tower"
 
 logger = get_logger(__name__)
 
@@ -51,12 +54,14 @@ class TrainingReport:
     """What a training run made.
 
     Attributes:
-        version: name of the new, promoted version.
+        version: name of the new version.
         directory: where it lies.
         epochs: one record each.
         evaluations: the towers alone and, with a ranker, the whole request path.
         measured_on: the data they were measured on.
         verdict: whether the neural model earns its keep, in words.
+        is_current: whether it was promoted.
+        gate: why it was, or was not, in words.
     """
 
     version: str
@@ -65,6 +70,8 @@ class TrainingReport:
     evaluations: list[Evaluation]
     measured_on: str
     verdict: str
+    is_current: bool
+    gate: str
 
 
 def train(
@@ -76,7 +83,7 @@ def train(
     split: Split | None = None,
     resume: bool = False,
 ) -> TrainingReport:
-    """Train, measure and publish a new current version below `model_dir`.
+    """Train, measure and publish a version below `model_dir`; it becomes the current one if the gate lets it through.
 
     Args:
         dataset: what is known.
@@ -102,7 +109,7 @@ def train(
             _write_data(directory, dataset, split, model.ease_regularisation)
             verdict = write_report(findings, directory)
             _write_manifest(directory, dataset, config, findings, model.ease_regularisation)
-    promote(model_dir, version_name)
+    is_current, gate = _take_over(ModelRegistry(model_dir), version_name)
     checkpoint.unlink(missing_ok=True)
     logger.info("published %s", model_dir / version_name)
     return TrainingReport(
@@ -112,7 +119,21 @@ def train(
         evaluations=[found for found in findings.evaluations if found.name in findings.own],
         measured_on=findings.measured_on,
         verdict=verdict,
+        is_current=is_current,
+        gate=gate,
     )
+
+
+def _take_over(registry: ModelRegistry, version: str) -> tuple[bool, str]:
+    """Promote a version unless the gate says no, and return whether and why; one of other data cannot be judged."""
+    try:
+        verdict = judge_version(registry, version)
+        passes, reason = verdict.passes, verdict.sentence
+    except DataError as error:
+        passes, reason = True, f"not compared: {error}"
+    if passes:
+        registry.promote(version, reason=reason)
+    return passes, reason
 
 
 def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
@@ -130,12 +151,15 @@ def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
         dataset: what is known.
         config: model_config.yaml.
         split: its test part is not touched.
-        directory: where user_tower.onnx goes; everything is measured through the exported tower, as it is served.
+        directory: where user_tower.onnx and item_tower/ go; everything is measured through what is exported, as it is
+            served.
         checkpoint: of the towers' training.
         resume: go on from the checkpoint.
     """
     started = time.monotonic()
-    towers = build_model(dataset, config)
+    encoding = ItemEncoding.fit(dataset.items, config.text)
+    encoding.save(directory / ITEM_TOWER)
+    towers = build_model(dataset, config, encoding)
     embedded = time.monotonic()
     trainer = TwoTowerTrainer(towers, config.training, checkpoint=checkpoint)
     epochs = trainer.fit(split.train, validation_task(split), resume=resume)
@@ -143,6 +167,7 @@ def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
     trained = time.monotonic()
     index = FAISSIndex.build(item_vectors, config.faiss, ids=dataset.item_ids.ids.to_list(), seed=config.training.seed)
     tower = export_tower(towers, item_inputs, directory / USER_TOWER)
+    finish_item_tower(towers, directory / ITEM_TOWER)
     regularisation = choose_regularisation(validation_task(split), dataset.n_items)
     unranked = TrainedModel(
         tower, index, dataset.items["categories"], regularisation, split.repeats, epochs=tuple(epochs)
@@ -189,6 +214,7 @@ def export_tower(model: TwoTowerModel, item_inputs: FloatArray, path: Path) -> U
 
 def _write_model(directory: Path, model: TrainedModel, work: Path) -> None:
     shutil.copy(work / USER_TOWER, directory / USER_TOWER)
+    shutil.copytree(work / ITEM_TOWER, directory / ITEM_TOWER)
     np.save(directory / "item_inputs.npy", model.tower.item_inputs)
     np.save(directory / "user_inputs.npy", model.tower.user_inputs)
     np.save(directory / "user_features.npy", model.tower.user_features)

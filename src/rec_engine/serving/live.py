@@ -1,9 +1,10 @@
 """A model in service: what was trained, and what happened since, up to the last event that was acknowledged."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
+import polars as pl
 
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.dataset import ExternalId, FloatArray
@@ -117,18 +118,20 @@ class LiveModel:
             self.catalogue.hide(change.item_id)
             return
         is_new = self.catalogue.code(change.item_id) < 0
+        values = json.loads(change.attributes)
         try:
-            code = self.catalogue.put(
-                change.item_id, json.loads(change.attributes), is_visible=change.status == VISIBLE
-            )
+            code = self.catalogue.put(change.item_id, values, is_visible=change.status == VISIBLE)
         except DataError as error:
             logger.warning("item %s is left out: %s", change.item_id, error)
             return
         if is_new:
-            item_input, vector = self._encoded(change)
+            item_input, vector = self._encoded(values)
             self._inputs.put(code, item_input)
             self.index.add([self.catalogue.view(code).item_id], vector[None])
 
-    def _encoded(self, change: ItemChange) -> tuple[FloatArray, FloatArray]:
+    def _encoded(self, values: Mapping[str, object]) -> tuple[FloatArray, FloatArray]:
         """Return what the towers make of an item that they have not met: (embedding_dim,) and (dim,) float32."""
-        return np.zeros(self._inputs.shape[1], dtype=np.float32), np.zeros(self.index.rows.shape[1], dtype=np.float32)
+        schema = {name: kind for name, kind in self.bundle.items.schema.items() if name != "item_id"}
+        row = pl.DataFrame([{name: values.get(name) for name in schema}], schema=schema, strict=False)
+        item_inputs, vectors = self.bundle.item_tower.encode(row)
+        return item_inputs[0], vectors[0]

@@ -1,0 +1,207 @@
+"""`rec-engine models`: what has been trained, which version is current, and how to change that."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cyclopts import App
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from rec_engine.errors import BundleError, RecEngineError
+
+if TYPE_CHECKING:
+    from rec_engine.registry import ModelRegistry, VersionSummary
+
+TABLE_WIDTH = 120
+UNITS = ("B", "kB", "MB", "GB", "TB")
+NO_VERSION = "there is no trained model here. Next: rec-engine train makes one."
+
+models_app = App(name="models", help="List, promote, roll back, verify and prune the versions of a registry.")
+
+
+@models_app.command(name="list")
+def list_versions(*, model_dir: Path = Path("models")) -> None:
+    """Print every version, newest first: which one is current, which one a rollback returns to, which are damaged.
+
+    Args:
+        model_dir: the registry of versions.
+    """
+    from rec_engine.registry import ModelRegistry
+
+    registry = ModelRegistry(model_dir)
+    versions = registry.versions()
+    if not versions:
+        _say(f"{model_dir}: {NO_VERSION}")
+        return
+    console = Console(highlight=False, markup=False)
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(_table(registry, versions))
+    for summary in versions:
+        if summary.damage:
+            _say(f"{summary.version} is damaged: {summary.damage}")
+    _say(_next(registry, versions))
+
+
+@models_app.command
+def promote(
+    version: str,
+    *,
+    model_dir: Path = Path("models"),
+    force: bool = False,
+    max_p99_ms: float = 50.0,
+) -> None:
+    """Make a version the current one, if it is no worse than the one that is and not too slow.
+
+    Args:
+        version: its name.
+        model_dir: the registry of versions.
+        force: promote it without a comparison; its files are verified all the same.
+        max_p99_ms: milliseconds that 99 of 100 requests may take at most, in process.
+    """
+    from rec_engine.pipeline.gate import GateLimits, judge_version
+    from rec_engine.registry import ModelRegistry
+
+    registry = ModelRegistry(model_dir)
+    replaced = registry.current()
+    if version == replaced:
+        _say(f"{version} is the current model already")
+        return
+    if force:
+        reason = "by hand, not compared"
+    else:
+        verdict = judge_version(registry, version, GateLimits(max_p99_ms=max_p99_ms))
+        if not verdict.passes:
+            raise RecEngineError(verdict.sentence, hint=f"{replaced} stays; --force promotes {version} all the same")
+        reason = verdict.sentence
+        _say(reason)
+    registry.promote(version, reason=reason)
+    back = (
+        f"rec-engine models rollback --model-dir {model_dir} returns to {replaced}" if replaced else _serve(model_dir)
+    )
+    _say(f"{version} is the current model, and running servers take it over. Next: {back}.")
+
+
+@models_app.command
+def rollback(*, model_dir: Path = Path("models"), reason: str = "by hand") -> None:
+    """Return to the version that was current before; again, to the one before that.
+
+    Args:
+        model_dir: the registry of versions.
+        reason: for the record in promotions.jsonl.
+    """
+    from rec_engine.registry import ModelRegistry
+
+    registry = ModelRegistry(model_dir)
+    left = registry.current()
+    version = registry.rollback(reason=reason)
+    _say(
+        f"{version} is the current model again, and running servers take it over. "
+        f"Next: rec-engine models promote {left} --model-dir {model_dir} undoes this."
+    )
+
+
+@models_app.command
+def verify(version: str | None = None, *, model_dir: Path = Path("models")) -> None:
+    """Compare every file of a version with its checksum.
+
+    Args:
+        version: its name; without it all versions are verified.
+        model_dir: the registry of versions.
+    """
+    from rec_engine.registry import ModelRegistry
+
+    registry = ModelRegistry(model_dir)
+    names = [version] if version else [summary.version for summary in registry.versions()]
+    damaged = [name for name in names if not _holds(registry, name)]
+    if damaged:
+        raise BundleError(
+            f"{model_dir}: {', '.join(damaged)} cannot be served", hint="restore the files named above, or train again"
+        )
+    _say(f"{model_dir}: {len(names)} verified, nothing to mend." if names else f"{model_dir}: {NO_VERSION}")
+
+
+@models_app.command
+def prune(*, keep: int, model_dir: Path = Path("models")) -> None:
+    """Remove all but the newest versions; the current one and the one before it stay, however old they are.
+
+    Args:
+        keep: how many of the newest stay.
+        model_dir: the registry of versions.
+    """
+    from rec_engine.registry import ModelRegistry
+
+    registry = ModelRegistry(model_dir)
+    gone = registry.prune(keep)
+    for summary in gone:
+        _say(f"{summary.version} is removed")
+    freed = _size(sum(summary.size_bytes for summary in gone))
+    left = len(registry.versions())
+    _say(f"{freed} freed, versions left: {left}. Next: rec-engine models list --model-dir {model_dir} shows them.")
+
+
+def _table(registry: "ModelRegistry", versions: "list[VersionSummary]") -> Table:
+    metrics = [metric for metric in ("ndcg@10", "hit_rate@10") if any(metric in each.metrics for each in versions)]
+    title = f"Models in {registry.model_dir}"
+    table = Table(title=title, title_justify="left", caption=_since(registry), caption_justify="left", box=SIMPLE_HEAD)
+    for column in ("version", "made (UTC)", "dataset", *metrics, "size", "state"):
+        table.add_column(column, justify="right" if column in {*metrics, "size"} else "left", no_wrap=True)
+    before = registry.before()
+    for each in versions:
+        made = f"{each.created_at:%Y-%m-%d %H:%M}" if each.created_at else ""
+        reached = (f"{each.metrics[metric]:.4f}" if metric in each.metrics else "" for metric in metrics)
+        table.add_row(each.version, made, each.dataset or "", *reached, _size(each.size_bytes), _state(each, before))
+    return table
+
+
+def _state(summary: "VersionSummary", before: str | None) -> str:
+    states = {
+        "current": summary.is_current,
+        "before": summary.version == before,
+        "damaged": summary.damage is not None,
+    }
+    return ", ".join(state for state, holds in states.items() if holds)
+
+
+def _since(registry: "ModelRegistry") -> str | None:
+    latest = registry.history()[-1:]
+    if not latest or latest[0].version != registry.current():
+        return None  # it became current by other means
+    return f"current since {latest[0].at:%Y-%m-%d %H:%M} UTC ({latest[0].action}): {latest[0].reason}"
+
+
+def _next(registry: "ModelRegistry", versions: "list[VersionSummary]") -> str:
+    been_current = {registry.current(), *(record.version for record in registry.history())}
+    newest = next((each.version for each in versions if not each.damage), None)
+    if newest is None:
+        return "Next: rec-engine train makes one that can be served."
+    if newest in been_current:
+        return f"Next: {_serve(registry.model_dir)}."
+    return f"Next: rec-engine models promote {newest} --model-dir {registry.model_dir} makes the newest one current."
+
+
+def _holds(registry: "ModelRegistry", name: str) -> bool:
+    try:
+        registry.verify(name)
+    except BundleError as error:
+        _say(str(error))
+        return False
+    _say(f"{name}: every file is as it was written")
+    return True
+
+
+def _serve(model_dir: Path) -> str:
+    return f"rec-engine serve --model-dir {model_dir} serves the current one"
+
+
+def _size(n_bytes: float) -> str:
+    """Return a size for people, such as 12.3 MB."""
+    for unit in UNITS[:-1]:
+        if n_bytes < 1000:  # noqa: PLR2004 - decimal units
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} {UNITS[-1]}"
+
+
+def _say(text: str) -> None:
+    Console(highlight=False, markup=False, soft_wrap=True).print(text)

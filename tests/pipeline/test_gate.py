@@ -1,0 +1,209 @@
+"""The gate lets nothing through that is worse or too slow, and nothing else is kept out."""
+
+import shutil
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rec_engine.bundle import CURRENT, ModelBundle, find_bundle, open_bundle
+from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray, RecommendationDataset
+from rec_engine.data.splits import temporal_split
+from rec_engine.data.state import UserState
+from rec_engine.errors import BundleError, DataError, NotFoundError
+from rec_engine.evaluation.evaluator import test_task as task_of
+from rec_engine.evaluation.statistics import Estimate, paired_bootstrap
+from rec_engine.models.user_tower import UserTower
+from rec_engine.pipeline.evaluate import evaluate_bundle
+from rec_engine.pipeline.gate import Comparison, GateLimits, Latency, judge, judge_version, measure_latency, objections
+from rec_engine.registry import ModelRegistry
+from rec_engine.retrieval.faiss_index import FAISSIndex
+
+PATIENT = GateLimits(max_p99_ms=10_000, max_slowdown=10_000, n_timed_users=3)
+"""For models whose speed is not the question, on a machine that may be busy."""
+FEW_USERS = replace(PATIENT, n_users=5)
+"""For models whose quality is not the question."""
+
+
+def named(bundle: ModelBundle, version: str) -> ModelBundle:
+    return replace(bundle, manifest=bundle.manifest.model_copy(update={"version": version}))
+
+
+def as_kind(kind: type[UserTower], tower: UserTower) -> UserTower:
+    return kind(**{field.name: getattr(tower, field.name) for field in fields(UserTower)})
+
+
+@pytest.fixture(scope="session")
+def random(bundle: ModelBundle) -> ModelBundle:
+    """The same model with item vectors that mean nothing."""
+    shape = len(bundle.item_ids), bundle.config.model.tower_dims[-1]
+    vectors = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index = FAISSIndex.build(vectors, bundle.index.settings, ids=bundle.item_ids.ids.to_list(), seed=0)
+    return replace(named(bundle, "random"), index=index, ranker=None)
+
+
+class Dawdler(UserTower):
+    """A user tower that takes 20 ms longer."""
+
+    def vector(self, state: UserState) -> FloatArray | None:
+        time.sleep(0.02)
+        return super().vector(state)
+
+
+@pytest.fixture(scope="session")
+def slow(bundle: ModelBundle) -> ModelBundle:
+    return replace(named(bundle, "slow"), user_tower=as_kind(Dawdler, bundle.user_tower))
+
+
+def test_the_first_model_passes(bundle: ModelBundle) -> None:
+    verdict = judge(bundle, None)
+    assert verdict.passes
+    assert verdict.comparison is None
+    assert verdict.sentence == f"{bundle.version} passes, as there is no current model to compare it with"
+
+
+def test_a_model_that_is_as_good_passes(bundle: ModelBundle) -> None:
+    verdict = judge(named(bundle, "again"), bundle, PATIENT)
+    assert verdict.passes
+    assert verdict.comparison is not None
+    assert (verdict.comparison.difference.mean, verdict.comparison.n_users) == (0.0, 60)
+    assert f"again passes, as it is neither significantly worse than {bundle.version} nor too slow" in verdict.sentence
+
+
+def test_a_worse_model_does_not_pass_and_a_better_one_does(bundle: ModelBundle, random: ModelBundle) -> None:
+    worse, better = judge(random, bundle, PATIENT), judge(bundle, random, PATIENT)
+    assert worse.objections == (f"its NDCG@10 is significantly worse than that of {bundle.version}",)
+    assert better.passes
+    assert "random does not pass" in worse.sentence
+    assert worse.comparison is not None
+    assert f"{worse.comparison.difference.mean:+.4f}" in worse.sentence
+
+
+def test_difference_and_interval_are_those_of_the_same_users_in_evaluation(
+    bundle: ModelBundle, random: ModelBundle
+) -> None:
+    task = task_of(bundle.split)
+    theirs, ours = (evaluate_bundle(each, task, (10,))[-1].per_user["ndcg@10"] for each in (bundle, random))
+    found = judge(random, bundle, PATIENT).comparison
+    assert found is not None
+    assert found.difference == paired_bootstrap(ours, theirs).absolute
+    assert found.difference.mean == pytest.approx(ours.mean() - theirs.mean())
+
+
+def test_a_loss_within_the_interval_passes(bundle: ModelBundle) -> None:
+    """One user of sixty for whom the model has become useless proves nothing."""
+    towers = replace(bundle, ranker=None)
+    served_best = int(evaluate_bundle(towers, task_of(bundle.split), (10,))[-1].per_user["ndcg@10"].argmax())
+
+    class Contrary(UserTower):
+        def vectors(self, history: Interactions, user_codes: IntArray, now: LongArray) -> FloatArray:
+            vectors = super().vectors(history, user_codes, now)
+            vectors[user_codes == served_best] *= -1
+            return vectors
+
+    verdict = judge(replace(towers, user_tower=as_kind(Contrary, bundle.user_tower)), towers, PATIENT)
+    assert verdict.passes
+    assert verdict.comparison is not None
+    assert verdict.comparison.difference.mean < 0 <= verdict.comparison.difference.high
+
+
+def test_fewer_users_are_looked_at_where_there_are_more_than_wanted(bundle: ModelBundle, random: ModelBundle) -> None:
+    found = judge(random, bundle, replace(PATIENT, n_users=20)).comparison
+    assert found is not None
+    assert found.n_users == 20
+
+
+def test_models_of_other_data_are_refused_as_in_a_comparison(bundle: ModelBundle) -> None:
+    other = replace(bundle, manifest=bundle.manifest.model_copy(update={"dataset_fingerprint": "other"}))
+    with pytest.raises(DataError, match="trained on other data"):
+        judge(other, bundle, PATIENT)
+
+
+def test_models_that_were_trained_on_each_others_test_items_are_refused(
+    bundle: ModelBundle, dataset: RecommendationDataset
+) -> None:
+    for split in (temporal_split(dataset.interactions), replace(bundle.split, repeats=True)):
+        with pytest.raises(DataError, match="not what was held out"):
+            judge(replace(bundle, split=split), bundle, PATIENT)
+
+
+def test_where_nothing_is_held_out_only_time_is_judged(bundle: ModelBundle, slow: ModelBundle) -> None:
+    nothing = bundle.split.test.where(np.zeros(len(bundle.split.test), dtype=np.bool_))
+    everything = bundle.split.validation.where(np.zeros(len(bundle.split.validation), dtype=np.bool_))
+    split = replace(bundle.split, validation=everything, test=nothing)
+    verdict = judge(replace(bundle, split=split), replace(bundle, split=split), PATIENT)
+    assert verdict.passes
+    assert "NDCG@10 was not compared, as nothing is held out from any user" in verdict.sentence
+    assert not judge(replace(slow, split=split), replace(bundle, split=split), replace(PATIENT, max_p99_ms=15)).passes
+
+
+def test_a_slow_model_does_not_pass(bundle: ModelBundle, slow: ModelBundle) -> None:
+    for limits, objection in (
+        (replace(FEW_USERS, max_p99_ms=15), "its slowest requests take longer than 15 ms"),
+        (replace(FEW_USERS, max_slowdown=1.5), "it takes more than 1.5 times as long"),
+    ):
+        assert judge(slow, bundle, limits).objections == (objection,)
+    assert judge(slow, slow, replace(FEW_USERS, max_slowdown=1.5)).passes
+
+
+NOW = Latency(median_ms=4.0, p99_ms=9.0)
+WORSE, TOO_LONG, SLOWER = "NDCG@10 is significantly worse", "longer than 50 ms", "more than 2 times as long"
+MEASURED = {
+    "worse by more than chance": (Estimate(-0.02, -0.03, -0.001), NOW, NOW, (WORSE,)),
+    "worse, perhaps by chance": (Estimate(-0.02, -0.05, 0.0), NOW, NOW, ()),
+    "better": (Estimate(0.02, 0.01, 0.03), NOW, NOW, ()),
+    "nobody to measure on": (Estimate(np.nan, np.nan, np.nan), NOW, NOW, ()),
+    "at the limits": (Estimate(0, 0, 0), Latency(8.0, 50.0), NOW, ()),
+    "above one limit": (Estimate(0, 0, 0), Latency(8.0, 50.1), NOW, (TOO_LONG,)),
+    "above the other": (Estimate(0, 0, 0), Latency(8.1, 50.0), NOW, (SLOWER,)),
+    "slower, and nobody feels it": (Estimate(0, 0, 0), Latency(1.9, 3.0), Latency(0.1, 0.2), ()),
+    "everything": (Estimate(-1, -1, -1), Latency(99, 99), NOW, (WORSE, TOO_LONG, SLOWER)),
+}
+
+
+@pytest.mark.parametrize("case", list(MEASURED))
+def test_what_speaks_against_a_candidate(case: str) -> None:
+    difference, latency, current_latency, expected = MEASURED[case]
+    found = objections(Comparison("now", 10, difference, latency, current_latency), GateLimits())
+    assert len(found) == len(expected)
+    assert all(part in objection for part, objection in zip(expected, found, strict=True))
+
+
+def test_latency_counts_each_user_with_his_fastest_request(bundle: ModelBundle, slow: ModelBundle) -> None:
+    quick, dawdling = measure_latency(bundle, slow, 5)
+    assert dawdling.median_ms >= quick.median_ms + 15
+    assert 0 < quick.median_ms <= quick.p99_ms
+    assert 20 <= dawdling.median_ms <= dawdling.p99_ms
+
+
+@pytest.fixture
+def registry(model_dir: Path, tmp_path: Path) -> ModelRegistry:
+    """A registry that a test may damage: the trained version is current, and a copy of it waits."""
+    shutil.copytree(model_dir, tmp_path / "models")
+    shutil.copytree(find_bundle(tmp_path / "models"), tmp_path / "models" / "20200101-000000-aaaaaa")
+    return ModelRegistry(tmp_path / "models")
+
+
+def test_a_version_is_judged_against_the_current_one(registry: ModelRegistry) -> None:
+    verdict = judge_version(registry, "20200101-000000-aaaaaa", PATIENT)
+    assert verdict.comparison is not None
+    assert verdict.comparison.current == registry.current()
+
+
+def test_a_current_version_that_cannot_be_opened_is_no_hindrance(registry: ModelRegistry) -> None:
+    (registry.model_dir / str(registry.current()) / "ranker.txt").write_text("damaged")
+    assert judge_version(registry, "20200101-000000-aaaaaa", PATIENT).comparison is None
+    (registry.model_dir / CURRENT).unlink()
+    assert judge_version(registry, "20200101-000000-aaaaaa", PATIENT).passes
+
+
+def test_a_version_that_is_damaged_or_not_there_is_refused(registry: ModelRegistry) -> None:
+    with pytest.raises(NotFoundError, match="no version 'v9'"):
+        judge_version(registry, "v9", PATIENT)
+    (registry.model_dir / "20200101-000000-aaaaaa" / "ranker.txt").write_text("damaged")
+    with pytest.raises(BundleError, match="damaged"):
+        judge_version(registry, "20200101-000000-aaaaaa", PATIENT)
+    open_bundle(registry.model_dir)

@@ -1,0 +1,48 @@
+"""Real server processes, asked over real sockets."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def ask(url: str, body: dict[str, object] | None = None) -> dict[str, object]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        found: dict[str, object] = json.load(answer)
+        return found
+
+
+@contextmanager
+def served(model_dir: Path, log: Path, n_workers: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Yield where `rec-engine serve` answers, and its process."""
+    port = free_port()
+    flags = ["--model-dir", str(model_dir), "--host", "127.0.0.1", "--port", str(port), "--workers", str(n_workers)]
+    environment = os.environ | {"USE_MEMORY_CACHE": "true", "REC_ENGINE_STORE__URL": f"sqlite:///{log}"}
+    command = [sys.executable, "-m", "rec_engine", "serve", *flags]
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(300):
+            try:
+                ask(f"{url}/ready")
+                break
+            except OSError:
+                assert process.poll() is None, "the server stopped while starting"
+                time.sleep(0.1)
+        yield url, process
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
