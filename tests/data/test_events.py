@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rec_engine.data.events import Erasure, Event, EventStore, Impression, ItemChange
+from rec_engine.data.events import Erasure, Event, EventStore, Impression, ItemChange, user_hash
 from rec_engine.data.group_commit import GroupCommit
 from rec_engine.errors import ConfigError, StoreError
 
@@ -82,13 +82,21 @@ def test_writers_side_by_side_never_share_a_position_and_hide_none(store: EventS
 
 
 def test_an_erased_user_leaves_nothing_but_a_hash(store: EventStore) -> None:
-    shown = Impression("r", "ann-of-the-shop", 1, "v", "[]")
+    shown = Impression("r", "ann-of-the-shop", 1, "v", "[]", 0)
     store.write([event("1", user="ann-of-the-shop"), shown, event("2", user="bob")])
     store.write([Erasure("ann-of-the-shop", "hash")])
     assert store.events_of("ann-of-the-shop") == []
     assert (store.count(Event), store.count(Impression)) == (1, 0)
     store.write([event("3", user="ann-of-the-shop")])
     assert names(store, "ann-of-the-shop") == ["3"]
+
+
+def test_an_impression_that_is_late_does_not_bring_an_erased_user_back(store: EventStore) -> None:
+    store.write([event("1"), Erasure("ann", user_hash("ann"))])
+    store.write([Impression("before", "ann", 1, "v", "[]", 1), Impression("other", "bob", 1, "v", "[]", 1)])
+    assert store.count(Impression) == 1
+    store.write([Impression("after", "ann", 1, "v", "[]", store.position())])
+    assert store.count(Impression) == 2
 
 
 def test_erased_users_are_not_in_the_files_of_the_database(tmp_path: Path) -> None:
@@ -106,7 +114,7 @@ def test_group_commit_acknowledges_what_is_written(store: EventStore) -> None:
     for done in acknowledged:
         done.result(timeout=10)
     assert len(names(store)) == 200
-    writer.note(Impression("r", "ann", 1, "v", "[]"))
+    writer.note(Impression("r", "ann", 1, "v", "[]", 0))
     writer.close()
     assert store.count(Impression) == 1
 

@@ -4,6 +4,7 @@ Every write transaction takes its positions from one row that it locks, so posit
 SQLite and PostgreSQL alike, and whoever has read up to a position has missed nothing.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from rec_engine.data.database import (
     position_row,
     tables,
 )
+from rec_engine.data.dataset import ExternalId
 
 _POSITION = sql.select(position_row.c.value)
 _EVENT_COLUMNS = (
@@ -128,6 +130,7 @@ class Impression:
         timestamp: Unix seconds.
         model_version: that made it.
         shown: JSON list, best place first.
+        known: how far its answer knew the log; it is not written for a user who was erased since.
     """
 
     request_id: str
@@ -135,6 +138,7 @@ class Impression:
     timestamp: int
     model_version: str
     shown: str
+    known: int
 
 
 _Kind = TypeVar("_Kind")
@@ -204,8 +208,7 @@ class EventStore:
                 self._write_erasures(connection, _of(Erasure, placed))
                 for at, touch in _of(Touch, placed):
                     self._mark(connection, touch.user_hash, TOUCHED, at)
-            if impressions:
-                connection.execute(sql.insert(impression_rows), [_fields(shown) for shown in impressions])
+            self._write_impressions(connection, impressions)
         if self._is_sqlite and any(isinstance(change, Erasure) for change in changes):
             self._forget_log()
 
@@ -282,6 +285,18 @@ class EventStore:
         rows = [_fields(change) | {"position": at} for at, change in latest.values()]
         connection.execute(sql.insert(item_rows), rows)
 
+    def _write_impressions(self, connection: sql.Connection, impressions: Sequence[Impression]) -> None:
+        if not impressions:
+            return
+        hash_by_user = {shown.user_id: user_hash(shown.user_id) for shown in impressions}
+        is_erased = (mark_rows.c.kind == ERASED) & mark_rows.c.user_hash.in_(hash_by_user.values())
+        found = connection.execute(sql.select(mark_rows.c.user_hash, mark_rows.c.position).where(is_erased))
+        erased = {row[0]: row[1] for row in found}
+        kept = [shown for shown in impressions if erased.get(hash_by_user[shown.user_id], 0) <= shown.known]
+        if kept:
+            rows = [{name: value for name, value in _fields(shown).items() if name != "known"} for shown in kept]
+            connection.execute(sql.insert(impression_rows), rows)
+
     def _write_erasures(self, connection: sql.Connection, placed: Placed[Erasure]) -> None:
         for at, erasure in placed:
             is_his = (event_rows.c.user_id == erasure.user_id) & (event_rows.c.position < at)
@@ -327,6 +342,11 @@ class EventStore:
         """Empty SQLite's write-ahead log, in which deleted rows would otherwise stay for a while."""
         with self._reader.connect() as connection:
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def user_hash(user_id: ExternalId) -> str:
+    """Return what stands for an erased user, so that his id need not be kept."""
+    return hashlib.sha256(f"rec-engine user {user_id}".encode()).hexdigest()
 
 
 def _fields(change: Change) -> dict[str, object]:

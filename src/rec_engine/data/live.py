@@ -1,6 +1,5 @@
 """Histories as of now: what a model was trained with, and what the log holds since."""
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from rec_engine.data.dataset import (
     LongArray,
     event_weights,
 )
-from rec_engine.data.events import Event, EventStore, News
+from rec_engine.data.events import Event, EventStore, News, user_hash
 from rec_engine.data.state import COLD, UserState, state_of
 from rec_engine.utils.config import DataSettings
 
@@ -145,8 +144,3 @@ class LiveHistories:
             timestamps=timestamps[order],
             version=version,
         )
-
-
-def user_hash(user_id: ExternalId) -> str:
-    """Return what stands for an erased user, so that his id need not be kept."""
-    return hashlib.sha256(f"rec-engine user {user_id}".encode()).hexdigest()

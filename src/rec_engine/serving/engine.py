@@ -10,9 +10,8 @@ from pathlib import Path
 
 from rec_engine.bundle import ModelBundle, open_bundle
 from rec_engine.data.dataset import ExternalId
-from rec_engine.data.events import Change, Erasure, Event, EventStore, Impression, ItemChange, Touch
+from rec_engine.data.events import Change, Erasure, Event, EventStore, Impression, ItemChange, Touch, user_hash
 from rec_engine.data.group_commit import GroupCommit
-from rec_engine.data.live import user_hash
 from rec_engine.errors import NotFoundError
 from rec_engine.serving.answers import Answerer
 from rec_engine.serving.cache import Cache
@@ -107,7 +106,12 @@ class Engine:
         self.telemetry.answered(answer.n_items, is_cached=answer.is_cached, degraded=answer.degraded)
         self.writer.note(
             Impression(
-                request_id, str(request.user_id), int(self.clock()), self.live.bundle.version, answer.shown.decode()
+                request_id=request_id,
+                user_id=str(request.user_id),
+                timestamp=int(self.clock()),
+                model_version=self.live.bundle.version,
+                shown=answer.shown.decode(),
+                known=self.live.position,
             )
         )
         return answer.body

@@ -38,6 +38,7 @@ class LiveModel:
         knowledge: what is known of the items beside their vectors.
         inference: answers queries.
         catalogue_version: grows with every change of an item.
+        position: how far it knows the log.
         is_behind: whether the log could not be read at the last try, so that what came since may be missing.
     """
 
@@ -65,7 +66,7 @@ class LiveModel:
         self._is_new = True
         self._store = store
         standing = store.standing()
-        self._position = standing.position
+        self.position = standing.position
         self._follow(standing)
 
     def exchange(self, knowledge: Knowledge) -> None:
@@ -77,9 +78,9 @@ class LiveModel:
         try:
             has_changed = self._store.has_changed()  # asked always: it remembers what it has been asked
             if has_changed or self.is_behind or self._is_new:
-                while (news := self._store.news(self._position)).position > self._position:
+                while (news := self._store.news(self.position)).position > self.position:
                     self._follow(news)
-                    self._position = news.position
+                    self.position = news.position
             self.is_behind = self._is_new = False
         except StoreError as error:
             if not self.is_behind:
