@@ -1,10 +1,14 @@
 """The HTTP contract."""
 
+from pathlib import Path
+
 import pytest
-from conftest import N_ITEMS
+from conftest import N_ITEMS, service
 from fastapi.testclient import TestClient
 
 from rec_engine.bundle import ModelBundle
+from rec_engine.data.events import EventStore
+from rec_engine.serving.cache import InMemoryCache
 
 
 def recommended(client: TestClient, **body: object) -> list[dict[str, object]]:
@@ -87,6 +91,18 @@ def test_second_equal_request_comes_from_the_cache_and_another_does_not(client: 
                   {"context": {"recent_items": [101]}}, {"num_recommendations": 4}):  # fmt: skip
         assert client.post("/recommend", json=body | other).json()["metadata"]["cached"] is False
     assert client.get("/cache/stats").json()["hits"] == 1
+
+
+def test_the_cache_names_nobody(bundle: ModelBundle, tmp_path: Path) -> None:
+    cache = InMemoryCache()
+    with service(bundle, EventStore(f"sqlite:///{tmp_path / 'events.db'}"), cache) as client:
+        for user in ("ann of the shop", 'quoted "ann"', 4):
+            for _ in range(2):
+                answer = client.post("/recommend", json={"user_id": user, "num_recommendations": 2})
+                assert answer.json()["user_id"] == user
+    stored = b"".join(value for _, value in cache._entries.values())
+    assert len(cache._entries) == 3
+    assert b"ann" not in stored
 
 
 def test_similar_items_leave_out_the_item_itself(client: TestClient) -> None:

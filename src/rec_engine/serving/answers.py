@@ -34,8 +34,8 @@ from rec_engine.serving.wire import MAX_EXCLUDED, cursor_after
 from rec_engine.utils.config import ServingConfig
 
 SECONDS_BY_UNIT = {"h": 3_600, "d": 86_400}
-VOLATILE: Mapping[str, IncEx | bool] = {"request_id": True, "metadata": {"latency_ms", "cached"}}
-"""What two answers from the same entry of the cache differ in."""
+VOLATILE: Mapping[str, IncEx | bool] = {"user_id": True, "request_id": True, "metadata": {"latency_ms", "cached"}}
+"""What two answers from the same entry of the cache differ in, and whom it was made for: the cache names nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +92,18 @@ class Answerer:
         is_kept = self.config.redis.cache_ttl > 0 and not self.config.recommendations.exploration
         if is_kept and not self.live.is_behind and (stored := self.cache.get(key)) is not None:
             n_items, shown, body = stored.split(b"\n", 2)
-            return Answer(_stamped(body, request_id, started, is_cached=True), shown, int(n_items), is_cached=True)
+            return Answer(
+                _stamped(body, request.user_id, request_id, started, is_cached=True),
+                shown,
+                int(n_items),
+                is_cached=True,
+            )
         answer, shown = self._compute(request, user, request_id)
         body, degraded = answer.model_dump_json(exclude=VOLATILE).encode(), tuple(answer.metadata.degraded)
         n_shown = len(answer.recommendations)
         if is_kept and not degraded:
             self.cache.set(key, b"%d\n%s\n%s" % (n_shown, shown, body), self.config.redis.cache_ttl)
-        stamped = _stamped(body, request_id, started, is_cached=False)
+        stamped = _stamped(body, request.user_id, request_id, started, is_cached=False)
         return Answer(stamped, shown, n_shown, is_cached=False, degraded=degraded)
 
     def why_not(self, request: RecommendRequest, item_id: ExternalId) -> WhyNotResponse:
@@ -238,11 +243,12 @@ class Answerer:
         return hashlib.sha256(whole.encode()).hexdigest()
 
 
-def _stamped(body: bytes, request_id: str, started: float, *, is_cached: bool) -> bytes:
-    """Return the JSON of an answer with what differs between two answers from one entry of the cache."""
+def _stamped(body: bytes, user_id: ExternalId, request_id: str, started: float, *, is_cached: bool) -> bytes:
+    """Return the JSON of an answer with what an entry of the cache lacks."""
     cached = b"true" if is_cached else b"false"
     volatile = b',"latency_ms":%.3f,"cached":%s}}' % (_milliseconds_since(started), cached)
-    return b'{"request_id":"%s",' % request_id.encode() + body[1:-2] + volatile
+    asked = b'{"user_id":%s,"request_id":"%s",' % (msgspec.json.encode(user_id), request_id.encode())
+    return asked + body[1:-2] + volatile
 
 
 def _milliseconds_since(started: float) -> float:
