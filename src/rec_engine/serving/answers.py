@@ -103,8 +103,8 @@ class Answerer:
         n_shown = len(answer.recommendations)
         if is_kept and not degraded:
             self.cache.set(key, b"%d\n%s\n%s" % (n_shown, shown, body), self.config.redis.cache_ttl)
-        stamped = _stamped(body, request.user_id, request_id, started, is_cached=False)
-        return Answer(stamped, shown, n_shown, is_cached=False, degraded=degraded)
+        whole = _stamped(body, request.user_id, request_id, started, is_cached=False)
+        return Answer(whole, shown, n_shown, is_cached=False, degraded=degraded)
 
     def why_not(self, request: RecommendRequest, item_id: ExternalId) -> WhyNotResponse:
         """Return the step that keeps an item out of the answer to a request, and by how much.
