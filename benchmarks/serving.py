@@ -43,7 +43,7 @@ from rec_engine.bundle import find_bundle
 
 GENERATOR = Path(__file__).with_name("load_generator.py")
 LIBRARIES = ("fastapi", "uvicorn", "uvloop", "pydantic", "numpy", "faiss-cpu", "lightgbm", "onnxruntime")
-CACHE_OFF = {"REC_ENGINE_CACHE__ENABLED": "false"}
+CACHE_OFF = {"REC_ENGINE_REDIS__CACHE_TTL": "0"}
 CLOSED_CONNECTIONS, OPEN_CONNECTIONS = 32, 64
 FEEDBACK_ITEMS = 10_000
 CACHED_USERS, ROUNDS_OF_CACHED_USERS = 200, 8

@@ -136,6 +136,7 @@ class Engine:
         changes = [_event(event, int(now)) for event in events]
         await self._write(changes)
         self.telemetry.acknowledged(len(changes))
+        self._catch_up()
         code = self.live.catalogue.code
         return FeedbackResponse(
             event_ids=[change.event_id for change in changes],
