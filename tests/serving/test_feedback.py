@@ -130,6 +130,7 @@ def test_a_batch_is_written_whole_or_not_at_all(client: TestClient) -> None:
         ({"event_id": "a\0b"}, "event_id"),
         ({"user_id": "a\0b"}, "user_id"),
         ({"value": "much"}, "value"),
+        ({"value": 1e300}, "value"),
         ({"context": []}, "context"),
         ({"colour": 1}, "colour"),
     ],

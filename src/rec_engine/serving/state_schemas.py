@@ -18,6 +18,9 @@ from rec_engine.serving.wire import (
     Wire,
 )
 
+MAX_VALUE = 1e12
+"""Values are kept as float32, which ends at 3e38; nothing that anybody rates is near that."""
+
 
 class Item(Asked):
     """An item as it is from now on; what is left out is unknown."""
@@ -72,7 +75,7 @@ class FeedbackEvent(Asked):
     """What it was done to; an item that nobody knows yet counts from the moment at which it is added."""
     action: Action
     """What was done."""
-    value: float | None = Field(default=None, allow_inf_nan=False)
+    value: float | None = Field(default=None, ge=-MAX_VALUE, le=MAX_VALUE, allow_inf_nan=False)
     """Such as the stars of a rating."""
     timestamp: Timestamp | None = None
     """When: Unix seconds, milliseconds or ISO 8601; now without it. Late events find their place."""
