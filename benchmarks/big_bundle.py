@@ -18,29 +18,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
 import torch
-import yaml
 from numpy.typing import NDArray
 from scipy import sparse
 
-from rec_engine.bundle import (
-    FORMAT_VERSION,
-    Manifest,
-    find_bundle,
-    new_version,
-    new_version_name,
-    open_bundle,
-    promote,
-    seal,
-    write_history,
-)
+from rec_engine.bundle import FORMAT_VERSION, find_bundle, new_version, new_version_name, open_bundle, seal
 from rec_engine.data.dataset import FloatArray, IntArray, LongArray, RecommendationDataset
-from rec_engine.data.splits import Split, leave_one_out
+from rec_engine.data.splits import leave_one_out
 from rec_engine.errors import BundleError
 from rec_engine.evaluation.evaluator import validation_task
 from rec_engine.models.attributes import attribute_matrix
@@ -48,9 +37,12 @@ from rec_engine.models.export import item_arrays
 from rec_engine.models.features import FEATURES
 from rec_engine.models.lightgbm_ranker import CTRRanker
 from rec_engine.models.two_tower import TwoTowerModel
+from rec_engine.pipeline.evaluate import TrainedModel
+from rec_engine.pipeline.publish import ITEM_TOWER, USER_TOWER, new_manifest, seal_version, write_data, write_model
 from rec_engine.pipeline.ranking import ranker_rows, with_few_negatives
 from rec_engine.pipeline.towers import ItemEncoding, finish_item_tower
-from rec_engine.pipeline.train import ITEM_TOWER, LIBRARIES, USER_TOWER, export_tower
+from rec_engine.pipeline.train import export_tower
+from rec_engine.registry import ModelRegistry
 from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.retrieval.links import LINK_NAMES, Links
 from rec_engine.serving.inference import RecommendationInference
@@ -138,15 +130,25 @@ def make_bundle(model_dir: Path, size: Size) -> None:
         links = {name: draw_links(catalogue, rng) for name in LINK_NAMES}
     config, now = settings(size), datetime.now(UTC)
     name = new_version_name(dataset.fingerprint, now)
-    with new_version(model_dir, name) as directory:
+    with new_version(model_dir, name) as directory, TemporaryDirectory() as work:
         with _stage("towers and index"):
-            write_towers(directory, catalogue, dataset, config)
+            model = untrained_towers(Path(work), catalogue, dataset, config)
         with _stage("files"):
+            write_model(directory, model, Path(work))
             write_data(directory, dataset, split, links)
-            write_manifest(directory, dataset, config, split, now)
+            manifest = new_manifest(
+                dataset,
+                name=f"simulated, {dataset.n_items:,} items",
+                version_name=name,
+                created_at=now,
+                split=split.name,
+                ease_regularisation=model.ease_regularisation,
+                metrics={},
+            )
+            seal_version(directory, config, manifest)
         with _stage("ranker"):
             add_ranker(directory)
-    promote(model_dir, name)
+    ModelRegistry(model_dir).promote(name, reason="made for a benchmark")
     record.write_text(json.dumps(made_of), encoding="utf-8")
     _print_account(model_dir / name)
 
@@ -252,8 +254,10 @@ def draw_links(catalogue: Catalogue, rng: np.random.Generator) -> Links:
     return Links(sparse.csr_array((strengths / strengths.max(), indices, starts), shape=(n_items, n_items)))
 
 
-def write_towers(directory: Path, catalogue: Catalogue, dataset: RecommendationDataset, config: ModelConfig) -> None:
-    """Write untrained towers whose item embeddings are the simulated vectors, and the index of what they make."""
+def untrained_towers(
+    directory: Path, catalogue: Catalogue, dataset: RecommendationDataset, config: ModelConfig
+) -> TrainedModel:
+    """Export untrained towers whose item embeddings are the simulated vectors, and index what they make."""
     torch.manual_seed(config.training.seed)
     features = torch.from_numpy(attribute_matrix(dataset.users))
     model = TwoTowerModel(dataset.n_users, dataset.n_items, user_features=features, **config.model.model_dump())
@@ -266,43 +270,8 @@ def write_towers(directory: Path, catalogue: Catalogue, dataset: RecommendationD
     )
     ItemEncoding.fit(nameless, config.text).save(directory / ITEM_TOWER)
     finish_item_tower(model, directory / ITEM_TOWER)
-    np.save(directory / "item_inputs.npy", tower.item_inputs)
-    np.save(directory / "user_inputs.npy", tower.user_inputs)
-    np.save(directory / "user_features.npy", tower.user_features)
-    ids = dataset.item_ids.ids.to_list()
-    FAISSIndex.build(item_vectors, config.faiss, ids=ids, seed=config.training.seed).save(directory / "index")
-
-
-def write_data(directory: Path, dataset: RecommendationDataset, split: Split, links: dict[str, Links]) -> None:
-    """Write the tables, the history and the links."""
-    dataset.users.write_parquet(directory / "users.parquet")
-    dataset.items.write_parquet(directory / "items.parquet")
-    write_history(directory / "history.npz", dataset.interactions, split)
-    (directory / "links").mkdir()
-    for name, of_kind in links.items():
-        of_kind.save(directory / "links" / name)
-
-
-def write_manifest(
-    directory: Path, dataset: RecommendationDataset, config: ModelConfig, split: Split, now: datetime
-) -> None:
-    """Write settings and manifest; from here on the version is sealed."""
-    (directory / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        version=new_version_name(dataset.fingerprint, now),
-        created_at=now,
-        dataset=f"simulated, {dataset.n_items:,} items",
-        dataset_fingerprint=dataset.fingerprint,
-        split=split.name,
-        features=tuple(FEATURES),
-        ease_regularisation=0.0,
-        log_position=0,
-        libraries={library: version(library) for library in LIBRARIES},
-        metrics={},
-        sha256_by_file={},
-    )
-    seal(directory, manifest)
+    index = FAISSIndex.build(item_vectors, config.faiss, ids=dataset.item_ids.ids.to_list(), seed=config.training.seed)
+    return TrainedModel(tower, index, dataset.items["categories"], ease_regularisation=0.0, repeats=False)
 
 
 def add_ranker(directory: Path) -> None:

@@ -9,8 +9,7 @@ Four ways of answering the same question are timed in turn within one run, and t
 - kept: our answer when the same filter was asked before;
 - polars: the mask of the table under the same expression, with as many threads as polars takes.
 
-The ratio is polars over ours, with a bootstrap interval of 95% over the turns. The last rows are categories alone, as
-`filter_categories` asks for them: there the alternative is `CategoryIndex`, which reads no other attributes.
+The ratio is polars over ours, with a bootstrap interval of 95% over the turns.
 """
 
 import argparse
@@ -24,7 +23,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rec_engine.retrieval.filters import CategoryIndex, Eligible
+from rec_engine.retrieval.filters import Eligible
 from rec_engine.retrieval.item_attributes import ItemAttributes
 from rec_engine.retrieval.predicates import PREDICATE, Predicate
 
@@ -58,7 +57,6 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for question in _questions(items):
         _print_row(question, items, attributes, arguments.turns)
-    _print_categories(items, attributes, arguments.turns)
     _print_changes(attributes, arguments.items, arguments.turns)
 
 
@@ -150,21 +148,6 @@ def _print_row(question: Question, items: pl.DataFrame, attributes: ItemAttribut
         f"| {question.name} | {ours().count():,} | {first[0]:,.0f} | {_shown(again)} | {_shown(kept)} "
         f"| {_shown(theirs)} | {_ratio(theirs, again)} | {_ratio(theirs, kept)} |"
     )
-
-
-def _print_categories(items: pl.DataFrame, attributes: ItemAttributes, turns: int) -> None:
-    index = CategoryIndex(items["categories"])
-    print("\n| categories alone | items | ours, us | CategoryIndex, us | CategoryIndex / ours |\n|---|---|---|---|---|")
-    for names in (["category 1", "category 7"], ["category 300", "category 499"], ["Category 0"]):
-        found = attributes.any_category(names)
-        assert np.array_equal(found.item_codes(), index.any_of(names).item_codes())  # noqa: S101 - as above
-        ours, theirs = np.empty(turns), np.empty(turns)
-        for turn in range(turns):
-            ours[turn] = _microseconds(partial(attributes.any_category, names), 10).mean()
-            theirs[turn] = _microseconds(partial(index.any_of, names), 10).mean()
-        print(
-            f"| {', '.join(names)} | {found.count():,} | {_shown(ours)} | {_shown(theirs)} | {_ratio(theirs, ours)} |"
-        )
 
 
 def _print_changes(attributes: ItemAttributes, n_items: int, turns: int) -> None:

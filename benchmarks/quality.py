@@ -12,8 +12,6 @@ its models are left out; without the package implicit iALS and BPR are.
 import argparse
 import importlib.util
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -22,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
+from account import commit, machine
 from quality_models import BPR, IALS, MAX_K, NAMES, OURS, OURS_NAME, PEERS, Fitted, fit
 from quality_protocols import PROTOCOLS, Case, Question
 from quality_table import print_tables
@@ -32,6 +30,7 @@ from rec_engine.errors import TrainingError
 from rec_engine.utils.logger import configure_logging
 
 USERS_A_BATCH = 256
+LIBRARIES = ("torch", "numpy", "lightgbm")
 PROCESSES = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
 DEFAULT_MODELS = [name for name in NAMES if name == OURS_NAME or name not in OURS]
 
@@ -84,7 +83,7 @@ def measure(cell: Cell, arguments: argparse.Namespace) -> None:
         "protocol": cell.protocol,
         "seed": cell.seed,
         "split": case.split.fingerprint,
-        "machine": machine(),
+        "machine": machine(LIBRARIES),
         "commit": commit(),
         "models": [_ask(model, case, cell, arguments.results) for model in models],
     }
@@ -130,18 +129,6 @@ def _lists(model: Fitted, question: Question) -> list[IntArray]:
 
 def _in_file_name(name: str) -> str:
     return name.replace(": ", "-").replace(" ", "-")
-
-
-def machine() -> str:
-    """Return what the figures are measured on."""
-    threads = torch.get_num_threads()
-    return f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} on {threads} threads"
-
-
-def commit() -> str:
-    """Return the commit of the working tree, with a mark where it was changed since."""
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _wanted(arguments: argparse.Namespace) -> list[Cell]:

@@ -20,7 +20,6 @@ mixed                     zipf, and every twentieth request brings an event
 import argparse
 import json
 import os
-import platform
 import socket
 import subprocess
 import sys
@@ -30,13 +29,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from http.client import HTTPConnection, HTTPException
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import numpy as np
 import polars as pl
+from account import commit, machine
 from load_generator import FEEDBACK, RECOMMEND, Account, Plan, Traffic, connection_owners, process_tree
 
 from rec_engine.bundle import find_bundle
@@ -157,7 +156,7 @@ def main() -> None:
     print_table(figures)
     if arguments.output:
         shown = {key: str(value) for key, value in vars(arguments).items()}
-        about = {"commit": commit(), "machine": machine(), "arguments": shown, "bundle": bundle.name}
+        about = {"commit": commit(), "machine": machine(LIBRARIES), "arguments": shown, "bundle": bundle.name}
         account = about | {"figures": [asdict(figure) for figure in figures], "details": details}
         arguments.output.write_text(json.dumps(account, indent=2) + "\n", encoding="utf-8")
 
@@ -360,21 +359,6 @@ def print_comparison(old: dict[str, Any], new: dict[str, Any]) -> None:
 
 def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:,.4g}" if value < 10_000 else f"{value:,.0f}"
-
-
-def commit() -> str:
-    """Return the commit of the working tree, with a mark where it was changed since."""
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-
-def machine() -> str:
-    """Return what the figures are measured on."""
-    model = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-    threads = os.environ.get("OMP_NUM_THREADS", "unset")
-    libraries = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
-    shown = f"{os.cpu_count()} cores, {model.partition(': ')[2]}, OMP_NUM_THREADS {threads}"
-    return f"{shown}, Python {platform.python_version()}, {libraries}"
 
 
 def _arguments() -> argparse.Namespace:

@@ -12,17 +12,14 @@ last column is the wall time of compiling a model; the first one reads the machi
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import lightgbm
 import numpy as np
+from account import commit, machine
 from numpy.typing import NDArray
 
 from rec_engine.data.dataset import FloatArray
@@ -61,22 +58,8 @@ def main() -> None:
                 cells.append(_measure(booster, n_leaves, n_rows, arguments))
                 print("| " + " | ".join(f"{value:g}" for value in asdict(cells[-1]).values()) + " |", flush=True)
     if arguments.output:
-        account = {"machine": machine(), "commit": commit(), "cells": [asdict(cell) for cell in cells]}
+        account = {"machine": machine(LIBRARIES), "commit": commit(), "cells": [asdict(cell) for cell in cells]}
         arguments.output.write_text(json.dumps(account, indent=2) + "\n", encoding="utf-8")
-
-
-def machine() -> str:
-    """Return what the figures are measured on."""
-    cpu = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-    libraries = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
-    load = f"load {os.getloadavg()[0]:.1f}"
-    return f"{os.cpu_count()} cores, {cpu.partition(': ')[2]}, {load}, Python {platform.python_version()}, {libraries}"
-
-
-def commit() -> str:
-    """Return the commit of the working tree, with a mark where it was changed since."""
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _booster(n_leaves: int, n_trees: int) -> lightgbm.Booster:

@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy
 from fastapi.testclient import TestClient
 
-from rec_engine.bundle import ModelBundle, open_bundle
+from rec_engine.bundle import ModelBundle, make_current, open_bundle, promotions_locked
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.data.events import EventStore
 from rec_engine.pipeline.train import train
@@ -121,6 +121,12 @@ def store(store_url: str) -> Iterator[EventStore]:
     store = EventStore(store_url)
     yield store
     store.close()
+
+
+def promote(model_dir: Path, version: str) -> None:
+    """Make a version the current one without looking at its files."""
+    with promotions_locked(model_dir):
+        make_current(model_dir, version, "promotion", reason="by a test")
 
 
 def service(

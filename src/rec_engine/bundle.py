@@ -13,10 +13,11 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +40,7 @@ from rec_engine.utils.config import ModelConfig
 FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 CURRENT = "current"
+HISTORY, PARTS = "history", ("train", "validation", "test")
 PROMOTIONS, LOCK = "promotions.jsonl", ".promotions.lock"
 LEFT_OVER_SECONDS = 86_400
 
@@ -76,13 +78,13 @@ class ModelBundle:
         users: one row a user, in code order.
         items: one row an item, in code order.
         history: everything that was known of the users when the bundle was made.
-        split: the parts of it that the model was trained, validated and tested on.
         user_tower: histories to user vectors.
         item_tower: descriptions of items that training never saw to vectors.
         index: search by vector; it holds the item vectors.
         links: name to links between items, made of the whole history.
         ranker: the re-ranker, None where the model has none.
         metrics: of the held-out test part, such as ndcg@10.
+        read_split: what `split` is read by, once it is asked for: to serve, nobody needs it.
     """
 
     manifest: Manifest
@@ -92,13 +94,23 @@ class ModelBundle:
     users: pl.DataFrame
     items: pl.DataFrame
     history: Interactions
-    split: Split
     user_tower: UserTower
     item_tower: ItemTower
     index: FAISSIndex
     links: dict[str, Links]
     ranker: CTRRanker | None
     metrics: dict[str, float]
+    read_split: Callable[[], Split]
+
+    @cached_property
+    def split(self) -> Split:
+        """The parts of the history that the model was trained, validated and tested on."""
+        return self.read_split()
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a user may be shown what he has met already."""
+        return self.config.data.repeat_items
 
     @property
     def version(self) -> str:
@@ -117,13 +129,13 @@ def new_version(model_dir: Path, version: str) -> Iterator[Path]:
     for left_over in model_dir.glob(".partial-*"):
         if time.time() - left_over.stat().st_mtime > LEFT_OVER_SECONDS:
             shutil.rmtree(left_over)
-    partial = model_dir / f".partial-{version}"
-    partial.mkdir()
+    half_written = model_dir / f".partial-{version}"
+    half_written.mkdir()
     try:
-        yield partial
-        partial.rename(model_dir / version)
+        yield half_written
+        half_written.rename(model_dir / version)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(half_written, ignore_errors=True)
 
 
 class Promotion(BaseModel):
@@ -136,12 +148,6 @@ class Promotion(BaseModel):
     version: str
     replaced: str | None
     reason: str
-
-
-def promote(model_dir: Path, version: str) -> None:
-    """Make a version that was just trained the current one."""
-    with promotions_locked(model_dir):
-        make_current(model_dir, version, "promotion", reason="trained")
 
 
 @contextmanager
@@ -166,9 +172,9 @@ def make_current(model_dir: Path, version: str, action: Action, *, reason: str) 
         file.seek(max(0, file.tell() - 1))
         is_cut_off = file.read() not in {b"", b"\n"}
         file.write(b"\n" * is_cut_off + record.model_dump_json().encode() + b"\n")
-    partial = model_dir / f".{CURRENT}.partial"
-    partial.write_text(version + "\n", encoding="utf-8")
-    os.replace(partial, model_dir / CURRENT)
+    half_written = model_dir / f".{CURRENT}.partial"
+    half_written.write_text(version + "\n", encoding="utf-8")
+    os.replace(half_written, model_dir / CURRENT)
 
 
 def current_version(model_dir: Path) -> str | None:
@@ -228,7 +234,7 @@ def open_bundle(path: Path, *, verified: str | None = None) -> ModelBundle:
     manifest = read_manifest(directory) if directory.name == verified else verified_manifest(directory)
     users, items = pl.read_parquet(directory / "users.parquet"), pl.read_parquet(directory / "items.parquet")
     config = ModelConfig.model_validate(yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8")))
-    history, split = read_history(directory / "history.npz", manifest.split, repeats=config.data.repeat_items)
+    history = directory / "history.npz"
     ranker = directory / "ranker.txt"
     return ModelBundle(
         manifest=manifest,
@@ -237,8 +243,7 @@ def open_bundle(path: Path, *, verified: str | None = None) -> ModelBundle:
         item_ids=IdMap(items["item_id"]),
         users=users,
         items=items,
-        history=history,
-        split=split,
+        history=read_interactions(history, HISTORY),
         user_tower=UserTower(
             session=open_session(directory / "user_tower.onnx"),
             item_inputs=np.asarray(np.load(directory / "item_inputs.npy", mmap_mode="r")),
@@ -251,24 +256,27 @@ def open_bundle(path: Path, *, verified: str | None = None) -> ModelBundle:
         links={path.name: Links.load(path) for path in sorted((directory / "links").iterdir())},
         ranker=CTRRanker.load(ranker) if ranker.exists() else None,
         metrics=manifest.metrics,
+        read_split=partial(read_split, history, manifest.split, repeats=config.data.repeat_items),
     )
 
 
 def write_history(path: Path, history: Interactions, split: Split) -> None:
     """Write all interactions beside the three parts that the model was trained, validated and tested on."""
-    parts = {"history": history, "train": split.train, "validation": split.validation, "test": split.test}
+    parts = dict(zip((HISTORY, *PARTS), (history, split.train, split.validation, split.test), strict=True))
     arrays = {f"{part}.{name}": getattr(rows, name) for part, rows in parts.items() for name in Interactions.__slots__}
     np.savez(path, allow_pickle=False, **arrays)
 
 
-def read_history(path: Path, split_name: str, *, repeats: bool) -> tuple[Interactions, Split]:
-    """Return what `write_history` wrote."""
+def read_interactions(path: Path, part: str) -> Interactions:
+    """Return one part of what `write_history` wrote: HISTORY or one of PARTS."""
     with np.load(path, allow_pickle=False) as stored:
-        history, train, validation, test = (
-            Interactions(**{name: stored[f"{part}.{name}"] for name in Interactions.__slots__})
-            for part in ("history", "train", "validation", "test")
-        )
-    return history, Split(split_name, train, validation, test, repeats)
+        return Interactions(**{name: stored[f"{part}.{name}"] for name in Interactions.__slots__})
+
+
+def read_split(path: Path, name: str, *, repeats: bool) -> Split:
+    """Return the parts of what `write_history` wrote."""
+    train, validation, test = (read_interactions(path, part) for part in PARTS)
+    return Split(name, train, validation, test, repeats)
 
 
 def new_version_name(fingerprint: str, now: datetime) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tiny_config
+from conftest import promote, tiny_config
 
-from rec_engine.bundle import find_bundle, new_version, open_bundle, promote
+from rec_engine.bundle import find_bundle, new_version, open_bundle
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.errors import BundleError
 from rec_engine.pipeline.train import train

@@ -1,9 +1,12 @@
 """The log, on SQLite and PostgreSQL alike: order, idempotence, erasure, and nothing acknowledged is lost."""
 
+import logging
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,6 +108,24 @@ def test_erased_users_are_not_in_the_files_of_the_database(tmp_path: Path) -> No
     store.write([Erasure("ann-of-the-shop", "hash")])
     for file in tmp_path.iterdir():
         assert b"ann-of-the-shop" not in file.read_bytes(), file
+    store.close()
+
+
+def test_an_erasure_that_cannot_empty_the_write_ahead_log_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rec_engine.data.database.BUSY_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(logging.getLogger("rec_engine"), "propagate", True)
+    store = EventStore(f"sqlite:///{tmp_path / 'events.db'}")
+    store.write([event("1", user="ann-of-the-shop")])
+    with closing(sqlite3.connect(tmp_path / "events.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM events").fetchall()
+        store.write([Erasure("ann-of-the-shop", "hash")])
+        assert "still holds what was erased" in caplog.text
+        reader.execute("ROLLBACK")
+    store.write([Erasure("ann-of-the-shop", "hash")])
+    assert all(b"ann-of-the-shop" not in file.read_bytes() for file in tmp_path.iterdir())
     store.close()
 
 

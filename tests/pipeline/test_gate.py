@@ -10,7 +10,7 @@ import pytest
 
 from rec_engine.bundle import CURRENT, ModelBundle, find_bundle, open_bundle
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray, RecommendationDataset
-from rec_engine.data.splits import temporal_split
+from rec_engine.data.splits import Split, temporal_split
 from rec_engine.data.state import UserState
 from rec_engine.errors import BundleError, DataError, NotFoundError
 from rec_engine.evaluation.evaluator import test_task as task_of
@@ -29,6 +29,10 @@ FEW_USERS = replace(PATIENT, n_users=5)
 
 def named(bundle: ModelBundle, version: str) -> ModelBundle:
     return replace(bundle, manifest=bundle.manifest.model_copy(update={"version": version}))
+
+
+def with_split(bundle: ModelBundle, split: Split) -> ModelBundle:
+    return replace(bundle, read_split=lambda: split)
 
 
 def as_kind(kind: type[UserTower], tower: UserTower) -> UserTower:
@@ -127,17 +131,17 @@ def test_models_that_were_trained_on_each_others_test_items_are_refused(
 ) -> None:
     for split in (temporal_split(dataset.interactions), replace(bundle.split, repeats=True)):
         with pytest.raises(DataError, match="not what was held out"):
-            judge(replace(bundle, split=split), bundle, PATIENT)
+            judge(with_split(bundle, split), bundle, PATIENT)
 
 
 def test_where_nothing_is_held_out_only_time_is_judged(bundle: ModelBundle, slow: ModelBundle) -> None:
     nothing = bundle.split.test.where(np.zeros(len(bundle.split.test), dtype=np.bool_))
     everything = bundle.split.validation.where(np.zeros(len(bundle.split.validation), dtype=np.bool_))
     split = replace(bundle.split, validation=everything, test=nothing)
-    verdict = judge(replace(bundle, split=split), replace(bundle, split=split), PATIENT)
+    verdict = judge(with_split(bundle, split), with_split(bundle, split), PATIENT)
     assert verdict.passes
     assert "NDCG@10 was not compared, as nothing is held out from any user" in verdict.sentence
-    assert not judge(replace(slow, split=split), replace(bundle, split=split), replace(PATIENT, max_p99_ms=15)).passes
+    assert not judge(with_split(slow, split), with_split(bundle, split), replace(PATIENT, max_p99_ms=15)).passes
 
 
 def test_a_slow_model_does_not_pass(bundle: ModelBundle, slow: ModelBundle) -> None:

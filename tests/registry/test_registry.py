@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rec_engine import bundle
 from rec_engine.bundle import FORMAT_VERSION, Manifest, new_version, seal
 from rec_engine.errors import BundleError, DataError, NotFoundError
 from rec_engine.models.features import FEATURES
@@ -275,12 +274,6 @@ def test_promotions_at_the_same_time_are_all_recorded_one_after_the_other(regist
     assert len(history) == len((registry.model_dir / "promotions.jsonl").read_text().splitlines())
     assert [record.replaced for record in history] == [None, *(record.version for record in history[:-1])]
     assert registry.current() == history[-1].version
-
-
-def test_training_promotes_with_a_record(tmp_path: Path) -> None:
-    publish(tmp_path, NAMES[0])
-    bundle.promote(tmp_path, NAMES[0])
-    assert [(record.version, record.reason) for record in ModelRegistry(tmp_path).history()] == [(NAMES[0], "trained")]
 
 
 KILLED_AT_EVERY_LINE = """

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from rec_engine.errors import NotFoundError
 from rec_engine.retrieval import filters
-from rec_engine.retrieval.filters import CategoryIndex, Eligible
+from rec_engine.retrieval.filters import Eligible
+from rec_engine.retrieval.item_attributes import ItemAttributes
 
 N_ITEMS = 43
 codes = st.lists(st.integers(0, N_ITEMS - 1), max_size=60)
@@ -67,31 +68,36 @@ def test_only_narrow_sets_carry_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert as_set(united) == set(range(16))
 
 
-CATEGORIES = CategoryIndex(pl.Series([["Drama", "War"], ["Comedy"], None, [], ["drama film", "War"]]))
+def with_categories(categories: pl.Series) -> ItemAttributes:
+    items = pl.DataFrame({"item_id": range(len(categories)), "categories": categories})
+    return ItemAttributes.of(items, len(categories))
+
+
+CATEGORIES = with_categories(pl.Series([["Drama", "War"], ["Comedy"], None, [], ["drama film", "War"]]))
 
 
 def test_categories_are_united_and_case_does_not_matter() -> None:
-    assert as_set(CATEGORIES.any_of(["war"])) == {0, 4}
-    assert as_set(CATEGORIES.any_of(["Comedy", " DRAMA "])) == {0, 1}
+    assert as_set(CATEGORIES.any_category(["war"])) == {0, 4}
+    assert as_set(CATEGORIES.any_category(["Comedy", " DRAMA "])) == {0, 1}
 
 
 def test_spellings_that_differ_in_case_are_one_category() -> None:
-    spelled = CategoryIndex(pl.Series([["Drama"], ["DRAMA"], ["War"], ["drama", "Drama"]]))
+    spelled = with_categories(pl.Series([["Drama"], ["DRAMA"], ["War"], ["drama", "Drama"]]))
     for name in ("Drama", "DRAMA", "drama"):
-        assert as_set(spelled.any_of([name])) == {0, 1, 3}
+        assert as_set(spelled.any_category([name])) == {0, 1, 3}
 
 
 def test_items_of_no_category_are_none() -> None:
-    assert as_set(CATEGORIES.any_of([])) == set()
+    assert as_set(CATEGORIES.any_category([])) == set()
 
 
 def test_unknown_category_names_the_nearest() -> None:
     with pytest.raises(NotFoundError, match="'Comdy'") as error:
-        CATEGORIES.any_of(["War", "Comdy"])
+        CATEGORIES.any_category(["War", "Comdy"])
     assert "Comedy" in error.value.hint
 
 
 def test_catalogue_without_categories_says_so() -> None:
     with pytest.raises(NotFoundError) as error:
-        CategoryIndex(pl.Series([[], []], dtype=pl.List(pl.String))).any_of(["x"])
+        with_categories(pl.Series([[], []], dtype=pl.List(pl.String))).any_category(["x"])
     assert error.value.hint == "no item has a category"

@@ -12,10 +12,11 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_categories import CategoryIndex
 
 from rec_engine.errors import DataError, NotFoundError
 from rec_engine.retrieval import filters, item_attributes, term_index
-from rec_engine.retrieval.filters import CategoryIndex, Eligible
+from rec_engine.retrieval.filters import Eligible
 from rec_engine.retrieval.item_attributes import ItemAttributes
 from rec_engine.retrieval.predicates import PREDICATE
 

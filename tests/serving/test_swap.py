@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import service, tiny_config
+from conftest import promote, service, tiny_config
 from fastapi.testclient import TestClient
 
-from rec_engine.bundle import find_bundle, open_bundle, promote
+from rec_engine.bundle import find_bundle, open_bundle
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.data.events import EventStore
 from rec_engine.pipeline.train import train

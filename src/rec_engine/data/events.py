@@ -26,6 +26,9 @@ from rec_engine.data.database import (
     tables,
 )
 from rec_engine.data.dataset import ExternalId
+from rec_engine.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 _POSITION = sql.select(position_row.c.value)
 _EVENT_COLUMNS = (
@@ -341,7 +344,13 @@ class EventStore:
     def _forget_log(self) -> None:
         """Empty SQLite's write-ahead log, in which deleted rows would otherwise stay for a while."""
         with self._reader.connect() as connection:
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            is_busy, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+        if is_busy:
+            logger.warning(
+                "%s: the write-ahead log still holds what was erased, for another reader has it open; "
+                "the next erasure empties it",
+                self.name,
+            )
 
 
 def user_hash(user_id: ExternalId) -> str:

@@ -73,7 +73,8 @@ class GroupCommit:
 
     def _run(self) -> None:
         while (jobs := self._next_jobs()) is not None:
-            self._write(jobs)
+            if jobs:
+                self._write(jobs)
             self._write_loose()
         self._write_loose()
 

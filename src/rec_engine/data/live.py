@@ -1,7 +1,7 @@
 """Histories as of now: what a model was trained with, and what the log holds since."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,18 +129,25 @@ class LiveHistories:
 
     def _merged(self, user_code: int, events: list[Event], version: int) -> LiveUser:
         base = state_of(self._base, user_code, 0)
-        codes = np.array([self._code_of(event.item_id) for event in events], dtype=np.int32)
-        places = np.array([_PLACE_BY_EVENT[event.event] for event in events], dtype=np.uint8)
-        values = np.array([np.nan if event.value is None else event.value for event in events], dtype=np.float32)
-        times = np.array([event.timestamp for event in events], dtype=np.int64)
-        known = codes >= 0
-        weights = event_weights(places, values, self._settings)
-        timestamps = np.concatenate([base.timestamps, times[known]])
+        codes, weights, times = event_arrays(events, self._code_of, self._settings)
+        timestamps = np.concatenate([base.timestamps, times])
         order = np.argsort(timestamps, kind="stable")  # late events go where they belong
         return LiveUser(
             user_code=user_code,
-            item_codes=np.concatenate([base.item_codes, codes[known]])[order],
-            weights=np.concatenate([base.weights, weights[known]])[order],
+            item_codes=np.concatenate([base.item_codes, codes])[order],
+            weights=np.concatenate([base.weights, weights])[order],
             timestamps=timestamps[order],
             version=version,
         )
+
+
+def event_arrays(
+    events: Sequence[Event], code_of: Callable[[str], int], settings: DataSettings
+) -> tuple[IntArray, FloatArray, LongArray]:
+    """Return code, weight and Unix seconds of the events whose items are known, each (n,), in the order of events."""
+    codes = np.array([code_of(event.item_id) for event in events], dtype=np.int32)
+    places = np.array([_PLACE_BY_EVENT[event.event] for event in events], dtype=np.uint8)
+    values = np.array([np.nan if event.value is None else event.value for event in events], dtype=np.float32)
+    times = np.array([event.timestamp for event in events], dtype=np.int64)
+    known = codes >= 0
+    return codes[known], event_weights(places, values, settings)[known], times[known]

@@ -1,7 +1,7 @@
 """The quality report of a training run: report.html for people, metrics.json for machines, both of the same figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 
@@ -75,22 +75,18 @@ class Judgement:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """Everything that a training run found out about its model; the report is made of it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What report.html and metrics.json both say as it was found.
 
     Attributes:
         dataset: its name.
         version: of the model.
         created_at: when training began.
-        profile: of the data.
         split: how the parts were cut.
         split_fingerprint: SHA-256 of them.
         n_rows_by_part: rows of train, validation and test.
         measured_on: name of the task.
-        evaluations: baselines first, then the towers alone and, with a ranker, the whole path.
-        own: names of the last ones: the towers alone and, with a ranker, the whole path.
-        beyond: model to metric to (n_users,) values.
         sources: recall of the candidates.
         slices: parts of the targets.
         epochs: of the towers.
@@ -105,14 +101,10 @@ class Findings:
     dataset: str
     version: str
     created_at: datetime
-    profile: DataProfile
     split: str
     split_fingerprint: str
     n_rows_by_part: dict[str, int]
     measured_on: str
-    evaluations: list[Evaluation]
-    own: tuple[str, ...]
-    beyond: Mapping[str, Mapping[str, DoubleArray]]
     sources: list[SourceRecall]
     slices: list[SliceScore]
     epochs: tuple[EpochRecord, ...]
@@ -124,31 +116,32 @@ class Findings:
     peak_mib: int
 
 
-@validated(frozen=True, config=ConfigDict(ser_json_inf_nan="null"))
-class Metrics:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings(Account):
+    """Everything that a training run found out about its model; the report is made of it.
+
+    Attributes:
+        profile: of the data.
+        evaluations: baselines first, then the towers alone and, with a ranker, the whole path.
+        own: names of the last ones: the towers alone and, with a ranker, the whole path.
+        beyond: model to metric to (n_users,) values.
+    """
+
+    profile: DataProfile
+    evaluations: list[Evaluation]
+    own: tuple[str, ...]
+    beyond: Mapping[str, Mapping[str, DoubleArray]]
+
+
+@validated(frozen=True, kw_only=True, config=ConfigDict(ser_json_inf_nan="null"))
+class Metrics(Account):
     """metrics.json: what of the findings are figures; nan is null."""
 
-    dataset: str
-    version: str
-    created_at: datetime
-    split: str
-    split_fingerprint: str
-    n_rows_by_part: dict[str, int]
-    measured_on: str
     n_users: int
     n_cold_users: int
     n_unreachable_targets: int
     verdict: str
     models: list[Judgement]
-    sources: list[SourceRecall]
-    slices: list[SliceScore]
-    epochs: tuple[EpochRecord, ...]
-    objective: str
-    importances: dict[str, float]
-    reliability: Reliability | None
-    leaks: list[LeakCheck]
-    seconds_by_stage: dict[str, float]
-    peak_mib: int
 
 
 def write_report(findings: Findings, directory: Path) -> str:
@@ -225,13 +218,7 @@ def _metrics(findings: Findings) -> Metrics:
         _judgement(evaluation, served, findings.beyond.get(evaluation.name, {})) for evaluation in findings.evaluations
     ]
     return Metrics(
-        dataset=findings.dataset,
-        version=findings.version,
-        created_at=findings.created_at,
-        split=findings.split,
-        split_fingerprint=findings.split_fingerprint,
-        n_rows_by_part=findings.n_rows_by_part,
-        measured_on=findings.measured_on,
+        **{field.name: getattr(findings, field.name) for field in fields(Account)},
         n_users=len(served.user_codes),
         n_cold_users=served.n_cold_users,
         n_unreachable_targets=served.n_unreachable_targets,
@@ -242,15 +229,6 @@ def _metrics(findings: Findings) -> Metrics:
             n_unreachable_targets=served.n_unreachable_targets,
         ),
         models=models,
-        sources=findings.sources,
-        slices=findings.slices,
-        epochs=findings.epochs,
-        objective=findings.objective,
-        importances=findings.importances,
-        reliability=findings.reliability,
-        leaks=findings.leaks,
-        seconds_by_stage=findings.seconds_by_stage,
-        peak_mib=findings.peak_mib,
     )
 
 

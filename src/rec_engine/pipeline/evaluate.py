@@ -65,7 +65,7 @@ def report_on(
                 f"{bundle.version} was trained on other data than {first.version}",
                 hint="only models of the same dataset can be compared",
             )
-        if bundle.split.repeats != task.repeats:
+        if bundle.repeats != task.repeats:
             raise DataError(
                 f"{bundle.version} and {first.version} differ in whether items may come again",
                 hint="only models with the same data.repeat_items can be compared",
@@ -119,7 +119,7 @@ class TrainedModel:
             index=bundle.index,
             categories=bundle.items["categories"],
             ease_regularisation=bundle.manifest.ease_regularisation,
-            repeats=bundle.split.repeats,
+            repeats=bundle.repeats,
             ranker=bundle.ranker,
         )
 
@@ -173,7 +173,7 @@ def _task(bundle: ModelBundle, test_data: Path | None) -> Task:
     if test_data is None:
         return reported_task(bundle.split)
     targets = load_targets(test_data, bundle.user_ids, bundle.item_ids, bundle.config.data)
-    return Task(test_data.name, bundle.history, targets, bundle.split.repeats)
+    return Task(test_data.name, bundle.history, targets, bundle.repeats)
 
 
 def evaluate_tuned(

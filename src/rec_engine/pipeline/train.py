@@ -1,24 +1,12 @@
 """The offline half on one page: data to towers to index to ranker to report to a bundle that can be served."""
 
-import shutil
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-import yaml
-
-from rec_engine.bundle import (
-    FORMAT_VERSION,
-    Manifest,
-    new_version,
-    new_version_name,
-    seal,
-    write_history,
-)
+from rec_engine.bundle import Manifest, new_version, new_version_name
 from rec_engine.data.dataset import FloatArray, RecommendationDataset
 from rec_engine.data.splits import Split, leave_one_out, random_split, temporal_split
 from rec_engine.errors import DataError
@@ -26,13 +14,13 @@ from rec_engine.evaluation.epochs import EpochRecord
 from rec_engine.evaluation.evaluator import Evaluation, validation_task
 from rec_engine.evaluation.report import Findings, write_report
 from rec_engine.models.export import export_user_tower, item_arrays
-from rec_engine.models.features import FEATURES
 from rec_engine.models.links import fit_links
 from rec_engine.models.training import TwoTowerTrainer
 from rec_engine.models.two_tower import TwoTowerModel
 from rec_engine.models.user_tower import UserTower, open_session
 from rec_engine.pipeline.evaluate import TrainedModel, assemble_path, choose_regularisation
 from rec_engine.pipeline.gate import judge_version
+from rec_engine.pipeline.publish import ITEM_TOWER, USER_TOWER, new_manifest, seal_version, write_data, write_model
 from rec_engine.pipeline.quality import examine
 from rec_engine.pipeline.ranking import fit_ranker
 from rec_engine.pipeline.towers import ItemEncoding, build_model, finish_item_tower
@@ -41,10 +29,7 @@ from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.utils.config import ModelConfig
 from rec_engine.utils.logger import get_logger
 
-LIBRARIES = ("rec-engine", "torch", "numpy", "faiss-cpu", "lightgbm", "onnxruntime", "polars")
 CHECKPOINT = "checkpoint.safetensors"
-USER_TOWER = "user_tower.onnx"
-ITEM_TOWER = "item_tower"
 
 logger = get_logger(__name__)
 
@@ -105,10 +90,11 @@ def train(
         model = fit_model(dataset, config, split, Path(work), checkpoint=checkpoint, resume=resume)
         findings = examine(model, dataset, split, name=name, version=version_name, created_at=created_at)
         with new_version(model_dir, version_name) as directory:
-            _write_model(directory, model, Path(work))
-            _write_data(directory, dataset, split, model.ease_regularisation)
+            write_model(directory, model, Path(work))
+            links = fit_links(dataset.interactions, dataset.n_items, model.ease_regularisation)
+            write_data(directory, dataset, split, links)
             verdict = write_report(findings, directory)
-            _write_manifest(directory, dataset, config, findings, model.ease_regularisation)
+            seal_version(directory, config, _manifest(findings, dataset, model.ease_regularisation))
     is_current, gate = _take_over(ModelRegistry(model_dir), version_name)
     checkpoint.unlink(missing_ok=True)
     logger.info("published %s", model_dir / version_name)
@@ -121,6 +107,19 @@ def train(
         verdict=verdict,
         is_current=is_current,
         gate=gate,
+    )
+
+
+def _manifest(findings: Findings, dataset: RecommendationDataset, ease_regularisation: float) -> Manifest:
+    reached = findings.evaluations[-1]
+    return new_manifest(
+        dataset,
+        name=findings.dataset,
+        version_name=findings.version,
+        created_at=findings.created_at,
+        split=findings.split,
+        ease_regularisation=ease_regularisation,
+        metrics={metric: reached.mean(metric) for metric in reached.per_user},
     )
 
 
@@ -210,50 +209,3 @@ def export_tower(model: TwoTowerModel, item_inputs: FloatArray, path: Path) -> U
         user_features=model.user_features.numpy(),
         max_history_len=model.max_history_len,
     )
-
-
-def _write_model(directory: Path, model: TrainedModel, work: Path) -> None:
-    shutil.copy(work / USER_TOWER, directory / USER_TOWER)
-    shutil.copytree(work / ITEM_TOWER, directory / ITEM_TOWER)
-    np.save(directory / "item_inputs.npy", model.tower.item_inputs)
-    np.save(directory / "user_inputs.npy", model.tower.user_inputs)
-    np.save(directory / "user_features.npy", model.tower.user_features)
-    model.index.save(directory / "index")
-    if model.ranker:
-        model.ranker.save(directory / "ranker.txt")
-
-
-def _write_data(directory: Path, dataset: RecommendationDataset, split: Split, ease_regularisation: float) -> None:
-    dataset.users.write_parquet(directory / "users.parquet")
-    dataset.items.write_parquet(directory / "items.parquet")
-    (directory / "links").mkdir()
-    for name, links in fit_links(dataset.interactions, dataset.n_items, ease_regularisation).items():
-        links.save(directory / "links" / name)
-    write_history(directory / "history.npz", dataset.interactions, split)
-
-
-def _write_manifest(
-    directory: Path,
-    dataset: RecommendationDataset,
-    config: ModelConfig,
-    findings: Findings,
-    ease_regularisation: float,
-) -> None:
-    (directory / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
-    reached = findings.evaluations[-1]
-    metrics = {metric: reached.mean(metric) for metric in reached.per_user}
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        version=findings.version,
-        created_at=findings.created_at,
-        dataset=findings.dataset,
-        dataset_fingerprint=dataset.fingerprint,
-        split=findings.split,
-        features=tuple(FEATURES),
-        ease_regularisation=ease_regularisation,
-        log_position=0,
-        libraries={library: version(library) for library in LIBRARIES},
-        metrics={metric: value for metric, value in metrics.items() if np.isfinite(value)},
-        sha256_by_file={},
-    )
-    seal(directory, manifest)

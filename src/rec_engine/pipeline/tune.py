@@ -17,7 +17,7 @@ from rec_engine.errors import TrainingError
 from rec_engine.evaluation.epochs import EpochRecord
 from rec_engine.evaluation.evaluator import validation_task
 from rec_engine.models.training import TwoTowerTrainer
-from rec_engine.pipeline.towers import build_model
+from rec_engine.pipeline.towers import ItemEncoding, build_model
 from rec_engine.utils.config import ModelConfig
 from rec_engine.utils.logger import get_logger
 
@@ -72,6 +72,7 @@ def tune(
             "nobody is left to validate on, so settings cannot be compared", hint="train without --tune"
         )
     study = _open_study(config, dataset, split, model_dir)
+    encoding = ItemEncoding.fit(dataset.items, config.text)
 
     def objective(trial: Trial) -> float:
         settings = _with(config, _suggested(trial, config))
@@ -81,7 +82,7 @@ def tune(
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        trainer = TwoTowerTrainer(build_model(dataset, settings), settings.training, on_epoch=report)
+        trainer = TwoTowerTrainer(build_model(dataset, settings, encoding), settings.training, on_epoch=report)
         epochs = trainer.fit(split.train, task)
         return float(np.nanmax([epoch.validation_ndcg_at_10 for epoch in epochs]))
 

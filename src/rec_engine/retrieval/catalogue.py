@@ -43,7 +43,7 @@ class Catalogue:
         self.attributes = ItemAttributes.of(items, self.capacity)
         self._ids = IdMap(items["item_id"])
         self._titles = items["title"] if "title" in items.columns else None
-        # A list of texts takes 20 microseconds to read out of a frame, and each answer shows many of them.
+        # Reading lists of texts out of a frame is slow, and each answer shows many of them.
         members = items["categories"].explode(empty_as_null=False, keep_nulls=False)
         names = members.unique().sort()
         self._category_names, self._category_labels = names.to_list(), names.search_sorted(members).to_numpy()

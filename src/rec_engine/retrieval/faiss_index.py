@@ -55,9 +55,9 @@ class FAISSIndex:
     recall: float
     breadth: int
     _index: faiss.Index
-    _code_by_id: dict[ExternalId, int]
     _alive: Eligible
     _room: GrowingRows | None = None
+    _code_by_id: dict[ExternalId, int] | None = None
 
     @classmethod
     def build(
@@ -86,7 +86,7 @@ class FAISSIndex:
             raise DataError(f"{len(vectors)} vectors, {len(names)} ids, {len(set(names))} of them distinct")
         inner = _build_faiss(vectors, settings, seed)
         alive = Eligible.everything(len(vectors))
-        index = cls(vectors, names, settings, 1.0, 0, inner, {name: code for code, name in enumerate(names)}, alive)
+        index = cls(vectors, names, settings, 1.0, 0, inner, alive)
         index._tune(seed)
         seconds, size = time.monotonic() - started, f"{settings.index_type}, {vectors.nbytes / 1e6:.1f} MB"
         logger.info("indexed %d items in %.1f s: %s, recall@100 %.3f", len(vectors), seconds, size, index.recall)
@@ -160,11 +160,12 @@ class FAISSIndex:
         vectors = _checked(vectors, self.vectors.shape[1])
         if len(ids) != len(vectors) or len(set(ids)) != len(ids):
             raise DataError(f"{len(vectors)} vectors, {len(ids)} ids, {len(set(ids))} of them distinct")
-        replaced = [self._code_by_id[item] for item in ids if item in self._code_by_id]
+        code_by_id = self._codes()
+        replaced = [code_by_id[item] for item in ids if item in code_by_id]
         first = self._index.ntotal
         self._append(vectors)
         self.ids.extend(ids)
-        self._code_by_id |= {item: first + row for row, item in enumerate(ids)}
+        code_by_id |= {item: first + row for row, item in enumerate(ids)}
         mask = np.zeros(len(self.rows), dtype=np.bool_)
         mask[: self._alive.n_items] = _mask(self._alive)
         mask[first : first + len(ids)] = True
@@ -177,9 +178,10 @@ class FAISSIndex:
         Raises:
             NotFoundError: if an id is not in the index; nothing is removed then.
         """
-        if missing := [item for item in ids if item not in self._code_by_id]:
+        code_by_id = self._codes()
+        if missing := [item for item in ids if item not in code_by_id]:
             raise NotFoundError(f"not in the index: {missing[:5]}", hint="ids are those given to build and add")
-        codes = np.array([self._code_by_id.pop(item) for item in dict.fromkeys(ids)], dtype=np.int32)
+        codes = np.array([code_by_id.pop(item) for item in dict.fromkeys(ids)], dtype=np.int32)
         self._alive = self._alive.without(codes)
 
     def save(self, directory: Path) -> None:
@@ -219,8 +221,13 @@ class FAISSIndex:
             raise BundleError(f"{directory}: not a readable index ({error})", hint="train again") from None
         if len(sizes) > 1 or vectors.shape[1:] != (inner.d,):
             raise BundleError(f"{directory}: not a readable index (its files differ in size)", hint="train again")
-        code_by_id = {ids[code]: code for code in alive.item_codes().tolist()}
-        return cls(vectors, ids, settings, recall, breadth, inner, code_by_id, alive)
+        return cls(vectors, ids, settings, recall, breadth, inner, alive)
+
+    def _codes(self) -> dict[ExternalId, int]:
+        """Return the codes of the items that are there; made at the first change, for most indexes never see one."""
+        if self._code_by_id is None:
+            self._code_by_id = {self.ids[code]: code for code in self._alive.item_codes().tolist()}
+        return self._code_by_id
 
     def _append(self, vectors: FloatArray) -> None:
         first = self._index.ntotal

@@ -17,7 +17,7 @@ from rec_engine.retrieval.candidates import most
 from rec_engine.serving.arrange import Arrangement
 from rec_engine.serving.cache import Cache
 from rec_engine.serving.explain import why_not
-from rec_engine.serving.inference import Query
+from rec_engine.serving.inference import Lap, Query
 from rec_engine.serving.live import LiveModel
 from rec_engine.serving.schemas import (
     AnswerMetadata,
@@ -76,7 +76,7 @@ class Answerer:
         self.clock = clock
         self._settings = config.recommendations.model_dump_json()
 
-    def recommend(self, request: RecommendRequest, request_id: str) -> Answer:
+    def recommend(self, request: RecommendRequest, request_id: str, lap: Lap) -> Answer:
         """Return the answer to a request: always min(wanted, eligible) items.
 
         Nothing else runs in this process between the look into the cache and the entry that is made there, so one
@@ -89,6 +89,7 @@ class Answerer:
         started = time.perf_counter()
         user = self.live.user(request.user_id)
         key = self._cache_key(request, user.version)
+        lap("state")
         is_kept = self.config.redis.cache_ttl > 0 and not self.config.recommendations.exploration
         if is_kept and not self.live.is_behind and (stored := self.cache.get(key)) is not None:
             n_items, shown, body = stored.split(b"\n", 2)
@@ -98,10 +99,10 @@ class Answerer:
                 int(n_items),
                 is_cached=True,
             )
-        answer, shown = self._compute(request, user, request_id)
+        answer, shown = self._compute(request, user, request_id, lap)
         body, degraded = answer.model_dump_json(exclude=VOLATILE).encode(), tuple(answer.metadata.degraded)
         n_shown = len(answer.recommendations)
-        if is_kept and not degraded:
+        if is_kept and not self.live.is_behind:  # what was made without the latest events must not stay
             self.cache.set(key, b"%d\n%s\n%s" % (n_shown, shown, body), self.config.redis.cache_ttl)
         whole = _stamped(body, request.user_id, request_id, started, is_cached=False)
         return Answer(whole, shown, n_shown, is_cached=False, degraded=degraded)
@@ -153,11 +154,13 @@ class Answerer:
         metadata = self._metadata(started, n_candidates=len(codes))
         return TrendingResponse(request_id=request_id, time_window=time_window, items=items, metadata=metadata)
 
-    def _compute(self, request: RecommendRequest, user: LiveUser, request_id: str) -> tuple[RecommendResponse, bytes]:
+    def _compute(
+        self, request: RecommendRequest, user: LiveUser, request_id: str, lap: Lap
+    ) -> tuple[RecommendResponse, bytes]:
         started = time.perf_counter()
         inference = self.live.inference
         query = self._query(request, user, seed=zlib.crc32(request_id.encode()))
-        trace = inference.recommend(query)
+        trace = inference.recommend(query, lap)
         items = recommended_items(inference, query, trace)
         shown = [
             (item.item_id, item.score, propensity)
@@ -170,7 +173,7 @@ class Answerer:
             n_candidates=len(trace.candidates.item_codes),
             user_known=len(query.state.liked) > 0,
             reranked=trace.ranking_scores is not None,
-            degraded=[*trace.degraded, *self._missing(request)],
+            degraded=self._missing(request),
             next_cursor=cursor_after(before) if is_more and items else None,
         )
         if request.explain:

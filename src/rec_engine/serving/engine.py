@@ -101,8 +101,9 @@ class Engine:
 
     def recommend(self, request: RecommendRequest, request_id: str) -> bytes:
         """Return the JSON of an answer; what it showed goes to the log a moment later."""
+        lap = self.telemetry.stop_watch()
         self._catch_up()
-        answer = self.answerer.recommend(request, request_id)
+        answer = self.answerer.recommend(request, request_id, lap)
         self.telemetry.answered(answer.n_items, is_cached=answer.is_cached, degraded=answer.degraded)
         self.writer.note(
             Impression(
@@ -114,6 +115,7 @@ class Engine:
                 known=self.live.position,
             )
         )
+        lap("record")
         return answer.body
 
     def similar_items(self, item_id: ExternalId, n_items: int, request_id: str) -> SimilarItemsResponse:

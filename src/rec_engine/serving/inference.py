@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -37,6 +38,12 @@ NEW_ITEM_USERS = 5
 MAX_NEW_ITEMS = 1_000
 """New items that compete; where there are more, hardly an item is known and being new means nothing."""
 NO_ITEMS = np.empty(0, dtype=np.int32)
+Stage = Literal["state", "eligible", "recall", "rank", "arrange", "record"]
+Lap = Callable[[Stage], None]
+
+
+def _unmeasured(_: Stage) -> None:
+    """Let a stage end without anybody noting when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,6 @@ class Trace:
         ranking_scores: (n_candidates,) float32 log-odds of a click, None where nothing was re-ranked.
         features: (n_candidates, n_features) float32, what the ranker saw; None where nothing was re-ranked.
         slate: the places in the candidates of the min(k, eligible) items that are shown, in order, and why there.
-        degraded: parts that it had to do without.
     """
 
     steps: tuple[tuple[str, Eligible], ...]
@@ -82,7 +88,6 @@ class Trace:
     ranking_scores: FloatArray | None
     features: FloatArray | None
     slate: Slate
-    degraded: tuple[str, ...]
 
     @property
     def scores(self) -> FloatArray:
@@ -165,7 +170,7 @@ class RecommendationInference:
             knowledge=Knowledge.of(bundle.history, bundle.links),
             ranker=bundle.ranker,
             settings=settings,
-            repeats=bundle.split.repeats,
+            repeats=bundle.repeats,
         )
 
     @classmethod
@@ -197,15 +202,24 @@ class RecommendationInference:
         items = ItemTable(index.rows, knowledge.timeline, catalogue.category_shares, knowledge.links)
         return cls(CandidateGenerator(sources), catalogue, items, ranker, settings, repeats=repeats)
 
-    def recommend(self, query: Query) -> Trace:
-        """Return the slate, best first, and how it came about; it has min(k, eligible) items, always."""
+    def recommend(self, query: Query, lap: Lap = _unmeasured) -> Trace:
+        """Return the slate, best first, and how it came about; it has min(k, eligible) items, always.
+
+        Args:
+            query: what was asked.
+            lap: is told of the end of each stage.
+        """
         steps = self.eligibility(query)
+        lap("eligible")
         candidates = self.generator.generate(query.state, steps[-1][1], query.k, self.n_candidates(query.k))
         retrieval_scores = retrieval_order(candidates)
-        matrix, ranking_scores, degraded = self.rank(query, candidates)
+        lap("recall")
+        matrix, ranking_scores = self.rank(query, candidates)
+        lap("rank")
         scores = retrieval_scores if ranking_scores is None else ranking_scores
         slate = arrange(scores, candidates.item_codes, query.k, query.arrangement, self.items)
-        return Trace(steps, candidates, retrieval_scores, ranking_scores, matrix, slate, degraded)
+        lap("arrange")
+        return Trace(steps, candidates, retrieval_scores, ranking_scores, matrix, slate)
 
     def eligibility(self, query: Query) -> tuple[tuple[str, Eligible], ...]:
         """Return what is left after each step, from the whole catalogue to what may be shown to this user now."""
@@ -218,10 +232,7 @@ class RecommendationInference:
             ("categories", wanted),
             ("filter", fitting),
             ("history", unseen),
-            (
-                "exclude_items",
-                unseen.without(query.exclude),
-            ),
+            ("exclude_items", unseen.without(query.exclude)),
         )
 
     def allowed(self, categories: Sequence[str]) -> Eligible:
@@ -233,17 +244,12 @@ class RecommendationInference:
         """Return how many candidates a source with a share of 1 is asked for."""
         return max(k * self.settings.candidate_multiplier, self.settings.min_candidates)
 
-    def rank(
-        self, query: Query, candidates: Candidates
-    ) -> tuple[FloatArray | None, FloatArray | None, tuple[str, ...]]:
-        """Return features, log-odds of a click and what failed.
-
-        There are none without a ranker, or for a user of whom nothing is known.
-        """
+    def rank(self, query: Query, candidates: Candidates) -> tuple[FloatArray | None, FloatArray | None]:
+        """Return features and log-odds of a click; none without a ranker, or for a user of whom nothing is known."""
         if self.ranker is None or not query.use_reranking or len(query.state.liked) == 0:
-            return None, None, ()
+            return None, None
         matrix = features(query.state, candidates, self.items)
-        return matrix, self.ranker.log_odds(matrix), ()
+        return matrix, self.ranker.log_odds(matrix)
 
 
 def _new_items(knowledge: Knowledge, catalogue: Catalogue) -> Eligible:

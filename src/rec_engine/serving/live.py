@@ -105,7 +105,7 @@ class LiveModel:
             knowledge=knowledge,
             ranker=self.bundle.ranker,
             settings=self._settings,
-            repeats=self.bundle.split.repeats,
+            repeats=self.bundle.repeats,
         )
 
     def _follow(self, news: News) -> None:

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from rec_engine.data.dataset import EVENTS, IntArray, LongArray, event_weights
+from rec_engine.data.dataset import IntArray, LongArray
 from rec_engine.data.events import Event, EventStore
+from rec_engine.data.live import event_arrays
 from rec_engine.errors import StoreError
 from rec_engine.serving.live import LiveModel
 from rec_engine.utils.logger import get_logger
@@ -17,7 +18,6 @@ REST_SHARE = 20
 """Refreshing takes at most one part in so many of a core's time, however much there is to count."""
 MAX_EVENTS = 2_000_000
 """Latest events that count beside what the model was trained with: 24 MB of codes and times."""
-_PLACE_BY_EVENT = {event: place for place, event in enumerate(EVENTS)}
 
 logger = get_logger(__name__)
 
@@ -69,13 +69,9 @@ class LiveStatistics:
         return True
 
     def _count(self, events: tuple[Event, ...]) -> None:
-        codes = np.array([self._live.catalogue.code(event.item_id) for event in events], dtype=np.int32)
-        places = np.array([_PLACE_BY_EVENT[event.event] for event in events], dtype=np.uint8)
-        values = np.array([np.nan if event.value is None else event.value for event in events], dtype=np.float32)
-        times = np.array([event.timestamp for event in events], dtype=np.int64)
-        counted = (codes >= 0) & (event_weights(places, values, self._live.bundle.config.data) > 0)
-        self._codes = np.concatenate([self._codes, codes[counted]])[-MAX_EVENTS:]
-        self._times = np.concatenate([self._times, times[counted]])[-MAX_EVENTS:]
+        codes, weights, times = event_arrays(events, self._live.catalogue.code, self._live.bundle.config.data)
+        self._codes = np.concatenate([self._codes, codes[weights > 0]])[-MAX_EVENTS:]
+        self._times = np.concatenate([self._times, times[weights > 0]])[-MAX_EVENTS:]
 
     def _run(self) -> None:
         wait_seconds = 0.0

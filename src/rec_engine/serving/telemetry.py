@@ -26,6 +26,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric as Family
 
 from rec_engine.errors import ConfigError
+from rec_engine.serving.inference import Lap, Stage
 from rec_engine.utils.logger import get_logger
 
 DIRECTORY_VARIABLE = "REC_ENGINE_TELEMETRY_DIR"
@@ -44,7 +45,6 @@ SPARE_PLACE = VALUES_BYTES // 8 - N_BUCKETS - 1
 """What there is no room for is counted here, where nobody reads."""
 SUFFIX = ".counts"
 Kind = Literal["counter", "histogram", "sum", "largest", "age"]
-Stage = Literal["state", "eligible", "recall", "rank", "arrange", "record"]
 Series = tuple[str, ...]
 """Name of a metric and the values of its labels."""
 
@@ -160,7 +160,7 @@ class Telemetry:
         if status >= 400:
             self._number("errors_total", str(status)).add(1)
 
-    def stop_watch(self) -> Callable[[Stage], None]:
+    def stop_watch(self) -> Lap:
         """Return what is to be called at the end of each stage of one request: the first has begun."""
         since, stages = time.perf_counter(), self._stages
 
