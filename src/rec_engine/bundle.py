@@ -178,10 +178,10 @@ def make_current(model_dir: Path, version: str, action: Action, *, reason: str) 
 
 
 def current_version(model_dir: Path) -> str | None:
-    """Return the name of the promoted version; None where there is none."""
+    """Return the name of the promoted version; None where there is none, or where the file that names it is no text."""
     try:
         return (model_dir / CURRENT).read_text(encoding="utf-8").strip() or None
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
 
 

@@ -1,5 +1,6 @@
 """Why, why not, filters and pages: all of them readers of one request."""
 
+import base64
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,7 +131,8 @@ def test_pages_show_every_item_once_and_then_end(client: TestClient) -> None:
 
 
 def test_a_cursor_that_nobody_gave_is_422(client: TestClient) -> None:
-    for cursor in ("nonsense", "W3t9XQ==", 7):
+    deep, no_list = base64.urlsafe_b64encode(b"[" * 100_000).decode(), base64.urlsafe_b64encode(b'{"1":2}').decode()
+    for cursor in ("nonsense", "W3t9XQ==", 7, deep, no_list):
         answer = client.post("/recommend", json={"user_id": 1, "cursor": cursor})
         assert (answer.status_code, answer.json()["detail"][:6]) == (422, "cursor")
 

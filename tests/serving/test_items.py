@@ -121,5 +121,22 @@ def test_an_item_that_cannot_be_taken_is_422_and_changes_nothing(
     assert 900 not in shown(workers[0])
 
 
+def test_a_full_catalogue_takes_changes_and_nothing_new(workers: list[TestClient]) -> None:
+    many: list[dict[str, object]] = [{"item_id": f"n{place}"} for place in range(1_000)]
+    assert put(workers[0], *many)["n_new"] == 1_000
+    refused = workers[1].post("/items", json={"items": [NOVEL]})
+    assert (refused.status_code, "no room" in refused.json()["detail"]) == (422, True)
+    assert put(workers[1], {"item_id": 105, "hidden": True}) == {"n_new": 0, "n_changed": 1}
+    assert 105 not in shown(workers[0], filter_categories=["Odd"])
+
+
+def test_a_batch_beyond_the_room_is_refused_whole(workers: list[TestClient]) -> None:
+    some: list[dict[str, object]] = [{"item_id": f"n{place}"} for place in range(900)]
+    put(workers[0], *some)
+    batch = [{"item_id": f"m{place}"} for place in range(150)]
+    assert workers[0].post("/items", json={"items": batch}).status_code == 422
+    assert workers[1].get("/similar-items/m0").status_code == 404
+
+
 def test_deleting_what_is_not_there_is_404(workers: list[TestClient]) -> None:
     assert workers[0].delete("/items/nothing").status_code == 404

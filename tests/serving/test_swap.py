@@ -83,6 +83,17 @@ def test_a_damaged_version_is_not_served_and_the_reason_is_told(
         promote(directory, first)
 
 
+def test_a_current_that_is_no_text_is_waited_out(registry: tuple[Path, list[str]], tmp_path: Path) -> None:
+    directory, (first, second) = registry
+    store = EventStore(f"sqlite:///{tmp_path / 'events.db'}")
+    with service(open_bundle(directory), store, model_dir=directory) as client:
+        (directory / "current").write_bytes(b"\xff\xfe")
+        time.sleep(1.5)  # the watch has looked at it
+        assert answered_by(client) == first
+        promote(directory, second)
+        wait_until(lambda: answered_by(client) == second)
+
+
 def test_every_request_is_answered_through_two_hundred_promotions(
     registry: tuple[Path, list[str]], tmp_path: Path
 ) -> None:

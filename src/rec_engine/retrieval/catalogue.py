@@ -92,15 +92,15 @@ class Catalogue:
             self._labels[attribute] = self._labelled(attribute)
         return self._labels[attribute]
 
-    def check(self, values: Mapping[str, object]) -> None:
-        """Find out whether an item could be put.
+    def check(self, values_by_id: Mapping[str, Mapping[str, object]]) -> None:
+        """Find out whether these items could be put, each of them beside what is there now.
 
         Raises:
             DataError: as `put`.
         """
-        if self.n_items == self.capacity:
-            raise DataError(f"there is no room for more than {self.capacity:,} items", hint="train or load again")
-        self.attributes.check(values)
+        self._check_room(sum(self.code(item_id) < 0 for item_id in values_by_id))
+        for values in values_by_id.values():
+            self.attributes.check(values)
 
     def put(self, item_id: str, values: Mapping[str, object], *, is_visible: bool) -> int:
         """Return the code of an item that is new, or is from now on as `values` say.
@@ -115,8 +115,7 @@ class Catalogue:
         """
         code = self.code(item_id)
         is_new = code < 0
-        if is_new and self.n_items == self.capacity:
-            raise DataError(f"there is no room for more than {self.capacity:,} items", hint="train or load again")
+        self._check_room(int(is_new))
         code = self.n_items if is_new else code
         self.attributes.put(code, {**values, "item_id": self._typed(item_id)})
         if is_new:
@@ -133,6 +132,10 @@ class Catalogue:
         """Let an item be shown to nobody; an unknown one is none already."""
         if (code := self.code(item_id)) >= 0:
             self._show(code, is_visible=False)
+
+    def _check_room(self, n_new: int) -> None:
+        if self.n_items + n_new > self.capacity:
+            raise DataError(f"there is no room for more than {self.capacity:,} items", hint="train or load again")
 
     def _labelled(self, attribute: str) -> IntArray:
         if attribute not in self._items.columns:

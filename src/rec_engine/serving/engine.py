@@ -158,9 +158,9 @@ class Engine:
             StoreError: if they could not be written.
         """
         self._catch_up()
-        for item in items:
-            self.live.catalogue.check(_values(item))
-        n_new = sum(self.live.catalogue.code(item.item_id) < 0 for item in items)
+        catalogue, values_by_id = self.live.catalogue, {str(item.item_id): _values(item) for item in items}
+        catalogue.check(values_by_id)
+        n_new = sum(catalogue.code(item_id) < 0 for item_id in values_by_id)
         await self._write([_change(item) for item in items])
         return ItemsAccepted(n_new=n_new, n_changed=len(items) - n_new)
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 
 from rec_engine.bundle import ModelBundle
@@ -121,18 +122,26 @@ class LiveModel:
         is_new = self.catalogue.code(change.item_id) < 0
         values = json.loads(change.attributes)
         try:
+            # Before the item has a code: one without a vector would shift those of all that come later.
+            encoded = self._encoded(values) if is_new else None
             code = self.catalogue.put(change.item_id, values, is_visible=change.status == VISIBLE)
         except DataError as error:
             logger.warning("item %s is left out: %s", change.item_id, error)
             return
-        if is_new:
-            item_input, vector = self._encoded(values)
+        if encoded:
+            item_input, vector = encoded
             self._inputs.put(code, item_input)
             self.index.add([self.catalogue.view(code).item_id], vector[None])
 
     def _encoded(self, values: Mapping[str, object]) -> tuple[FloatArray, FloatArray]:
-        """Return what the towers make of an item that they have not met: (embedding_dim,) and (dim,) float32."""
+        """Return what the towers make of an item that they have not met: (embedding_dim,) and (dim,) float32.
+
+        Raises:
+            DataError: if that is no number.
+        """
         schema = {name: kind for name, kind in self.bundle.items.schema.items() if name != "item_id"}
         row = pl.DataFrame([{name: values.get(name) for name in schema}], schema=schema, strict=False)
         item_inputs, vectors = self.bundle.item_tower.encode(row)
+        if not np.isfinite(vectors).all():
+            raise DataError("its description makes no vector", hint="leave out the largest of its numbers")
         return item_inputs[0], vectors[0]

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from rec_engine.bundle import CURRENT
+from rec_engine.bundle import current_version
 from rec_engine.errors import RecEngineError
 from rec_engine.serving.live import LiveModel
 from rec_engine.utils.logger import get_logger
@@ -28,7 +28,7 @@ class ModelWatch:
 
     def __init__(self, model_dir: Path, version: str, prepare: Callable[[Path], LiveModel]) -> None:
         self.failure: str | None = None
-        self._current = model_dir / CURRENT
+        self._model_dir = model_dir
         self._seen = version
         self._prepare = prepare
         self._ready: LiveModel | None = None
@@ -51,7 +51,7 @@ class ModelWatch:
     def _run(self) -> None:
         while not self._is_closed.wait(POLL_SECONDS):
             try:
-                version = self._current.read_text(encoding="utf-8").strip()
+                version = current_version(self._model_dir)
             except OSError:
                 continue  # as on the disk of a machine that is being set up: what is served goes on
             if version and version != self._seen:
@@ -60,7 +60,7 @@ class ModelWatch:
 
     def _load(self, version: str) -> None:
         try:
-            self._ready = self._prepare(self._current.parent / version)
+            self._ready = self._prepare(self._model_dir / version)
             self.failure = None
             logger.info("%s is ready to take over", version)
         except RecEngineError as error:

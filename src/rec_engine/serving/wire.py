@@ -1,11 +1,11 @@
 """Types of what goes over the wire: ids, times, cursors, and the bases of requests and answers."""
 
 import base64
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
+import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticSerializationError
 
@@ -46,15 +46,15 @@ def _unix_seconds(value: object) -> object:
 def _shown_before(value: object) -> object:
     """Return the ids that a cursor stands for."""
     try:
-        found = json.loads(base64.urlsafe_b64decode(str(value)))
+        found = msgspec.json.decode(base64.urlsafe_b64decode(str(value)), type=list[int | str])
         return [_checked_id(item_id) for item_id in found][:MAX_EXCLUDED]
-    except (ValueError, TypeError):
+    except (ValueError, RecursionError):
         raise ValueError("a cursor is the next_cursor of an earlier answer") from None
 
 
 def cursor_after(item_ids: Sequence[int | str]) -> str:
     """Return the cursor of an answer that comes after these items."""
-    return base64.urlsafe_b64encode(json.dumps(list(item_ids), separators=(",", ":")).encode()).decode()
+    return base64.urlsafe_b64encode(msgspec.json.encode(list(item_ids))).decode()
 
 
 Id = Annotated[int | str, BeforeValidator(_checked_id)]
