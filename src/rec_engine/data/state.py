@@ -66,3 +66,10 @@ def state_of(interactions: Interactions, user_code: int, now: int) -> UserState:
         timestamps=interactions.timestamps[rows],
         now=now,
     )
+
+
+def state_before(interactions: Interactions, user_code: int, now: int) -> UserState:
+    """Return the state of a user who asks at `now` (Unix seconds): nothing from then on is part of it."""
+    whole = state_of(interactions, user_code, now)
+    n = int(np.searchsorted(whole.timestamps, now))
+    return UserState(user_code, whole.item_codes[:n], whole.weights[:n], whole.timestamps[:n], now)

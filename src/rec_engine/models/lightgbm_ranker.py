@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from rec_engine.data.dataset import FloatArray, LongArray
+from rec_engine.data.dataset import FloatArray, IntArray, LongArray
 from rec_engine.errors import BundleError, TrainingError
 from rec_engine.models.compiled_trees import CompiledTrees, UnsupportedTreesError
 from rec_engine.models.features import FEATURES
+from rec_engine.models.position_bias import position_offsets
 from rec_engine.utils.config import CTRSettings
 from rec_engine.utils.logger import get_logger
 
@@ -23,6 +24,10 @@ MAX_TREES = 500
 EARLY_STOPPING_TREES = 100
 RANKS = 10
 LOG_SLOPE = 2.5
+OFFSET_TREES = 60
+BASE_LOG_ODDS = np.float32(-3.0)
+"""Where trees begin that are fitted beside offsets: LightGBM looks for the mean itself only where there are none."""
+NO_OFFSETS: FloatArray = np.empty(0, dtype=np.float32)
 FIXED = {
     "min_data_in_leaf": 100,
     "lambda_l2": 5.0,
@@ -48,11 +53,13 @@ class RankerRows:
         features: (n, n_features) float32, columns in the order of FEATURES.
         labels: (n,) float32, 1 where the user took the item.
         sizes: (n_requests,) int64, rows of each request.
+        positions: (n,) int32, where the item was shown, from 1; 0 for candidates that were not. None for none shown.
     """
 
     features: FloatArray
     labels: FloatArray
     sizes: LongArray
+    positions: IntArray | None = None
 
 
 class CTRRanker:
@@ -65,16 +72,26 @@ class CTRRanker:
         objective: that it was fitted for.
         slope: above 0, so that trees and probability agree about the order.
         intercept: in log-odds.
+        offsets: (max position + 1,) float32, what each position added to the log-odds of a click where the trees
+            learned from what was shown; nothing where they did not. They play no part in a score.
 
     References:
         Platt, Probabilistic outputs for support vector machines, 1999: the mapping.
     """
 
-    def __init__(self, booster: lightgbm.Booster, objective: str, slope: float, intercept: float) -> None:
+    def __init__(
+        self,
+        booster: lightgbm.Booster,
+        objective: str,
+        slope: float,
+        intercept: float,
+        offsets: FloatArray = NO_OFFSETS,
+    ) -> None:
         self.booster = booster
         self.objective = objective
         self.slope = slope
         self.intercept = intercept
+        self.offsets = offsets
 
     @classmethod
     def fit(cls, train: RankerRows, validation: RankerRows, settings: CTRSettings, *, seed: int) -> "CTRRanker":
@@ -91,20 +108,24 @@ class CTRRanker:
         """
         if not 0 < train.labels.sum() < len(train.labels):
             raise TrainingError("the ranker's training rows are all of one class", hint="set ctr.model_type: none")
+        offsets = _offsets(train, settings, seed)
         wanted = OBJECTIVES if settings.objective == "auto" else (settings.objective,)
-        fitted = {objective: _boost(train, validation, settings, objective, seed) for objective in wanted}
+        fitted = {
+            objective: _boost(_beside(train, offsets), validation, settings, objective, seed) for objective in wanted
+        }
         reached = {objective: booster.best_score["valid_0"][f"ndcg@{RANKS}"] for objective, booster in fitted.items()}
         logger.info("re-ranker: %s", ", ".join(f"{name} {score:.4f}" for name, score in reached.items()))
         best = max(reached, key=lambda objective: reached[objective])
         raw = np.asarray(fitted[best].predict(validation.features, raw_score=True))
-        return cls(fitted[best], best, *_calibrate(raw, validation.labels))
+        return cls(fitted[best], best, *_calibrate(raw, validation.labels), offsets)
 
     def refit(self, rows: RankerRows, settings: CTRSettings, *, seed: int) -> "CTRRanker":
         """Return the same ranker, with as many trees and the same calibration, learned from these rows."""
-        data = _dataset(rows)
+        offsets = _offsets(rows, settings, seed)
         parameters = _parameters(settings, self.objective, seed)
-        booster = lightgbm.train(parameters, data, num_boost_round=max(1, self.booster.best_iteration))
-        return CTRRanker(booster, self.objective, self.slope, self.intercept)
+        n_trees = max(1, self.booster.best_iteration)
+        booster = lightgbm.train(parameters, _beside(rows, offsets), num_boost_round=n_trees)
+        return CTRRanker(booster, self.objective, self.slope, self.intercept, offsets)
 
     def log_odds(self, features: FloatArray) -> FloatArray:
         """Return (n,) float32 log-odds of a click, higher is better, for (n, n_features) features.
@@ -149,7 +170,12 @@ class CTRRanker:
     def save(self, path: Path) -> None:
         """Write LightGBM's text format, cut after the best tree, and the calibration beside it as JSON."""
         self.booster.save_model(path, num_iteration=self.booster.best_iteration)
-        about = {"objective": self.objective, "slope": self.slope, "intercept": self.intercept}
+        about = {
+            "objective": self.objective,
+            "slope": self.slope,
+            "intercept": self.intercept,
+            "position_offsets": self.offsets.tolist(),
+        }
         path.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -162,7 +188,8 @@ class CTRRanker:
         try:
             booster = lightgbm.Booster(model_file=path)
             about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            ranker = cls(booster, str(about["objective"]), float(about["slope"]), float(about["intercept"]))
+            offsets = np.array(about.get("position_offsets", []), dtype=np.float32)
+            ranker = cls(booster, str(about["objective"]), float(about["slope"]), float(about["intercept"]), offsets)
         except (lightgbm.basic.LightGBMError, OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{path}: not a readable LightGBM model ({error})", hint="train again") from None
         if booster.feature_name() != list(FEATURES):
@@ -177,9 +204,8 @@ def probability(log_odds: FloatArray) -> FloatArray:
 
 
 def _boost(
-    train: RankerRows, validation: RankerRows, settings: CTRSettings, objective: str, seed: int
+    data: lightgbm.Dataset, validation: RankerRows, settings: CTRSettings, objective: str, seed: int
 ) -> lightgbm.Booster:
-    data = _dataset(train)
     held_out = _dataset(validation, reference=data)
     stop = lightgbm.early_stopping(EARLY_STOPPING_TREES, verbose=False)
     parameters = _parameters(settings, objective, seed)
@@ -191,9 +217,37 @@ def _parameters(settings: CTRSettings, objective: str, seed: int) -> dict[str, o
     return {**FIXED, **chosen, "objective": objective, "seed": seed}
 
 
-def _dataset(rows: RankerRows, reference: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
+def _offsets(rows: RankerRows, settings: CTRSettings, seed: int) -> FloatArray:
+    """Return what each position adds, found beside trees of the objective in which that is a sum; [] for none shown."""
+    if rows.positions is None or not rows.positions.any():
+        return NO_OFFSETS
+    parameters = _parameters(settings, "binary", seed)
+
+    def fit(of_rows: FloatArray) -> FloatArray:
+        booster = lightgbm.train(parameters, _dataset(rows, of_rows), num_boost_round=OFFSET_TREES)
+        return BASE_LOG_ODDS + np.asarray(booster.predict(rows.features, raw_score=True), dtype=np.float32)
+
+    offsets = position_offsets(rows.positions, rows.labels, fit)
+    logger.info("positions 1 to %d add %s to the log-odds of a click", len(offsets) - 1, offsets[1:].round(2).tolist())
+    return offsets
+
+
+def _beside(rows: RankerRows, offsets: FloatArray) -> lightgbm.Dataset:
+    """Return the rows for trees that are not to learn what the positions add."""
+    return _dataset(rows, offsets[rows.positions] if len(offsets) and rows.positions is not None else None)
+
+
+def _dataset(
+    rows: RankerRows, offsets: FloatArray | None = None, reference: lightgbm.Dataset | None = None
+) -> lightgbm.Dataset:
+    """Return LightGBM's form of the rows; trees are fitted beside the offsets, (n,) float32 in log-odds."""
     return lightgbm.Dataset(
-        rows.features, rows.labels, group=rows.sizes, feature_name=list(FEATURES), reference=reference
+        rows.features,
+        rows.labels,
+        group=rows.sizes,
+        init_score=None if offsets is None else BASE_LOG_ODDS + offsets,
+        feature_name=list(FEATURES),
+        reference=reference,
     )
 
 

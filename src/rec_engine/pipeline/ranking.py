@@ -1,7 +1,7 @@
 """Fitting the re-ranker: what serving would have shown before the validation part, and what was then taken."""
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,7 +25,26 @@ SLATE = 10
 logger = get_logger(__name__)
 
 
-def fit_ranker(inference: RecommendationInference, split: Split, config: ModelConfig) -> CTRRanker | None:
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """Requests that the trees learn from beside those of the validation part, and whose they are.
+
+    Attributes:
+        rows: of all of them.
+        user_codes: (n_requests,) int32.
+    """
+
+    rows: RankerRows
+    user_codes: IntArray
+
+    def of_users(self, user_codes: IntArray) -> RankerRows:
+        """Return the requests of these users."""
+        return _of_requests(self.rows, np.isin(self.user_codes, user_codes))
+
+
+def fit_ranker(
+    inference: RecommendationInference, split: Split, config: ModelConfig, lessons: Sequence[Lesson] = ()
+) -> CTRRanker | None:
     """Return a ranker that orders the candidates better than retrieval does, or None where none does.
 
     Three blocks in time: towers, links and statistics know the training part, the labels are the validation part, the
@@ -36,9 +55,8 @@ def fit_ranker(inference: RecommendationInference, split: Split, config: ModelCo
         inference: the request path as of the end of the training part, without a ranker.
         split: where the labels come from.
         config: whose `ctr:` section applies.
+        lessons: what the trees learn from besides.
     """
-    if config.ctr.model_type == "none":
-        return None
     task, seed = validation_task(split), config.training.seed
     users = np.unique(task.targets.user_codes)
     users = np.random.default_rng(seed).permutation(users)[:MAX_USERS].astype(np.int32)
@@ -48,20 +66,20 @@ def fit_ranker(inference: RecommendationInference, split: Split, config: ModelCo
         return None
     choosing, judging = users[:n_choosing], users[n_choosing : n_choosing + n_judging]
     try:
-        rows = ranker_rows(inference, task, np.sort(users))
-        learning = ~np.isin(np.sort(users), np.concatenate([choosing, judging]))
-        ranker = CTRRanker.fit(
-            with_few_negatives(_of_requests(rows, learning), seed),
-            _of_requests(rows, np.isin(np.sort(users), choosing)),
-            config.ctr,
-            seed=seed,
-        )
+        everybody = Lesson(ranker_rows(inference, task, np.sort(users)), np.sort(users))
+        learning = _taught(everybody, lessons, users[n_choosing + n_judging :], seed)
+        ranker = CTRRanker.fit(learning, everybody.of_users(choosing), config.ctr, seed=seed)
         if not _wins(inference, ranker, task, judging):
             return None
-        return ranker.refit(with_few_negatives(rows, seed), config.ctr, seed=seed)
+        return ranker.refit(_taught(everybody, lessons, users, seed), config.ctr, seed=seed)
     except TrainingError as error:
         logger.warning("no re-ranker: %s", error)
         return None
+
+
+def _taught(everybody: Lesson, lessons: Sequence[Lesson], user_codes: IntArray, seed: int) -> RankerRows:
+    """Return what the requests of these users teach."""
+    return with_few_negatives(joined([lesson.of_users(user_codes) for lesson in (everybody, *lessons)]), seed)
 
 
 def ranker_rows(inference: RecommendationInference, task: Task, user_codes: IntArray) -> RankerRows:
@@ -82,18 +100,36 @@ def ranker_rows(inference: RecommendationInference, task: Task, user_codes: IntA
     return RankerRows(np.concatenate(blocks), np.concatenate(labels), np.array([len(taken) for taken in labels]))
 
 
+def joined(blocks: Sequence[RankerRows]) -> RankerRows:
+    """Return the requests of all blocks, one block after the other."""
+    not_shown = [np.zeros(len(block.labels), dtype=np.int32) for block in blocks]
+    positions = [
+        zeros if block.positions is None else block.positions for block, zeros in zip(blocks, not_shown, strict=True)
+    ]
+    return RankerRows(
+        np.concatenate([block.features for block in blocks]),
+        np.concatenate([block.labels for block in blocks]),
+        np.concatenate([block.sizes for block in blocks]),
+        np.concatenate(positions),
+    )
+
+
 def with_few_negatives(rows: RankerRows, seed: int) -> RankerRows:
-    """Return the requests in which something was taken, with NEGATIVES of the other candidates, drawn at random."""
+    """Return the requests in which something was taken, with NEGATIVES other candidates for each of it, at random.
+
+    Answers that were shown stay whole, whatever was taken.
+    """
     requests = np.repeat(np.arange(len(rows.sizes)), rows.sizes)
     n_taken = np.bincount(requests, rows.labels, len(rows.sizes))
     # The order of random draws within a request, what was taken first: its beginning is a sample.
     draws = np.where(rows.labels > 0, -1.0, np.random.default_rng(seed).random(len(rows.labels)))
     order = np.lexsort((draws, requests))
     starts = np.repeat(np.cumsum(rows.sizes) - rows.sizes, rows.sizes)
-    is_early = np.arange(len(order)) - starts < (n_taken + NEGATIVES)[requests]
+    is_early = np.arange(len(order)) - starts < (n_taken * (1 + NEGATIVES))[requests]
     kept = np.zeros(len(order), dtype=np.bool_)
     kept[order[is_early]] = True
-    return _chosen(rows, kept & (n_taken > 0)[requests])
+    kept &= (n_taken > 0)[requests]
+    return _chosen(rows, kept if rows.positions is None else kept | (rows.positions > 0))
 
 
 def _of_requests(rows: RankerRows, chosen: BoolArray) -> RankerRows:
@@ -103,7 +139,8 @@ def _of_requests(rows: RankerRows, chosen: BoolArray) -> RankerRows:
 def _chosen(rows: RankerRows, kept: BoolArray) -> RankerRows:
     requests = np.repeat(np.arange(len(rows.sizes)), rows.sizes)[kept]
     sizes = np.bincount(requests, minlength=len(rows.sizes))
-    return RankerRows(rows.features[kept], rows.labels[kept], sizes[sizes > 0])
+    positions = None if rows.positions is None else rows.positions[kept]
+    return RankerRows(rows.features[kept], rows.labels[kept], sizes[sizes > 0], positions)
 
 
 def _wins(inference: RecommendationInference, ranker: CTRRanker, task: Task, user_codes: Iterable[int]) -> bool:

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from rec_engine.bundle import Manifest, new_version, new_version_name
 from rec_engine.data.dataset import FloatArray, RecommendationDataset
+from rec_engine.data.impressions import Impressions
 from rec_engine.data.splits import Split, leave_one_out, random_split, temporal_split
 from rec_engine.errors import DataError
 from rec_engine.evaluation.epochs import EpochRecord
@@ -20,9 +21,11 @@ from rec_engine.models.two_tower import TwoTowerModel
 from rec_engine.models.user_tower import UserTower, open_session
 from rec_engine.pipeline.evaluate import TrainedModel, assemble_path, choose_regularisation
 from rec_engine.pipeline.gate import judge_version
+from rec_engine.pipeline.newcomers import newcomer_lesson
 from rec_engine.pipeline.publish import ITEM_TOWER, USER_TOWER, new_manifest, seal_version, write_data, write_model
 from rec_engine.pipeline.quality import examine
 from rec_engine.pipeline.ranking import fit_ranker
+from rec_engine.pipeline.shown import shown_lesson
 from rec_engine.pipeline.towers import ItemEncoding, build_model, finish_item_tower
 from rec_engine.registry import ModelRegistry
 from rec_engine.retrieval.faiss_index import FAISSIndex
@@ -66,6 +69,7 @@ def train(
     *,
     name: str,
     split: Split | None = None,
+    impressions: Impressions | None = None,
     resume: bool = False,
 ) -> TrainingReport:
     """Train, measure and publish a version below `model_dir`; it becomes the current one if the gate lets it through.
@@ -76,6 +80,7 @@ def train(
         model_dir: the registry of versions.
         name: of the dataset, for the manifest.
         split: the parts; without it they are cut as `config.evaluation` says.
+        impressions: what the service has shown, for the re-ranker to learn from.
         resume: go on from the checkpoint of an interrupted run with the same data and settings.
 
     Raises:
@@ -87,7 +92,9 @@ def train(
     created_at = datetime.now(UTC)
     version_name = new_version_name(dataset.fingerprint, created_at)
     with TemporaryDirectory() as work:
-        model = fit_model(dataset, config, split, Path(work), checkpoint=checkpoint, resume=resume)
+        model = fit_model(
+            dataset, config, split, Path(work), impressions=impressions, checkpoint=checkpoint, resume=resume
+        )
         findings = examine(model, dataset, split, name=name, version=version_name, created_at=created_at)
         with new_version(model_dir, version_name) as directory:
             write_model(directory, model, Path(work))
@@ -141,6 +148,7 @@ def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
     split: Split,
     directory: Path,
     *,
+    impressions: Impressions | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
 ) -> TrainedModel:
@@ -152,6 +160,7 @@ def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
         split: its test part is not touched.
         directory: where user_tower.onnx and item_tower/ go; everything is measured through what is exported, as it is
             served.
+        impressions: what the service has shown, for the ranker to learn from.
         checkpoint: of the towers' training.
         resume: go on from the checkpoint.
     """
@@ -166,12 +175,19 @@ def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
     trained = time.monotonic()
     index = FAISSIndex.build(item_vectors, config.faiss, ids=dataset.item_ids.ids.to_list(), seed=config.training.seed)
     tower = export_tower(towers, item_inputs, directory / USER_TOWER)
-    finish_item_tower(towers, directory / ITEM_TOWER)
+    item_tower = finish_item_tower(towers, directory / ITEM_TOWER)
     regularisation = choose_regularisation(validation_task(split), dataset.n_items)
     unranked = TrainedModel(
         tower, index, dataset.items["categories"], regularisation, split.repeats, epochs=tuple(epochs)
     )
-    ranker = fit_ranker(assemble_path(unranked, split.train), split, config)
+    ranker = None
+    if config.ctr.model_type != "none":
+        path = assemble_path(unranked, split.train)
+        lessons = [
+            newcomer_lesson(unranked, item_tower, dataset.items, split, seed=config.training.seed),
+            shown_lesson(path, impressions, dataset, split) if impressions else None,
+        ]
+        ranker = fit_ranker(path, split, config, [lesson for lesson in lessons if lesson])
     seconds = {
         "features and text embeddings": embedded - started,
         "towers": trained - embedded,

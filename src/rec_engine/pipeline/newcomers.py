@@ -1,0 +1,79 @@
+"""What the re-ranker learns of items that nobody has met: some well-known ones are treated as if they had just come.
+
+In the validation part new items are hardly ever taken, for nobody was shown them. Trees that see only that conclude
+that new items are never wanted, and so would keep it that way.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from rec_engine.data.dataset import BoolArray
+from rec_engine.data.splits import Split
+from rec_engine.errors import TrainingError
+from rec_engine.evaluation.evaluator import Task
+from rec_engine.models.item_tower import ItemTower
+from rec_engine.pipeline.evaluate import TrainedModel, assemble_path
+from rec_engine.pipeline.ranking import Lesson, ranker_rows
+from rec_engine.retrieval.faiss_index import FAISSIndex
+from rec_engine.serving.inference import RecommendationInference
+from rec_engine.utils.logger import get_logger
+
+NEW_SHARE = 0.1
+STREAM = 1
+"""Of random numbers: not those that a caller with the same seed draws."""
+MAX_USERS = 2_000
+
+logger = get_logger(__name__)
+
+
+def newcomer_lesson(
+    model: TrainedModel, item_tower: ItemTower, items: pl.DataFrame, split: Split, *, seed: int
+) -> Lesson | None:
+    """Return the requests in which a newcomer was taken; None where no source would have offered any.
+
+    Args:
+        model: towers and index; a ranker plays no part.
+        item_tower: makes vectors of items without an id embedding, as in service.
+        items: one row an item, in code order.
+        split: its training part without the newcomers is known, its validation part is what was taken.
+        seed: of the draw.
+    """
+    world = with_newcomers(model, item_tower, items, split, seed=seed)
+    takers = np.unique(world.task.targets.user_codes)[:MAX_USERS]
+    try:
+        return Lesson(ranker_rows(world.inference, world.task, takers), takers)
+    except TrainingError:
+        logger.info("no candidate was a newcomer that somebody took: the re-ranker learns nothing of new items")
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The training part as it would have been if some items had come after it.
+
+    Attributes:
+        is_new: (n_items,) bool, which.
+        inference: the request path in which nothing is known of them but their attributes and texts.
+        task: histories without them, and as targets what was taken of them.
+    """
+
+    is_new: BoolArray
+    inference: RecommendationInference
+    task: Task
+
+
+def with_newcomers(
+    model: TrainedModel, item_tower: ItemTower, items: pl.DataFrame, split: Split, *, seed: int
+) -> World:
+    """Return the world in which a NEW_SHARE of the items, drawn at random, have just come; for the rest as above."""
+    is_new = np.random.default_rng([seed, STREAM]).random(items.height) < NEW_SHARE
+    vectors = model.index.vectors.copy()
+    if is_new.any():
+        _, vectors[is_new] = item_tower.encode(items.filter(pl.Series(is_new)))
+    known = split.train.where(~is_new[split.train.item_codes])
+    taken = split.validation.where(is_new[split.validation.item_codes])
+    index = FAISSIndex.build(vectors, model.index.settings, seed=seed)
+    inference = assemble_path(replace(model, index=index, ranker=None), known)
+    return World(is_new, inference, Task(f"{split.name}, newcomers", known, taken, split.repeats))
