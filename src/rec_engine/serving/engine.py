@@ -12,11 +12,14 @@ from rec_engine.bundle import ModelBundle, open_bundle
 from rec_engine.data.dataset import ExternalId
 from rec_engine.data.events import Change, Erasure, Event, EventStore, Impression, ItemChange, Touch, user_hash
 from rec_engine.data.group_commit import GroupCommit
+from rec_engine.data.rules import RuleChange
 from rec_engine.errors import NotFoundError
 from rec_engine.serving.answers import Answerer
 from rec_engine.serving.cache import Cache
+from rec_engine.serving.dry_run import dry_run
 from rec_engine.serving.live import DELETED, HIDDEN, VISIBLE, LiveModel
 from rec_engine.serving.live_statistics import LiveStatistics
+from rec_engine.serving.rule_schemas import DryRunRequest, DryRunResponse, Rule, RuleList, RuleView
 from rec_engine.serving.schemas import RecommendRequest, SimilarItemsResponse, TrendingResponse, WhyNotResponse
 from rec_engine.serving.state_schemas import (
     Erased,
@@ -174,6 +177,41 @@ class Engine:
         if self.live.catalogue.code(item_id) < 0:
             raise NotFoundError(f"there is no item {item_id!r}", hint="add it with POST /items")
         await self._write([ItemChange(str(item_id), DELETED, "{}")])
+
+    def rules(self) -> RuleList:
+        """Return all rules of the shop and how they stand now."""
+        self._catch_up()
+        book, now = self.live.rules, int(self.clock())
+        return RuleList(rules=[book.view(rule_id, now) for rule_id in book.rules])
+
+    async def put_rule(self, rule_id: str, rule: Rule) -> RuleView:
+        """Return once a rule is on disk; the next answer of every worker follows it.
+
+        Raises:
+            NotFoundError: if it names an attribute that there is not.
+            DataError: if it does not fit the attributes' types, or there are too many rules.
+            StoreError: if it could not be written.
+        """
+        self._catch_up()
+        book = self.live.rules.changed({rule_id: rule})
+        await self._write([RuleChange(rule_id, rule.model_dump_json())])
+        return book.view(rule_id, int(self.clock()))
+
+    async def delete_rule(self, rule_id: str) -> None:
+        """Return once a rule is followed by nobody any more.
+
+        Raises:
+            NotFoundError: if there is no such rule.
+        """
+        self._catch_up()
+        if rule_id not in self.live.rules.rules:
+            raise NotFoundError(f"there is no rule {rule_id!r}", hint="GET /rules lists them")
+        await self._write([RuleChange(rule_id, None)])
+
+    async def dry_run(self, asked: DryRunRequest) -> DryRunResponse:
+        """Return what rules would change; nothing is written."""
+        self._catch_up()
+        return await dry_run(self.answerer, asked)
 
     def profile(self, user_id: ExternalId) -> UserProfile:
         """Return what is known of a user."""
