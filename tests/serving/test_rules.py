@@ -158,7 +158,7 @@ rules = st.one_of(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     drawn=st.lists(rules, max_size=4),
     n=st.integers(1, 15),

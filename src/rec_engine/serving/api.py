@@ -35,6 +35,7 @@ from rec_engine.serving.state_schemas import (
     ItemsAccepted,
     ModelStatus,
     Ready,
+    ShadowStatus,
     UserProfile,
 )
 from rec_engine.serving.telemetry import open_telemetry
@@ -190,6 +191,11 @@ def _add_status(app: FastAPI, engine: Engine) -> None:
     async def model_status() -> ModelStatus:
         """Describe the model that is served."""
         return _model_status(engine)
+
+    @app.get("/models/shadow")
+    async def shadow() -> ShadowStatus:
+        """Compare the version that is tried beside the served one with it."""
+        return engine.shadow_status()
 
     @app.get("/cache/stats")
     async def cache_stats() -> CacheStats:

@@ -16,11 +16,13 @@ from rec_engine.data.rules import RuleChange
 from rec_engine.errors import NotFoundError
 from rec_engine.serving.answers import Answerer
 from rec_engine.serving.cache import Cache
+from rec_engine.serving.comparisons import Timed, figures
 from rec_engine.serving.dry_run import dry_run
 from rec_engine.serving.live import DELETED, HIDDEN, VISIBLE, LiveModel
 from rec_engine.serving.live_statistics import LiveStatistics
 from rec_engine.serving.rule_schemas import DryRunRequest, DryRunResponse, Rule, RuleList, RuleView
 from rec_engine.serving.schemas import RecommendRequest, SimilarItemsResponse, TrendingResponse, WhyNotResponse
+from rec_engine.serving.shadow import Job, ShadowMode
 from rec_engine.serving.state_schemas import (
     Erased,
     FeedbackEvent,
@@ -28,6 +30,7 @@ from rec_engine.serving.state_schemas import (
     HistoryEntry,
     Item,
     ItemsAccepted,
+    ShadowStatus,
     UserProfile,
 )
 from rec_engine.serving.swap import ModelWatch
@@ -82,6 +85,7 @@ class Engine:
         self.answerer = Answerer(self.live, config, cache, clock)
         telemetry.serves(bundle.version, bundle.manifest.created_at.timestamp())
         self.watch = ModelWatch(model_dir, bundle.version, self._prepare) if model_dir else None
+        self.shadow = ShadowMode(model_dir, config, store.url) if model_dir else None
 
     @property
     def bundle(self) -> ModelBundle:
@@ -92,6 +96,8 @@ class Engine:
         """Write what is still to be written."""
         if self.watch:
             self.watch.close()
+        if self.shadow:
+            self.shadow.close()
         self.statistics.close()
         self.writer.close()
         self.store.close()
@@ -101,12 +107,16 @@ class Engine:
         """Let telemetry know how much is waiting and what is kept."""
         n_users = self.live.histories.n_kept
         self.telemetry.stands(n_waiting=self.writer.n_waiting, n_dropped=self.writer.n_dropped, n_users=n_users)
+        if self.shadow:
+            self.telemetry.counted(self.shadow.comparisons.take())
 
     def recommend(self, request: RecommendRequest, request_id: str) -> bytes:
         """Return the JSON of an answer; what it showed goes to the log a moment later."""
-        lap = self.telemetry.stop_watch()
+        lap, now, started = self.telemetry.stop_watch(), self.clock(), time.thread_time()
         self._catch_up()
         answer = self.answerer.recommend(request, request_id, lap)
+        if self.shadow and not answer.is_cached and self.shadow.wants(request_id):
+            self.shadow.offer(Job(request, request_id, now, Timed(answer, time.thread_time() - started)))
         self.telemetry.answered(answer.n_items, is_cached=answer.is_cached, degraded=answer.degraded)
         self.writer.note(
             Impression(
@@ -141,6 +151,8 @@ class Engine:
         changes = [_event(event, int(now)) for event in events]
         await self._write(changes)
         self.telemetry.acknowledged(len(changes))
+        if self.shadow:
+            self.shadow.heard(events)
         self._catch_up()
         code = self.live.catalogue.code
         return FeedbackResponse(
@@ -152,6 +164,20 @@ class Engine:
         """Return what keeps an item out of the answer to a request."""
         self._catch_up()
         return self.answerer.why_not(request, item_id)
+
+    def shadow_status(self) -> ShadowStatus:
+        """Return which version is tried beside the served one, and what came of it."""
+        shadow = self.shadow
+        if shadow is None or (asked := shadow.asked) is None:
+            return ShadowStatus(version=None, share=None, is_tried=False, failure=None, figures=None)
+        self.telemetry.counted(shadow.comparisons.take())
+        return ShadowStatus(
+            version=asked.version,
+            share=asked.share,
+            is_tried=shadow.version == asked.version,
+            failure=shadow.failure,
+            figures=figures(self.telemetry.totals("shadow_", asked.version)),
+        )
 
     async def put_items(self, items: Sequence[Item]) -> ItemsAccepted:
         """Return once these items are on disk; the next answer of every worker knows them.

@@ -45,7 +45,7 @@ Stage = Literal["state", "eligible", "recall", "rank", "arrange", "record"]
 Lap = Callable[[Stage], None]
 
 
-def _unmeasured(_: Stage) -> None:
+def unmeasured(_: Stage) -> None:
     """Let a stage end without anybody noting when."""
 
 
@@ -210,7 +210,7 @@ class RecommendationInference:
         items = ItemTable(index.rows, knowledge.timeline, catalogue.category_shares, knowledge.links)
         return cls(CandidateGenerator(sources), catalogue, items, ranker, settings, repeats=repeats)
 
-    def recommend(self, query: Query, lap: Lap = _unmeasured) -> Trace:
+    def recommend(self, query: Query, lap: Lap = unmeasured) -> Trace:
         """Return the slate, best first, and how it came about; it has min(k, eligible) items, always.
 
         Args:

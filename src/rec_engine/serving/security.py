@@ -29,6 +29,7 @@ SCOPE_BY_ROUTE: Mapping[tuple[str, str], ScopeName | None] = {
     ("GET", "trending"): "serve",
     ("GET", "user"): "serve",
     ("GET", "model"): "serve",
+    ("GET", "models"): "serve",
     ("GET", "cache"): "serve",
     ("GET", "metrics"): "serve",
     ("GET", "stats"): "serve",
