@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from rec_engine.errors import BundleError, RecEngineError
+from rec_engine.errors import BundleError, DataError, RecEngineError
 
 if TYPE_CHECKING:
     from rec_engine.registry import ModelRegistry, VersionSummary
@@ -102,6 +102,34 @@ def rollback(*, model_dir: Path = Path("models"), reason: str = "by hand") -> No
 
 
 @models_app.command
+def shadow(
+    version: str | None = None, *, share: float = 0.1, stop: bool = False, model_dir: Path = Path("models")
+) -> None:
+    """Try a version beside the served one: it answers a share of the requests as well, and nobody is shown that.
+
+    Args:
+        version: its name.
+        share: of the requests that are computed, above 0 and up to 1.
+        stop: try none any more.
+        model_dir: the registry of versions.
+    """
+    from rec_engine.registry import ModelRegistry
+
+    if (version is None) != stop:
+        raise DataError("models shadow takes a version, or --stop", hint="rec-engine models list shows what there is")
+    registry = ModelRegistry(model_dir)
+    if version is None:
+        stopped = registry.stop_shadow()
+        _say(f"{stopped.version} is no longer tried" if stopped else "no version was tried")
+        return
+    registry.shadow(version, share)
+    _say(
+        f"{version} is tried on {share:.0%} of the requests. Next: GET /models/shadow of a running server compares it, "
+        f"rec-engine models shadow --stop --model-dir {model_dir} ends it."
+    )
+
+
+@models_app.command
 def verify(version: str | None = None, *, model_dir: Path = Path("models")) -> None:
     """Compare every file of a version with its checksum.
 
@@ -123,7 +151,7 @@ def verify(version: str | None = None, *, model_dir: Path = Path("models")) -> N
 
 @models_app.command
 def prune(*, keep: int, model_dir: Path = Path("models")) -> None:
-    """Remove all but the newest versions; the current one and the one before it stay, however old they are.
+    """Remove all but the newest versions; the current one, the one before it and one that is tried stay, however old.
 
     Args:
         keep: how many of the newest stay.
@@ -146,18 +174,22 @@ def _table(registry: "ModelRegistry", versions: "list[VersionSummary]") -> Table
     table = Table(title=title, title_justify="left", caption=_since(registry), caption_justify="left", box=SIMPLE_HEAD)
     for column in ("version", "made (UTC)", "dataset", *metrics, "size", "state"):
         table.add_column(column, justify="right" if column in {*metrics, "size"} else "left", no_wrap=True)
-    before = registry.before()
+    before, shadow = registry.before(), registry.shadowed()
+    tried = shadow.version if shadow else None
     for each in versions:
         made = f"{each.created_at:%Y-%m-%d %H:%M}" if each.created_at else ""
         reached = (f"{each.metrics[metric]:.4f}" if metric in each.metrics else "" for metric in metrics)
-        table.add_row(each.version, made, each.dataset or "", *reached, _size(each.size_bytes), _state(each, before))
+        table.add_row(
+            each.version, made, each.dataset or "", *reached, _size(each.size_bytes), _state(each, before, tried)
+        )
     return table
 
 
-def _state(summary: "VersionSummary", before: str | None) -> str:
+def _state(summary: "VersionSummary", before: str | None, tried: str | None) -> str:
     states = {
         "current": summary.is_current,
         "before": summary.version == before,
+        "shadow": summary.version == tried,
         "damaged": summary.damage is not None,
     }
     return ", ".join(state for state, holds in states.items() if holds)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rec_engine.bundle import (
     MANIFEST,
@@ -25,6 +25,16 @@ from rec_engine.errors import BundleError, DataError, NotFoundError
 
 VERSION_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 BY_HAND = "by hand"
+SHADOW = "shadow"
+
+
+class Shadow(BaseModel):
+    """A version that is tried beside the served one: it answers a share of the requests, and nobody is shown that."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str
+    share: float = Field(gt=0, le=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +153,41 @@ class ModelRegistry:
             make_current(self.model_dir, version, "rollback", reason=reason)
         return version
 
+    def shadow(self, version: str, share: float) -> None:
+        """Let running servers try a version on a share of the requests that they compute, after verifying it.
+
+        Args:
+            version: its name.
+            share: above 0, up to 1.
+
+        Raises:
+            NotFoundError: if there is no such version.
+            BundleError: if it cannot be served; what was tried before goes on.
+            DataError: if the share is none.
+        """
+        if not 0 < share <= 1:
+            raise DataError(f"a share of {share}: lies above 0 and up to 1", hint="0.1 is one request in ten")
+        self.directory(version)
+        with promotions_locked(self.model_dir):
+            self.verify(version)
+            half_written = self.model_dir / f".{SHADOW}.partial"
+            half_written.write_text(Shadow(version=version, share=share).model_dump_json() + "\n", encoding="utf-8")
+            half_written.replace(self.model_dir / SHADOW)
+
+    def shadowed(self) -> Shadow | None:
+        """Return which version is tried; None where there is none."""
+        return read_shadow(self.model_dir)
+
+    def stop_shadow(self) -> Shadow | None:
+        """Let no version be tried any more, and return which one was; None where there was none."""
+        stopped = self.shadowed()
+        (self.model_dir / SHADOW).unlink(missing_ok=True)
+        return stopped
+
     def prune(self, keep: int) -> list[VersionSummary]:
         """Remove all but the newest versions, and return those that are gone.
 
-        The current one and the one that a rollback returns to stay, however old they are.
+        The current one, the one that a rollback returns to and one that is tried stay, however old they are.
 
         Args:
             keep: how many of the newest stay, at least 1.
@@ -163,7 +204,8 @@ class ModelRegistry:
         with promotions_locked(self.model_dir):
             for left_over in self.model_dir.glob(".pruned-*"):
                 shutil.rmtree(left_over)
-            kept = {self.current(), self.before()}
+            tried = self.shadowed()
+            kept = {self.current(), self.before(), tried.version if tried else None}
             going = [summary for summary in self.versions()[keep:] if summary.version not in kept]
             for summary in going:
                 # Out of sight in one step: what is half removed must not look like a damaged version.
@@ -219,6 +261,14 @@ class ModelRegistry:
             else:
                 trail.append(record.version)
         return trail
+
+
+def read_shadow(model_dir: Path) -> Shadow | None:
+    """Return which version is tried; None where there is none, or where the file that names it cannot be read."""
+    try:
+        return Shadow.model_validate_json((model_dir / SHADOW).read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def _written(path: Path) -> list[Promotion]:

@@ -12,7 +12,7 @@ from rec_engine import cli
 from rec_engine.bundle import find_bundle, read_manifest, seal
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.pipeline.train import train
-from rec_engine.registry import ModelRegistry
+from rec_engine.registry import ModelRegistry, Shadow, read_shadow
 
 OLD, NEW = "20200101-000000-aaaaaa", "20990101-000000-bbbbbb"
 
@@ -132,3 +132,22 @@ def test_training_on_other_data_is_promoted_without_a_comparison(
     other = train(fewer, tiny_config(training={"num_epochs": 1}), registry.model_dir, name="fewer users")
     assert other.is_current
     assert "not compared" in registry.history()[-1].reason
+
+
+def test_shadow_tries_a_version_until_it_is_stopped_and_prune_leaves_it(
+    registry: ModelRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = run(capsys, registry, "shadow", NEW, "--share", "0.25")
+    assert f"{NEW} is tried on 25% of the requests. Next: GET /models/shadow" in shown
+    run(capsys, registry, "shadow", OLD)
+    assert read_shadow(registry.model_dir) == Shadow(version=OLD, share=0.1)
+    assert re.search(rf"{OLD} .* before, shadow", run(capsys, registry, "list"))
+    registry.promote(NEW)
+    run(capsys, registry, "prune", "--keep", "1")
+    assert (registry.model_dir / OLD).is_dir()
+    assert f"{OLD} is no longer tried" in run(capsys, registry, "shadow", "--stop")
+    assert "no version was tried" in run(capsys, registry, "shadow", "--stop")
+    for wrong in ([], [NEW, "--stop"], ["nowhere"], [NEW, "--share", "0"]):
+        with pytest.raises(Failed):
+            run(capsys, registry, "shadow", *wrong)
+    assert read_shadow(registry.model_dir) is None

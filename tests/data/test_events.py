@@ -14,6 +14,7 @@ import pytest
 
 from rec_engine.data.events import Erasure, Event, EventStore, Impression, ItemChange, user_hash
 from rec_engine.data.group_commit import GroupCommit
+from rec_engine.data.rules import RuleChange, StoredRules
 from rec_engine.errors import ConfigError, StoreError
 
 
@@ -51,6 +52,19 @@ def test_news_hold_what_came_after_a_position_in_order(store: EventStore) -> Non
     ]
     assert list(news.erased) == ["hash of bob"]
     assert news.position == store.position()
+
+
+def test_whoever_hears_of_a_rule_hears_all_of_them(store: EventStore) -> None:
+    assert store.standing().rules is None
+    store.write([RuleChange("a", "1"), event("1"), RuleChange("b", "2")])
+    seen = store.news(0)
+    assert seen.rules == StoredRules(3, {"a": "1", "b": "2"}) == store.standing().rules
+    store.write([event("2")])
+    assert store.news(seen.position).rules is None
+    store.write([RuleChange("b", "3"), RuleChange("a", None)])
+    assert store.news(4).rules == StoredRules(6, {"b": "3"})
+    store.write([RuleChange("b", None)])
+    assert store.news(6).rules == StoredRules(7, {}) == store.standing().rules
 
 
 def test_a_change_by_another_is_noticed_once(store: EventStore) -> None:
@@ -155,6 +169,7 @@ WRITE_UNTIL_KILLED = """
 import sys
 from rec_engine.data.events import Event, EventStore
 from rec_engine.data.group_commit import GroupCommit
+from rec_engine.data.rules import RuleChange, StoredRules
 writer = GroupCommit(EventStore(sys.argv[1]))
 place = 0
 while True:

@@ -1,17 +1,22 @@
-"""Arranging chooses among candidates: it adds none, loses none, and knows the probabilities of what it draws."""
+"""Arranging chooses among candidates: it adds none, loses none, and knows the probabilities of what it draws.
+
+Pins have their places, whatever else is heeded.
+"""
 
 import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from worlds import interactions
 
 from rec_engine.data.dataset import FloatArray
 from rec_engine.data.timeline import Timeline
 from rec_engine.models.features import ItemTable
+from rec_engine.retrieval.filters import Eligible
 from rec_engine.serving.arrange import BY_SCORE, Arrangement, Slate, arrange
+from rec_engine.serving.directives import NO_DIRECTIVES, Directives, Pin, Shift, shifted
 
 N = 12
 RNG = np.random.default_rng(0)
@@ -35,17 +40,27 @@ arrangements = st.builds(
     seed=st.integers(0, 5),
 )
 scores = st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=N)
+directives = st.builds(
+    Directives,
+    pins=st.lists(st.builds(Pin, st.just("rule"), st.integers(0, N + 2), st.integers(1, 18)), max_size=8).map(tuple),
+    n_before=st.integers(0, 6),
+)
 
 
-def arranged(values: list[float], k: int, arrangement: Arrangement) -> Slate:
-    return arrange(np.array(values, dtype=np.float32), CODES[: len(values)], k, arrangement, ITEMS)
+def pinning(positions: dict[int, int], n_before: int = 0) -> Directives:
+    pins = tuple(Pin(f"pins {item}", item, position) for item, position in positions.items())
+    return Directives(pins=pins, n_before=n_before)
 
 
-@given(values=scores, k=st.integers(1, 15), arrangement=arrangements)
+def arranged(values: list[float], k: int, arrangement: Arrangement, asked: Directives = NO_DIRECTIVES) -> Slate:
+    return arrange(np.array(values, dtype=np.float32), CODES[: len(values)], k, arrangement, ITEMS, asked)
+
+
+@given(values=scores, k=st.integers(1, 15), arrangement=arrangements, asked=st.just(NO_DIRECTIVES) | directives)
 def test_a_slate_is_complete_without_repetition_and_has_probabilities(
-    values: list[float], k: int, arrangement: Arrangement
+    values: list[float], k: int, arrangement: Arrangement, asked: Directives
 ) -> None:
-    slate = arranged(values, k, arrangement)
+    slate = arranged(values, k, arrangement, asked)
     assert len(slate.places) == len(set(slate.places.tolist())) == min(k, len(values))
     assert ((slate.propensities > 0) & (slate.propensities <= 1)).all()
     assert not set(slate.held_back) & set(slate.places.tolist())
@@ -88,3 +103,131 @@ def test_propensities_are_the_shares_with_which_slates_are_drawn(caps: dict[str,
     for order, expected in probability.items():
         spread = 4 * np.sqrt(expected * (1 - expected) / n_draws)
         assert abs(counts[order] / n_draws - expected) < spread
+
+
+@given(
+    values=scores,
+    k=st.integers(1, 15),
+    arrangement=arrangements,
+    positions=st.dictionaries(st.integers(0, N + 2), st.integers(1, 18), max_size=8),
+    n_before=st.integers(0, 6),
+)
+def test_what_is_pinned_stands_at_its_place_with_certainty(
+    values: list[float], k: int, arrangement: Arrangement, positions: dict[int, int], n_before: int
+) -> None:
+    positions = {item: at for item, at in positions.items() if list(positions.values()).count(at) == 1}
+    positions = {item: at for item, at in positions.items() if at > n_before}
+    slate = arranged(values, k, arrangement, pinning(positions, n_before))
+    places = slate.places.tolist()
+    for item, position in positions.items():
+        if item < len(values) and position - n_before <= len(places):
+            assert places[position - n_before - 1] == item
+            assert slate.propensities[position - n_before - 1] == 1
+            assert slate.pinned[item] == f"pins {item}"
+    assert set(slate.pinned) <= set(positions)
+
+
+@given(values=scores, k=st.integers(1, 15), asked=directives)
+def test_around_the_pins_the_others_keep_their_order(values: list[float], k: int, asked: Directives) -> None:
+    slate = arranged(values, k, BY_SCORE, asked)
+    pinned = {pin.item_code for pin in asked.pins}
+    by_score = [place for place in arranged(values, N, BY_SCORE).places.tolist() if place not in pinned]
+    shown = [place for place in slate.places.tolist() if place not in pinned]
+    assert shown == by_score[: len(shown)]
+
+
+@given(
+    values=st.lists(st.floats(-5, 5, width=32), min_size=N, max_size=N),
+    asked=directives.map(lambda found: Directives(pins=found.pins)),
+    length=st.integers(1, 6),
+)
+def test_pages_are_the_pieces_of_one_list(values: list[float], asked: Directives, length: int) -> None:
+    slate = arranged(values, N, BY_SCORE, asked)
+    assume(len(slate.pinned) == len({pin.item_code for pin in asked.pins if pin.item_code < N}))
+    whole = slate.places.tolist()
+    pages: list[int] = []
+    while left := [code for code in CODES.tolist() if code not in pages]:
+        page = Directives(pins=asked.pins, n_before=len(pages))
+        of_those = np.array([values[code] for code in left], dtype=np.float32)
+        places = arrange(of_those, np.array(left, dtype=np.int32), length, BY_SCORE, ITEMS, page).places
+        pages += [left[place] for place in places.tolist()]
+    assert pages == whole
+
+
+def test_of_two_pins_for_one_place_the_second_takes_the_next_free_one() -> None:
+    asked = pinning({3: 1, 4: 1, 5: 2})
+    assert arranged([5.0, 4.0, 3.0, 2.0, 1.0, 0.0], 4, BY_SCORE, asked).places.tolist() == [3, 4, 5, 0]
+
+
+def test_what_is_pinned_to_a_later_page_waits_for_it_as_long_as_there_are_others() -> None:
+    asked = pinning({0: 4})
+    assert arranged([5.0, 4.0, 3.0, 2.0], 2, BY_SCORE, asked).places.tolist() == [1, 2]
+    assert arranged([5.0, 4.0], 2, BY_SCORE, asked).places.tolist() == [1, 0]
+
+
+def test_pins_count_for_caps_wherever_they_stand() -> None:
+    labels = {"brand": np.array([0, 0, 1, 2], dtype=np.int32)}
+    capped = Arrangement(caps={"brand": 1}, labels=labels)
+    assert arranged([4.0, 3.0, 2.0, 1.0], 3, capped, pinning({1: 3})).places.tolist() == [2, 3, 1]
+    assert arranged([4.0, 3.0, 2.0, 1.0], 3, capped, pinning({1: 3, 0: 2})).places.tolist() == [2, 0, 1]
+
+
+def test_a_pin_is_no_part_of_what_exploration_draws() -> None:
+    values, n_draws = [1.0, 0.5, 0.0, -9.0], 4_000
+    counts, probability = dict.fromkeys(itertools.permutations(range(3)), 0), dict[tuple[int, ...], float]()
+    for seed in range(n_draws):
+        slate = arranged(values, 4, Arrangement(exploration=1.0, seed=seed), pinning({3: 2}))
+        first, pinned, *others = slate.places.tolist()
+        assert pinned == 3
+        counts[first, *others] += 1
+        probability[first, *others] = float(slate.propensities.prod())
+    assert sum(probability.values()) == pytest.approx(1.0)
+    for order, expected in probability.items():
+        spread = 4 * np.sqrt(expected * (1 - expected) / n_draws)
+        assert abs(counts[order] / n_draws - expected) < spread
+
+
+shifts = st.lists(
+    st.tuples(st.sets(st.integers(0, N - 1)), st.floats(-20, 20, width=32)).map(
+        lambda drawn: Shift("rule", Eligible.of_codes(np.array(sorted(drawn[0]), dtype=np.int32), N), drawn[1])
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@given(values=scores, asked=shifts, are_log_odds=st.booleans())
+def test_items_that_are_shifted_alike_keep_their_order(
+    values: list[float], asked: list[Shift], are_log_odds: bool
+) -> None:
+    found, codes = np.array(values, dtype=np.float32), CODES[: len(values)]
+    after = shifted(found, codes, asked, are_log_odds=are_log_odds)
+    added = sum(np.float32(shift.by) * shift.items.keeps(codes) for shift in asked)
+    for amount in np.unique(added):
+        alike = np.flatnonzero(added == amount)
+        before = alike[np.argsort(-found[alike], kind="stable")]
+        assert (np.diff(after[before]) <= 0).all()
+    assert after.dtype == np.float32
+
+
+def test_a_boost_multiplies_the_odds_that_the_ranker_gives() -> None:
+    one = Shift("rule", Eligible.of_codes(CODES[1:2], N), 1.5)
+    after = shifted(np.array([1.0, -0.25], dtype=np.float32), CODES[:2], [one], are_log_odds=True)
+    assert after.tolist() == [1.0, 1.25]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.01, 100.0])
+def test_without_a_ranker_a_boost_means_the_same_on_every_scale_of_scores(scale: float) -> None:
+    n, place = 300, 27
+    scores = (scale * np.arange(n, 0, -1)).astype(np.float32)
+    codes = np.arange(n, dtype=np.int32)
+    for by, expected in ((1.0, 10), (2.0, 4), (20.0, 1), (-1.0, 63)):
+        one = Shift("rule", Eligible.of_codes(codes[place - 1 : place], n), by)
+        after = shifted(scores, codes, [one], are_log_odds=False)
+        assert int((after > after[place - 1]).sum()) + 1 == pytest.approx(expected, abs=1)
+
+
+def test_rules_about_none_of_the_candidates_leave_scores_alone() -> None:
+    nothing = Shift("rule", Eligible.of_codes(CODES[:0], N), 1.0)
+    scores = np.array([0.3, 0.1], dtype=np.float32)
+    assert shifted(scores, CODES[:2], [nothing], are_log_odds=False) is scores

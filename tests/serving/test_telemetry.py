@@ -17,15 +17,8 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from rec_engine.errors import ConfigError
-from rec_engine.serving.telemetry import (
-    BOUNDS_SECONDS,
-    DIRECTORY_VARIABLE,
-    METRICS,
-    PREFIX,
-    Telemetry,
-    open_telemetry,
-    prepare_directory,
-)
+from rec_engine.serving.metrics import BOUNDS_SECONDS, METRICS
+from rec_engine.serving.telemetry import DIRECTORY_VARIABLE, PREFIX, Telemetry, open_telemetry, prepare_directory
 
 WORKER = """
 import sys

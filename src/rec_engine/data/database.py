@@ -48,6 +48,12 @@ mark_rows = sql.Table(
     sql.Column("kind", sql.Text, primary_key=True),
     sql.Column("position", sql.BigInteger, nullable=False, index=True),
 )
+rule_rows = sql.Table(
+    "rules",
+    tables,
+    sql.Column("rule_id", sql.Text, primary_key=True),
+    sql.Column("definition", sql.Text, nullable=False),
+)
 impression_rows = sql.Table(
     "impressions",
     tables,

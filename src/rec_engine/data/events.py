@@ -26,6 +26,7 @@ from rec_engine.data.database import (
     tables,
 )
 from rec_engine.data.dataset import ExternalId
+from rec_engine.data.rules import CHANGED, STANDING_RULES, RuleChange, StoredRules, write_rule
 from rec_engine.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -148,7 +149,7 @@ _Kind = TypeVar("_Kind")
 NEWS_AT_ONCE = 50_000
 Row = sql.Row[*tuple[Any, ...]]
 Placed = Sequence[tuple[int, _Kind]]
-Change = Event | ItemChange | Erasure | Touch | Impression
+Change = Event | ItemChange | RuleChange | Erasure | Touch | Impression
 ERASED, TOUCHED = "erased", "touched"
 
 
@@ -162,6 +163,7 @@ class News:
         items: the latest change of each item.
         erased: position by hash of the users who were forgotten.
         touched: position by hash of the users whose cached answers no longer stand.
+        rules: all of them, as they are now; None where none has changed.
     """
 
     position: int
@@ -169,6 +171,7 @@ class News:
     items: tuple[ItemChange, ...]
     erased: dict[str, int]
     touched: dict[str, int]
+    rules: StoredRules | None = None
 
 
 class EventStore:
@@ -211,6 +214,9 @@ class EventStore:
                 self._write_erasures(connection, _of(Erasure, placed))
                 for at, touch in _of(Touch, placed):
                     self._mark(connection, touch.user_hash, TOUCHED, at)
+                for at, rule in _of(RuleChange, placed):
+                    write_rule(connection, rule)
+                    self._mark(connection, "", CHANGED, at)
             self._write_impressions(connection, impressions)
         if self._is_sqlite and any(isinstance(change, Erasure) for change in changes):
             self._forget_log()
@@ -239,7 +245,7 @@ class EventStore:
         return self._news(until, *(self._read(since, bounds) for since in (_EVENTS_SINCE, _ITEMS_SINCE, _MARKS_SINCE)))
 
     def standing(self) -> News:
-        """Return what stands of the catalogue and the erasures at this moment, without any event."""
+        """Return what stands of the catalogue, the rules and the erasures at this moment, without any event."""
         until = self.position()
         bounds = {"after": 0, "until": until}
         return self._news(until, (), self._read(_ITEMS_SINCE, bounds), self._read(_MARKS_SINCE, bounds))
@@ -313,14 +319,15 @@ class EventStore:
         connection.execute(sql.delete(mark_rows).where(is_it))
         connection.execute(sql.insert(mark_rows).values(user_hash=user_hash, kind=kind, position=position))
 
-    @staticmethod
-    def _news(until: int, events: Sequence[Row], items: Sequence[Row], marks: Sequence[Row]) -> News:
+    def _news(self, until: int, events: Sequence[Row], items: Sequence[Row], marks: Sequence[Row]) -> News:
+        has_rules = any(kind == CHANGED for *_, kind in marks)
         return News(
             position=until,
             events=tuple(map(_event, events)),
             items=tuple(ItemChange(item, status, about, at) for at, item, status, about in items),
             erased={user_hash: at for at, user_hash, kind in marks if kind == ERASED},
             touched={user_hash: at for at, user_hash, kind in marks if kind == TOUCHED},
+            rules=StoredRules.of(self._read(STANDING_RULES)) if has_rules else None,
         )
 
     def _read(self, statement: sql.Select[Any], values: Mapping[str, object] | None = None) -> Sequence[Row]:

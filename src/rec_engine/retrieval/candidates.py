@@ -86,7 +86,9 @@ class CandidateGenerator:
         self.sources = tuple(sources)
         self.names = tuple(source.name for source in sources)
 
-    def generate(self, state: UserState, eligible: Eligible, k: int, n_candidates: int) -> Candidates:
+    def generate(
+        self, state: UserState, eligible: Eligible, k: int, n_candidates: int, joining: Sequence[int] = ()
+    ) -> Candidates:
         """Return at least min(k, eligible) candidates.
 
         Args:
@@ -94,12 +96,14 @@ class CandidateGenerator:
             eligible: what may be shown.
             k: wanted at least of every source.
             n_candidates: what a source with a share of 1 is asked for.
+            joining: codes of items that are candidates, if they are eligible, whoever offers them.
         """
         offers = [source.ask(state) for source in self.sources]
         wanted = [max(k, int(source.share * n_candidates)) for source in self.sources]
         nothing = np.empty(0, dtype=np.int32)
+        joined = np.array(joining, dtype=np.int32)
         best = [offer.best(eligible, n) if offer else nothing for offer, n in zip(offers, wanted, strict=True)]
-        item_codes = np.unique(np.concatenate(best))
+        item_codes = np.unique(np.concatenate([*best, joined[eligible.keeps(joined)]]))
         scores = np.full((len(offers), len(item_codes)), np.nan, dtype=np.float32)
         ranks = scores.copy()
         for row, (offer, codes) in enumerate(zip(offers, best, strict=True)):

@@ -58,6 +58,11 @@ class Eligible:
         kept = None if self.codes is None else self.codes[smaller.keeps(self.codes)]
         return Eligible(bits, self.n_items, kept)
 
+    def minus(self, other: "Eligible") -> "Eligible":
+        """Return the items that are not in the other set."""
+        kept = None if self.codes is None else self.codes[~other.keeps(self.codes)]
+        return Eligible(self.bits & ~other.bits, self.n_items, kept)
+
     def intersection(self, other: "Eligible") -> "Eligible":
         """Return the items of both sets."""
         narrow = next((items for items in (self, other) if items.codes is not None), None)

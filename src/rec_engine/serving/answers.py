@@ -19,6 +19,7 @@ from rec_engine.serving.cache import Cache
 from rec_engine.serving.explain import why_not
 from rec_engine.serving.inference import Lap, Query
 from rec_engine.serving.live import LiveModel
+from rec_engine.serving.rules import RuleBook
 from rec_engine.serving.schemas import (
     AnswerMetadata,
     ItemMetadata,
@@ -87,8 +88,8 @@ class Answerer:
             DataError: if the filter does not fit the attributes' types.
         """
         started = time.perf_counter()
-        user = self.live.user(request.user_id)
-        key = self._cache_key(request, user.version)
+        user, now = self.live.user(request.user_id), int(self.clock())
+        key = self._cache_key(request, user.version, self.live.rules.in_force(now))
         lap("state")
         is_kept = self.config.redis.cache_ttl > 0 and not self.config.recommendations.exploration
         if is_kept and not self.live.is_behind and (stored := self.cache.get(key)) is not None:
@@ -99,7 +100,8 @@ class Answerer:
                 int(n_items),
                 is_cached=True,
             )
-        answer, shown = self._compute(request, user, request_id, lap)
+        query = self.query(request, user, now, seed=zlib.crc32(request_id.encode()))
+        answer, shown = self._compute(request, query, lap)
         body, degraded = answer.model_dump_json(exclude=VOLATILE).encode(), tuple(answer.metadata.degraded)
         n_shown = len(answer.recommendations)
         if is_kept and not self.live.is_behind:  # what was made without the latest events must not stay
@@ -113,9 +115,47 @@ class Answerer:
         Raises:
             NotFoundError: if there is no such item.
         """
-        query = self._query(request, self.live.user(request.user_id), seed=0)
+        query = self.query(request, self.live.user(request.user_id), int(self.clock()), seed=0)
         trace = self.live.inference.recommend(query)
         return why_not_response(request, item_id, why_not(self.live.inference, query, trace, self._code(item_id)))
+
+    def query(
+        self, request: RecommendRequest, user: LiveUser, now: int, *, seed: int, rules: RuleBook | None = None
+    ) -> Query:
+        """Return what a request asks of the request path.
+
+        Args:
+            request: what was asked.
+            user: who asks.
+            now: when, in Unix seconds.
+            seed: of exploration.
+            rules: of the shop; without it those that are there.
+
+        Raises:
+            NotFoundError: if items have no such attribute as caps are set for.
+        """
+        settings, catalogue = self.config.recommendations, self.live.catalogue
+        rules, shown_before = rules or self.live.rules, request.cursor or []
+        diversity = settings.diversity if request.diversity is None else request.diversity
+        arrangement = Arrangement(
+            diversity=0.0 if settings.exploration else diversity,
+            caps=settings.caps,
+            labels={name: catalogue.labels(name) for name in settings.caps},
+            exploration=settings.exploration,
+            seed=seed,
+        )
+        return Query(
+            state=user.at(now).then(catalogue.codes(request.context.recent_items)),
+            k=request.num_recommendations or settings.default_k,
+            categories=request.filter_categories,
+            filter=request.filter,
+            exclude=catalogue.codes([*request.exclude_items, *shown_before]),
+            use_reranking=request.use_reranking,
+            arrangement=arrangement,
+            directives=rules.directives(
+                rules.in_force(now), request.filter_categories, user.user_code, n_before=len(shown_before)
+            ),
+        )
 
     def similar_items(self, item_id: ExternalId, n_items: int, request_id: str) -> SimilarItemsResponse:
         """Return the items whose vectors are nearest to an item's, without itself.
@@ -154,12 +194,9 @@ class Answerer:
         metadata = self._metadata(started, n_candidates=len(codes))
         return TrendingResponse(request_id=request_id, time_window=time_window, items=items, metadata=metadata)
 
-    def _compute(
-        self, request: RecommendRequest, user: LiveUser, request_id: str, lap: Lap
-    ) -> tuple[RecommendResponse, bytes]:
+    def _compute(self, request: RecommendRequest, query: Query, lap: Lap) -> tuple[RecommendResponse, bytes]:
         started = time.perf_counter()
         inference = self.live.inference
-        query = self._query(request, user, seed=zlib.crc32(request_id.encode()))
         trace = inference.recommend(query, lap)
         items = recommended_items(inference, query, trace)
         shown = [
@@ -174,32 +211,13 @@ class Answerer:
             user_known=len(query.state.liked) > 0,
             reranked=trace.ranking_scores is not None,
             degraded=self._missing(request),
+            rules=query.directives.rule_ids,
             next_cursor=cursor_after(before) if is_more and items else None,
         )
         if request.explain:
             items = with_reasons(items, inference, query, trace)
         answer = RecommendResponse(user_id=request.user_id, request_id="", recommendations=items, metadata=metadata)
         return answer, msgspec.json.encode(shown)
-
-    def _query(self, request: RecommendRequest, user: LiveUser, *, seed: int) -> Query:
-        settings, catalogue = self.config.recommendations, self.live.catalogue
-        diversity = settings.diversity if request.diversity is None else request.diversity
-        arrangement = Arrangement(
-            diversity=0.0 if settings.exploration else diversity,
-            caps=settings.caps,
-            labels={name: catalogue.labels(name) for name in settings.caps},
-            exploration=settings.exploration,
-            seed=seed,
-        )
-        return Query(
-            state=user.at(int(self.clock())).then(catalogue.codes(request.context.recent_items)),
-            k=request.num_recommendations or settings.default_k,
-            categories=request.filter_categories,
-            filter=request.filter,
-            exclude=catalogue.codes([*request.exclude_items, *(request.cursor or [])]),
-            use_reranking=request.use_reranking,
-            arrangement=arrangement,
-        )
 
     def _missing(self, request: RecommendRequest) -> list[str]:
         bundle = self.live.bundle
@@ -225,6 +243,7 @@ class Answerer:
         user_known: bool = False,
         reranked: bool = False,
         degraded: Sequence[str] = (),
+        rules: Sequence[str] = (),
         next_cursor: str | None = None,
     ) -> AnswerMetadata:
         return AnswerMetadata(
@@ -236,12 +255,17 @@ class Answerer:
             experiment=None,
             user_known=user_known,
             degraded=list(degraded),
+            rules=list(rules),
             next_cursor=next_cursor,
         )
 
-    def _cache_key(self, request: RecommendRequest, user_version: int) -> str:
-        """Return a hash of everything that an answer depends on: request, user, catalogue, model and settings."""
-        versions = f"{self.live.bundle.version}\n{user_version}\n{self.live.catalogue_version}"
+    def _cache_key(self, request: RecommendRequest, user_version: int, rule_ids: Sequence[str]) -> str:
+        """Return a hash of everything that an answer depends on: request, user, catalogue, rules, model and settings.
+
+        With the rules in force in it, no answer outlives the moment at which one of them begins or ends.
+        """
+        rules = f"{self.live.rules.version} {' '.join(rule_ids)}"
+        versions = f"{self.live.bundle.version}\n{user_version}\n{self.live.catalogue_version}\n{rules}"
         whole = f"{versions}\n{self._settings}\n{request.model_dump_json()}"
         return hashlib.sha256(whole.encode()).hexdigest()
 

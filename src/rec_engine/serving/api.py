@@ -15,6 +15,7 @@ from rec_engine.bundle import CURRENT, open_bundle
 from rec_engine.data.events import EventStore
 from rec_engine.serving.cache import CacheStats, open_cache
 from rec_engine.serving.engine import Engine
+from rec_engine.serving.rule_schemas import DryRunRequest, DryRunResponse, Rule, RuleId, RuleList, RuleView
 from rec_engine.serving.schemas import (
     RecommendRequest,
     RecommendResponse,
@@ -34,6 +35,7 @@ from rec_engine.serving.state_schemas import (
     ItemsAccepted,
     ModelStatus,
     Ready,
+    ShadowStatus,
     UserProfile,
 )
 from rec_engine.serving.telemetry import open_telemetry
@@ -83,6 +85,7 @@ def create_app(engine: Engine) -> FastAPI:
     add_error_handlers(app)
     _add_recommendations(app, engine)
     _add_items(app, engine)
+    _add_rules(app, engine)
     _add_feedback(app, engine)
     _add_status(app, engine)
     return app
@@ -122,6 +125,28 @@ def _add_items(app: FastAPI, engine: Engine) -> None:
     async def delete_item(item_id: PathId) -> None:
         """Take an item out of the catalogue: no answer shows it any more."""
         await engine.delete_item(item_id)
+
+
+def _add_rules(app: FastAPI, engine: Engine) -> None:
+    @app.get("/rules")
+    async def rules() -> RuleList:
+        """List the rules of the shop, and how each of them stands."""
+        return engine.rules()
+
+    @app.put("/rules/{rule_id}")
+    async def put_rule(rule_id: RuleId, body: Rule) -> RuleView:
+        """Add a rule or change it; the next answer of every worker follows it."""
+        return await engine.put_rule(rule_id, body)
+
+    @app.delete("/rules/{rule_id}", status_code=204)
+    async def delete_rule(rule_id: RuleId) -> None:
+        """Take a rule away."""
+        await engine.delete_rule(rule_id)
+
+    @app.post("/rules/dry-run")
+    async def dry_run(body: DryRunRequest) -> DryRunResponse:
+        """Say what rules would change for some users; nothing is kept."""
+        return await engine.dry_run(body)
 
 
 def _add_feedback(app: FastAPI, engine: Engine) -> None:
@@ -166,6 +191,11 @@ def _add_status(app: FastAPI, engine: Engine) -> None:
     async def model_status() -> ModelStatus:
         """Describe the model that is served."""
         return _model_status(engine)
+
+    @app.get("/models/shadow")
+    async def shadow() -> ShadowStatus:
+        """Compare the version that is tried beside the served one with it."""
+        return engine.shadow_status()
 
     @app.get("/cache/stats")
     async def cache_stats() -> CacheStats:

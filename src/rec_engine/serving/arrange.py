@@ -1,4 +1,4 @@
-"""From scores to a slate: diversity, caps and exploration. It orders and chooses among candidates, it never scores."""
+"""From scores to a slate: pins, diversity, caps and exploration. It orders and chooses, it never scores."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from rec_engine.data.dataset import BoolArray, FloatArray, IntArray, LongArray
 from rec_engine.models.features import ItemTable
+from rec_engine.serving.directives import NO_DIRECTIVES, Directives
 
 POOL = 5
 """Candidates looked at for each item wanted, where an order heeds more than scores."""
@@ -48,20 +49,32 @@ class Slate:
 
     Attributes:
         places: (n,) int64, places in the candidates.
-        propensities: (n,) float64, the probability of each at its position given those above it; 1 without exploration.
+        propensities: (n,) float64, the probability of each at its position given those above it; 1 without exploration,
+            and for a pinned item.
         held_back: place in the candidates to the caps that kept it from a higher position.
+        pinned: place in the candidates to the rule that pinned it where it is shown.
     """
 
     places: LongArray
     propensities: NDArray[np.float64]
     held_back: Mapping[int, str]
+    pinned: Mapping[int, str] = field(default_factory=dict)
 
 
-def arrange(scores: FloatArray, item_codes: IntArray, k: int, arrangement: Arrangement, items: ItemTable) -> Slate:
+def arrange(  # noqa: PLR0913 - what is ordered, and three kinds of what an order heeds
+    scores: FloatArray,
+    item_codes: IntArray,
+    k: int,
+    arrangement: Arrangement,
+    items: ItemTable,
+    directives: Directives = NO_DIRECTIVES,
+) -> Slate:
     """Return the min(k, candidates) items that are shown; by score alone, equal ones are ordered by item code.
 
-    Otherwise one position after the other is filled from the best candidates. A cap gives way where too few other items
-    are left: the answer stays complete.
+    Otherwise one position after the other is filled: with what is pinned to it, or else from the best candidates. A cap
+    gives way where too few other items are left: the answer stays complete. Pinned items count for caps wherever they
+    stand, and are likened to as soon as they are above. What is pinned to a later page is not shown before it, as long
+    as there are others.
 
     Args:
         scores: (n_candidates,) float32, higher is better.
@@ -69,27 +82,107 @@ def arrange(scores: FloatArray, item_codes: IntArray, k: int, arrangement: Arran
         k: items wanted.
         arrangement: what is heeded beside the scores.
         items: their vectors say how alike two items are.
+        directives: of which the pins are followed here.
     """
     order = np.argsort(-scores, kind="stable")
-    if arrangement.is_by_score:
-        return Slate(order[:k], np.ones(len(order[:k])), {})
-    pool = order[: max(MIN_POOL, POOL * k)]
-    choice = _drawn(scores[pool], arrangement) if arrangement.exploration else _most_marginal(pool, arrangement)
-    labels = {name: values[item_codes[pool]] for name, values in arrangement.labels.items()}
-    vectors = items.vectors[item_codes[pool]]
+    n = min(k, len(order))
+    pinned, later = _settled(directives, item_codes, n)
+    if arrangement.is_by_score and not pinned and not later:
+        return Slate(order[:n], np.ones(n), {})
+    fixed = [place for place, _ in pinned.values()]
+    pool = order[(np.arange(len(order)) < max(MIN_POOL, POOL * k)) | np.isin(order, fixed)]
+    rows, propensities, held_back = _filled(
+        _drawn(scores[pool], arrangement) if arrangement.exploration else _most_marginal(pool, arrangement),
+        items.vectors[item_codes[pool]],
+        _Caps(arrangement.caps, {name: values[item_codes[pool]] for name, values in arrangement.labels.items()}),
+        n,
+        coming={position: int(np.flatnonzero(pool == place)[0]) for position, (place, _) in pinned.items()},
+        is_later=np.isin(pool, later),
+    )
+    kept = {int(pool[row]): name for row, name in held_back.items() if row not in rows}
+    return Slate(pool[rows], np.array(propensities), kept, dict(pinned.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Caps:
+    """How often each value of an attribute may be shown.
+
+    Attributes:
+        by_attribute: attribute to cap.
+        labels: attribute to (n_pool,) int32 values, -1 for none.
+    """
+
+    by_attribute: Mapping[str, int]
+    labels: Mapping[str, IntArray]
+
+    def over(self, rows: list[int]) -> dict[str, BoolArray]:
+        """Return by attribute the rows whose value these rows have as often as it may be shown."""
+        over = {}
+        for name, cap in self.by_attribute.items():
+            shown, counts = np.unique(self.labels[name][rows], return_counts=True)
+            over[name] = np.isin(self.labels[name], shown[(counts >= cap) & (shown >= 0)])
+        return over
+
+
+def _settled(directives: Directives, item_codes: IntArray, n: int) -> tuple[dict[int, tuple[int, str]], list[int]]:
+    """Return position in the slate, from 0, to place in the candidates and rule; and the places pinned beyond it.
+
+    A position that is taken, by a pin of a higher priority, or that was on an earlier page, gives way to the next free.
+    """
+    settled, later, seen = dict[int, tuple[int, str]](), list[int](), set[int]()
+    for pin in directives.pins:
+        place = int(np.searchsorted(item_codes, pin.item_code))
+        if place == len(item_codes) or item_codes[place] != pin.item_code or place in seen:
+            continue
+        seen.add(place)
+        position = max(0, pin.position - 1 - directives.n_before)
+        while position in settled:
+            position += 1
+        if position < n:
+            settled[position] = place, pin.rule_id
+        else:
+            later.append(place)
+    return settled, later
+
+
+def _filled(  # noqa: PLR0913 - who chooses, what is heeded, and what is settled
+    choice: "Choice",
+    vectors: FloatArray,
+    caps: _Caps,
+    n: int,
+    *,
+    coming: dict[int, int],
+    is_later: BoolArray,
+) -> tuple[list[int], list[float], dict[int, str]]:
+    """Return the n rows of the pool that are shown, their propensities, and row to the cap that kept it back.
+
+    Args:
+        choice: of one row among several.
+        vectors: (n_pool, dim) float32.
+        caps: of attributes.
+        n: rows wanted, no more than there are.
+        coming: position to the row that is pinned to it.
+        is_later: (n_pool,) bool, rows that are shown only where no others are left.
+    """
     rows, propensities, held_back = list[int](), list[float](), dict[int, str]()
-    is_left, likeness = np.ones(len(pool), dtype=np.bool_), np.zeros(len(pool), dtype=np.float32)
-    for _ in range(min(k, len(pool))):
-        over = _over_cap(labels, rows, arrangement.caps)
-        held_back |= {row: name for name, capped in over.items() for row in np.flatnonzero(capped & is_left).tolist()}
-        allowed = is_left & ~np.any([*over.values(), ~is_left], axis=0)
-        row, propensity = choice(allowed if allowed.any() else is_left, likeness)
+    is_left, likeness = np.ones(len(vectors), dtype=np.bool_), np.zeros(len(vectors), dtype=np.float32)
+    is_left[list(coming.values())] = False
+    for position in range(n):
+        if position in coming:
+            row, propensity = coming.pop(position), 1.0
+        else:
+            is_free = is_left & ~is_later
+            over = caps.over([*rows, *coming.values()])
+            held_back |= {
+                row: name for name, capped in over.items() for row in np.flatnonzero(capped & is_free).tolist()
+            }
+            allowed = is_free & ~np.any([*over.values(), ~is_free], axis=0)
+            row, propensity = choice(next(some for some in (allowed, is_free, is_left) if some.any()), likeness)
         rows.append(row)
         propensities.append(propensity)
         is_left[row] = False
         likeness = np.maximum(likeness, vectors @ vectors[row])
-    kept = {int(pool[row]): name for row, name in held_back.items() if row not in rows}
-    return Slate(pool[rows], np.array(propensities), kept)
+    return rows, propensities, held_back
 
 
 Choice = Callable[[BoolArray, FloatArray], tuple[int, float]]
@@ -120,12 +213,3 @@ def _drawn(scores: FloatArray, arrangement: Arrangement) -> Choice:
         return row, float(shares[row])
 
     return choose
-
-
-def _over_cap(labels: Mapping[str, IntArray], rows: list[int], caps: Mapping[str, int]) -> dict[str, BoolArray]:
-    """Return by attribute the rows whose value has been shown as often as it may be."""
-    over = {}
-    for name, cap in caps.items():
-        shown, counts = np.unique(labels[name][rows], return_counts=True)
-        over[name] = np.isin(labels[name], shown[(counts >= cap) & (shown >= 0)])
-    return over

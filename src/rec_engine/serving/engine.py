@@ -12,12 +12,17 @@ from rec_engine.bundle import ModelBundle, open_bundle
 from rec_engine.data.dataset import ExternalId
 from rec_engine.data.events import Change, Erasure, Event, EventStore, Impression, ItemChange, Touch, user_hash
 from rec_engine.data.group_commit import GroupCommit
+from rec_engine.data.rules import RuleChange
 from rec_engine.errors import NotFoundError
 from rec_engine.serving.answers import Answerer
 from rec_engine.serving.cache import Cache
+from rec_engine.serving.comparisons import Timed, figures
+from rec_engine.serving.dry_run import dry_run
 from rec_engine.serving.live import DELETED, HIDDEN, VISIBLE, LiveModel
 from rec_engine.serving.live_statistics import LiveStatistics
+from rec_engine.serving.rule_schemas import DryRunRequest, DryRunResponse, Rule, RuleList, RuleView
 from rec_engine.serving.schemas import RecommendRequest, SimilarItemsResponse, TrendingResponse, WhyNotResponse
+from rec_engine.serving.shadow import Job, ShadowMode
 from rec_engine.serving.state_schemas import (
     Erased,
     FeedbackEvent,
@@ -25,6 +30,7 @@ from rec_engine.serving.state_schemas import (
     HistoryEntry,
     Item,
     ItemsAccepted,
+    ShadowStatus,
     UserProfile,
 )
 from rec_engine.serving.swap import ModelWatch
@@ -79,6 +85,7 @@ class Engine:
         self.answerer = Answerer(self.live, config, cache, clock)
         telemetry.serves(bundle.version, bundle.manifest.created_at.timestamp())
         self.watch = ModelWatch(model_dir, bundle.version, self._prepare) if model_dir else None
+        self.shadow = ShadowMode(model_dir, config, store.url) if model_dir else None
 
     @property
     def bundle(self) -> ModelBundle:
@@ -89,6 +96,8 @@ class Engine:
         """Write what is still to be written."""
         if self.watch:
             self.watch.close()
+        if self.shadow:
+            self.shadow.close()
         self.statistics.close()
         self.writer.close()
         self.store.close()
@@ -98,12 +107,16 @@ class Engine:
         """Let telemetry know how much is waiting and what is kept."""
         n_users = self.live.histories.n_kept
         self.telemetry.stands(n_waiting=self.writer.n_waiting, n_dropped=self.writer.n_dropped, n_users=n_users)
+        if self.shadow:
+            self.telemetry.counted(self.shadow.comparisons.take())
 
     def recommend(self, request: RecommendRequest, request_id: str) -> bytes:
         """Return the JSON of an answer; what it showed goes to the log a moment later."""
-        lap = self.telemetry.stop_watch()
+        lap, now, started = self.telemetry.stop_watch(), self.clock(), time.thread_time()
         self._catch_up()
         answer = self.answerer.recommend(request, request_id, lap)
+        if self.shadow and not answer.is_cached and self.shadow.wants(request_id):
+            self.shadow.offer(Job(request, request_id, now, Timed(answer, time.thread_time() - started)))
         self.telemetry.answered(answer.n_items, is_cached=answer.is_cached, degraded=answer.degraded)
         self.writer.note(
             Impression(
@@ -138,6 +151,8 @@ class Engine:
         changes = [_event(event, int(now)) for event in events]
         await self._write(changes)
         self.telemetry.acknowledged(len(changes))
+        if self.shadow:
+            self.shadow.heard(events)
         self._catch_up()
         code = self.live.catalogue.code
         return FeedbackResponse(
@@ -149,6 +164,20 @@ class Engine:
         """Return what keeps an item out of the answer to a request."""
         self._catch_up()
         return self.answerer.why_not(request, item_id)
+
+    def shadow_status(self) -> ShadowStatus:
+        """Return which version is tried beside the served one, and what came of it."""
+        shadow = self.shadow
+        if shadow is None or (asked := shadow.asked) is None:
+            return ShadowStatus(version=None, share=None, is_tried=False, failure=None, figures=None)
+        self.telemetry.counted(shadow.comparisons.take())
+        return ShadowStatus(
+            version=asked.version,
+            share=asked.share,
+            is_tried=shadow.version == asked.version,
+            failure=shadow.failure,
+            figures=figures(self.telemetry.totals("shadow_", asked.version)),
+        )
 
     async def put_items(self, items: Sequence[Item]) -> ItemsAccepted:
         """Return once these items are on disk; the next answer of every worker knows them.
@@ -174,6 +203,41 @@ class Engine:
         if self.live.catalogue.code(item_id) < 0:
             raise NotFoundError(f"there is no item {item_id!r}", hint="add it with POST /items")
         await self._write([ItemChange(str(item_id), DELETED, "{}")])
+
+    def rules(self) -> RuleList:
+        """Return all rules of the shop and how they stand now."""
+        self._catch_up()
+        book, now = self.live.rules, int(self.clock())
+        return RuleList(rules=[book.view(rule_id, now) for rule_id in book.rules])
+
+    async def put_rule(self, rule_id: str, rule: Rule) -> RuleView:
+        """Return once a rule is on disk; the next answer of every worker follows it.
+
+        Raises:
+            NotFoundError: if it names an attribute that there is not.
+            DataError: if it does not fit the attributes' types, or there are too many rules.
+            StoreError: if it could not be written.
+        """
+        self._catch_up()
+        book = self.live.rules.changed({rule_id: rule})
+        await self._write([RuleChange(rule_id, rule.model_dump_json())])
+        return book.view(rule_id, int(self.clock()))
+
+    async def delete_rule(self, rule_id: str) -> None:
+        """Return once a rule is followed by nobody any more.
+
+        Raises:
+            NotFoundError: if there is no such rule.
+        """
+        self._catch_up()
+        if rule_id not in self.live.rules.rules:
+            raise NotFoundError(f"there is no rule {rule_id!r}", hint="GET /rules lists them")
+        await self._write([RuleChange(rule_id, None)])
+
+    async def dry_run(self, asked: DryRunRequest) -> DryRunResponse:
+        """Return what rules would change; nothing is written."""
+        self._catch_up()
+        return await dry_run(self.answerer, asked)
 
     def profile(self, user_id: ExternalId) -> UserProfile:
         """Return what is known of a user."""

@@ -1,15 +1,18 @@
 """Why an item is in an answer, and why not: readers of the trace that every request leaves."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from rec_engine.data.dataset import FloatArray, IntArray
 from rec_engine.models.features import FEATURES
 from rec_engine.retrieval.links import LINK_NAMES
+from rec_engine.serving.directives import Directives
 from rec_engine.serving.inference import Query, RecommendationInference, Trace
 
 DRAWN_BY = 3
+RuleAction = Literal["pin", "boost", "bury", "hide"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,23 @@ class Contributions:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemRule:
+    """What a rule asks of an item.
+
+    Attributes:
+        rule_id: of the rule.
+        action: what it does.
+        position: to which it pins the item, from 1, counted over all pages; None for other actions.
+        log_odds: that it adds; None for other actions.
+    """
+
+    rule_id: str
+    action: RuleAction
+    position: int | None = None
+    log_odds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WhyNot:
     """What became of one item.
 
@@ -57,6 +77,7 @@ class WhyNot:
         score: of the item in that order.
         needed: score of the last item that is shown.
         sources: what each of them made of it; none where it was not eligible.
+        rules: those that are about it.
     """
 
     step: str
@@ -65,6 +86,7 @@ class WhyNot:
     score: float | None = None
     needed: float | None = None
     sources: tuple[SourceView, ...] = ()
+    rules: tuple[ItemRule, ...] = ()
 
 
 def source_views(trace: Trace, place: int) -> tuple[SourceView, ...]:
@@ -96,6 +118,19 @@ def drawn_by(inference: RecommendationInference, query: Query, item_code: int) -
     return strongest
 
 
+def rules_about(directives: Directives, item_code: int) -> tuple[ItemRule, ...]:
+    """Return what the rules that hold for a request ask of an item."""
+    code = np.array([item_code], dtype=np.int32)
+    hidings = [ItemRule(each.rule_id, "hide") for each in directives.hidings if each.items.keeps(code)[0]]
+    pins = [ItemRule(each.rule_id, "pin", each.position) for each in directives.pins if each.item_code == item_code]
+    shifts = [
+        ItemRule(each.rule_id, "boost" if each.by > 0 else "bury", log_odds=each.by)
+        for each in directives.shifts
+        if each.items.keeps(code)[0]
+    ]
+    return (*hidings, *pins, *shifts)
+
+
 def contributions(inference: RecommendationInference, trace: Trace, places: IntArray) -> list[Contributions]:
     """Return what the ranker's features add, one for each place; nothing where the answer was not re-ranked."""
     if inference.ranker is None or trace.features is None:
@@ -118,6 +153,10 @@ def strongest(found: Contributions, n: int) -> list[tuple[str, float, float]]:
 
 def why_not(inference: RecommendationInference, query: Query, trace: Trace, item_code: int) -> WhyNot:
     """Return the step that kept an item out of an answer, and by how much."""
+    return replace(_dropped(inference, query, trace, item_code), rules=rules_about(query.directives, item_code))
+
+
+def _dropped(inference: RecommendationInference, query: Query, trace: Trace, item_code: int) -> WhyNot:
     code = np.array([item_code], dtype=np.int32)
     for name, left in trace.steps:
         if not left.keeps(code)[0]:
@@ -125,27 +164,38 @@ def why_not(inference: RecommendationInference, query: Query, trace: Trace, item
     place = int(np.searchsorted(trace.candidates.item_codes, item_code))
     if place == len(trace.candidates.item_codes) or trace.candidates.item_codes[place] != item_code:
         return _not_recalled(inference, query, trace, code)
-    scores = trace.ranking_scores if trace.ranking_scores is not None else trace.retrieval_scores
+    scores, shown = trace.ordered_by, trace.slate.places.tolist()
     rank = int(np.flatnonzero(np.argsort(-scores, kind="stable") == place)[0]) + 1
-    score, views = float(scores[place]), source_views(trace, place)
-    shown = trace.slate.places.tolist()
-    needed = float(scores[shown].min()) if shown else None
+    by_merit = [other for other in shown if other not in trace.slate.pinned]
+    score, needed = float(scores[place]), float(scores[by_merit].min()) if by_merit else None
+    step, detail = _not_arranged(query, trace, place, rank, needed)
+    return WhyNot(step, detail, rank, score, needed, source_views(trace, place))
+
+
+def _not_arranged(query: Query, trace: Trace, place: int, rank: int, needed: float | None) -> tuple[str, str]:
+    """Return the step that kept a candidate out of an answer, and in words by how much."""
+    shown, last = trace.slate.places.tolist(), query.directives.n_before + query.k
     if place in shown:
-        return WhyNot("shown", f"it is shown at place {shown.index(place) + 1}", rank, score, needed, views)
+        rule_id = trace.slate.pinned.get(place)
+        by = f", where the rule {rule_id} pins it" if rule_id else ""
+        return "shown", f"it is shown at place {shown.index(place) + 1}{by}"
     if (attribute := trace.slate.held_back.get(place)) is not None:
-        detail = f"its value of {attribute} has been shown as often as it may be"
-        return WhyNot("arrange", detail, rank, score, needed, views)
+        return "arrange", f"its value of {attribute} has been shown as often as it may be"
+    code = int(trace.candidates.item_codes[place])
+    if any(pin.item_code == code and pin.position > last for pin in query.directives.pins):
+        return "arrange", "a rule pins it to a place further down"
     if rank <= len(shown):
-        return WhyNot("arrange", "diversity or exploration put others before it", rank, score, needed, views)
-    missing = (needed or 0) - score
-    detail = f"place {rank} of {len(scores)} candidates, {len(shown)} are shown; {missing:.4g} of score are missing"
-    return WhyNot("rank", detail, rank, score, needed, views)
+        return "arrange", "diversity, exploration or pinned items put others before it"
+    missing = (needed or 0) - float(trace.ordered_by[place])
+    places = f"place {rank} of {len(trace.ordered_by)} candidates, {len(shown)} are shown"
+    return "rank", f"{places}; {missing:.4g} of score are missing"
 
 
 DROPPED = {
     "catalogue": "it is hidden or deleted",
     "categories": "it has none of the categories that were asked for",
     "filter": "the filter that was asked for leaves it out",
+    "rules": "a rule hides it",
     "history": "the user has met it already, or dislikes it",
     "exclude_items": "the request excludes it",
 }

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Literal
 
 import numpy as np
@@ -31,6 +32,7 @@ from rec_engine.retrieval.filters import NARROW, Eligible
 from rec_engine.retrieval.links import COVISITATION, SIMILAR, Links
 from rec_engine.retrieval.predicates import Predicate
 from rec_engine.serving.arrange import BY_SCORE, Arrangement, Slate, arrange
+from rec_engine.serving.directives import NO_DIRECTIVES, Directives, shifted
 from rec_engine.utils.config import RecommendationSettings
 
 NEW_ITEM_USERS = 5
@@ -38,11 +40,12 @@ NEW_ITEM_USERS = 5
 MAX_NEW_ITEMS = 1_000
 """New items that compete; where there are more, hardly an item is known and being new means nothing."""
 NO_ITEMS = np.empty(0, dtype=np.int32)
+PINNED = "pinned"
 Stage = Literal["state", "eligible", "recall", "rank", "arrange", "record"]
 Lap = Callable[[Stage], None]
 
 
-def _unmeasured(_: Stage) -> None:
+def unmeasured(_: Stage) -> None:
     """Let a stage end without anybody noting when."""
 
 
@@ -58,6 +61,7 @@ class Query:
         exclude: (n,) int32, items that must not be shown.
         use_reranking: whether the ranker may order the candidates.
         arrangement: what the order has to heed beside the scores.
+        directives: what the rules of the shop ask for.
     """
 
     state: UserState
@@ -67,6 +71,7 @@ class Query:
     exclude: IntArray = field(default_factory=lambda: NO_ITEMS)
     use_reranking: bool = True
     arrangement: Arrangement = BY_SCORE
+    directives: Directives = NO_DIRECTIVES
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,7 @@ class Trace:
         retrieval_scores: (n_candidates,) float32, what the order goes by without a ranker.
         ranking_scores: (n_candidates,) float32 log-odds of a click, None where nothing was re-ranked.
         features: (n_candidates, n_features) float32, what the ranker saw; None where nothing was re-ranked.
+        ordered_by: (n_candidates,) float32, the scores after items were boosted and buried; no answer shows them.
         slate: the places in the candidates of the min(k, eligible) items that are shown, in order, and why there.
     """
 
@@ -87,6 +93,7 @@ class Trace:
     retrieval_scores: FloatArray
     ranking_scores: FloatArray | None
     features: FloatArray | None
+    ordered_by: FloatArray
     slate: Slate
 
     @property
@@ -101,9 +108,10 @@ class Trace:
 
     @property
     def best_sources(self) -> list[str]:
-        """Who offered each item of the slate on the best rank."""
+        """Who offered each item of the slate on the best rank; PINNED for those that only a rule brought in."""
         ranks = np.nan_to_num(self.candidates.ranks[:, self.slate.places], nan=np.inf)
-        return [self.candidates.sources[row] for row in ranks.argmin(axis=0).tolist()]
+        best = np.where(np.isfinite(ranks).any(axis=0), ranks.argmin(axis=0), -1)
+        return [self.candidates.sources[row] if row >= 0 else PINNED for row in best.tolist()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +210,7 @@ class RecommendationInference:
         items = ItemTable(index.rows, knowledge.timeline, catalogue.category_shares, knowledge.links)
         return cls(CandidateGenerator(sources), catalogue, items, ranker, settings, repeats=repeats)
 
-    def recommend(self, query: Query, lap: Lap = _unmeasured) -> Trace:
+    def recommend(self, query: Query, lap: Lap = unmeasured) -> Trace:
         """Return the slate, best first, and how it came about; it has min(k, eligible) items, always.
 
         Args:
@@ -211,26 +219,31 @@ class RecommendationInference:
         """
         steps = self.eligibility(query)
         lap("eligible")
-        candidates = self.generator.generate(query.state, steps[-1][1], query.k, self.n_candidates(query.k))
+        pinned = query.directives.pinned_within(query.k)
+        candidates = self.generator.generate(query.state, steps[-1][1], query.k, self.n_candidates(query.k), pinned)
         retrieval_scores = retrieval_order(candidates)
         lap("recall")
         matrix, ranking_scores = self.rank(query, candidates)
         lap("rank")
         scores = retrieval_scores if ranking_scores is None else ranking_scores
-        slate = arrange(scores, candidates.item_codes, query.k, query.arrangement, self.items)
+        shifts = query.directives.shifts
+        scores = shifted(scores, candidates.item_codes, shifts, are_log_odds=ranking_scores is not None)
+        slate = arrange(scores, candidates.item_codes, query.k, query.arrangement, self.items, query.directives)
         lap("arrange")
-        return Trace(steps, candidates, retrieval_scores, ranking_scores, matrix, slate)
+        return Trace(steps, candidates, retrieval_scores, ranking_scores, matrix, scores, slate)
 
     def eligibility(self, query: Query) -> tuple[tuple[str, Eligible], ...]:
         """Return what is left after each step, from the whole catalogue to what may be shown to this user now."""
         unwanted = query.state.disliked if self.repeats else query.state.item_codes
         wanted = self.allowed(query.categories)
         fitting = wanted.intersection(self.catalogue.attributes.matching(query.filter)) if query.filter else wanted
-        unseen = fitting.without(unwanted)
+        unhidden = reduce(Eligible.minus, (hiding.items for hiding in query.directives.hidings), fitting)
+        unseen = unhidden.without(unwanted)
         return (
             ("catalogue", self.catalogue.visible),
             ("categories", wanted),
             ("filter", fitting),
+            ("rules", unhidden),
             ("history", unseen),
             ("exclude_items", unseen.without(query.exclude)),
         )

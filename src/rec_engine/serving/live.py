@@ -15,6 +15,8 @@ from rec_engine.data.rows import GrowingRows
 from rec_engine.errors import DataError, StoreError
 from rec_engine.retrieval.catalogue import Catalogue
 from rec_engine.serving.inference import Knowledge, RecommendationInference
+from rec_engine.serving.rules import RuleBook
+from rec_engine.serving.segments import Segments
 from rec_engine.utils.config import RecommendationSettings
 from rec_engine.utils.logger import get_logger
 
@@ -39,6 +41,7 @@ class LiveModel:
         knowledge: what is known of the items beside their vectors.
         inference: answers queries.
         catalogue_version: grows with every change of an item.
+        rules: of the shop, as they are now.
         position: how far it knows the log.
         is_behind: whether the log could not be read at the last try, so that what came since may be missing.
     """
@@ -63,6 +66,8 @@ class LiveModel:
             since=bundle.manifest.log_position,
         )
         self.catalogue_version = 0
+        self._segments = Segments(bundle.users)
+        self.rules = RuleBook({}, self.catalogue, self._segments)
         self.is_behind = False
         self._is_new = True
         self._store = store
@@ -113,6 +118,10 @@ class LiveModel:
         for change in news.items:
             self._change(change)
             self.catalogue_version = change.position
+        if news.rules:
+            self.rules = RuleBook.read(news.rules, self.catalogue, self._segments)
+        elif news.items:
+            self.rules = self.rules.again()
         self.histories.follow(news)
 
     def _change(self, change: ItemChange) -> None:

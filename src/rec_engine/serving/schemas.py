@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from rec_engine.retrieval.predicates import Predicate
+from rec_engine.serving.rule_schemas import RuleEffect, RuleId
 from rec_engine.serving.wire import MAX_CATEGORIES, MAX_EXCLUDED, MAX_RECENT_ITEMS, Asked, Cursor, Id, Wire
 
 
@@ -76,6 +77,8 @@ class Why(Wire):
     """Part of the log-odds that is the same for every item; base and contributions add up to them."""
     contributions: list[Contribution]
     """The strongest first, the last one sums up all others."""
+    rules: list[RuleEffect] = []
+    """What rules ask of it; its score and its log-odds are without them."""
 
 
 class ItemName(Wire):
@@ -106,21 +109,26 @@ class WhyNotResponse(Wire):
     user_id: Id
     item_id: Id
     step: str
-    """That dropped it: catalogue, categories, filter, history, exclude_items, recall, rank or arrange; or shown."""
+    """That dropped it: catalogue, categories, filter, rules, history, exclude_items, recall, rank or arrange; or shown.
+    """
     detail: str
     place: int | None
-    """From 1 in the order of scores; null where it was no candidate."""
+    """From 1 in the order of scores, in which boosted and buried items are where rules put them; null where it was no
+    candidate."""
     score: float | None
+    """In that order."""
     needed: float | None
-    """Score of the last item that is shown."""
+    """Score of the last item that is shown and not pinned."""
     sources: list[SourceRank]
+    rules: list[RuleEffect]
+    """What rules ask of it."""
 
 
 class ItemMetadata(Wire):
     """How an item came into the answer."""
 
     source: str
-    """What offered it; the first where there are several."""
+    """What offered it; the first where there are several; `pinned` where only a rule brought it in."""
     retrieval_score: float | None
     """Cosine of user and item vector; null where only popularity offered the item."""
     ranking_score: float | None
@@ -156,6 +164,8 @@ class AnswerMetadata(Wire):
     """Whether the model has a history of this user; without one the answer comes from popularity."""
     degraded: list[str]
     """Parts that the answer had to do without."""
+    rules: list[RuleId] = []
+    """Rules of the shop that hold for the request, whether or not they changed anything."""
     next_cursor: str | None = None
     """To ask for the items after these; null when there are no more."""
 

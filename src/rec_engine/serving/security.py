@@ -29,6 +29,7 @@ SCOPE_BY_ROUTE: Mapping[tuple[str, str], ScopeName | None] = {
     ("GET", "trending"): "serve",
     ("GET", "user"): "serve",
     ("GET", "model"): "serve",
+    ("GET", "models"): "serve",
     ("GET", "cache"): "serve",
     ("GET", "metrics"): "serve",
     ("GET", "stats"): "serve",
@@ -38,6 +39,10 @@ SCOPE_BY_ROUTE: Mapping[tuple[str, str], ScopeName | None] = {
     ("DELETE", "items"): "ingest",
     ("DELETE", "user"): "admin",
     ("GET", "debug"): "admin",
+    ("GET", "rules"): "admin",
+    ("PUT", "rules"): "admin",
+    ("POST", "rules"): "admin",
+    ("DELETE", "rules"): "admin",
 }
 """Method and first part of the path to the scope that is needed, None for nobody's. What is not here needs admin."""
 

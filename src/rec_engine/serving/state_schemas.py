@@ -170,6 +170,44 @@ class ModelStatus(Wire):
     """Why the promoted version is not served; null while it is."""
 
 
+class ShadowFigures(Wire):
+    """What a version did beside the served one, over all workers since the server started."""
+
+    n_compared: int
+    """Requests that both answered."""
+    n_dropped: int
+    """That it was too slow for."""
+    n_failed: int
+    """That it could not answer."""
+    overlap: float | None
+    """Share of items that both showed, on average; null where nothing was compared."""
+    rank_biased_overlap: float | None
+    """Likeness of the orders, persistence 0.9, on average."""
+    cpu_seconds: dict[Literal["served", "shadow"], float | None]
+    """Of an answer, on average."""
+    degraded_share: dict[Literal["served", "shadow"], float | None]
+    n_clicks: int
+    """Items of compared answers that users chose, as far as feedback named the answer's `request_id`."""
+    clicks_found: float | None
+    """Share of them that the shadow would have shown too."""
+    click_reciprocal_rank: dict[Literal["served", "shadow"], float | None]
+    """Mean of 1 / rank of these items, 0 where the model would not have shown it."""
+
+
+class ShadowStatus(Wire):
+    """What `GET /models/shadow` answers."""
+
+    version: str | None
+    """That is tried, or to be tried; null for none."""
+    share: float | None
+    """Of the requests that are computed."""
+    is_tried: bool
+    """Whether this worker has it ready."""
+    failure: str | None
+    """Why it is not tried, or did not answer, as this worker saw it last."""
+    figures: ShadowFigures | None
+
+
 class Problem(BaseModel):
     """RFC 9457 problem details."""
 

@@ -13,11 +13,10 @@ import os
 import tempfile
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,77 +26,19 @@ from prometheus_client.metrics_core import Metric as Family
 
 from rec_engine.errors import ConfigError
 from rec_engine.serving.inference import Lap, Stage
+from rec_engine.serving.metrics import BOUNDS_SECONDS, COMBINE, METRIC_BY_NAME, METRICS, N_BUCKETS, Metric, Series
 from rec_engine.utils.logger import get_logger
 
 DIRECTORY_VARIABLE = "REC_ENGINE_TELEMETRY_DIR"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - each user and port has a directory of its own in it
 PREFIX = "rec_engine_"
-BOUNDS_SECONDS = (
-    *(0.00002, 0.00005),
-    *(round(digit * 0.1**power, 6) for power in (4, 3, 2, 1) for digit in (1, 1.5, 2, 3, 5, 7)),
-    *(1.0, 2.5),
-)
-"""Upper bounds of the histograms' buckets; one more has no bound."""
 VALUES_BYTES, SIZE_BYTES = 2**17, 2**18
 """A worker's file: room for 500 histograms or 16,000 counters, then for their names."""
-N_BUCKETS = len(BOUNDS_SECONDS) + 1
 SPARE_PLACE = VALUES_BYTES // 8 - N_BUCKETS - 1
 """What there is no room for is counted here, where nobody reads."""
 SUFFIX = ".counts"
-Kind = Literal["counter", "histogram", "sum", "largest", "age"]
-Series = tuple[str, ...]
-"""Name of a metric and the values of its labels."""
 
 logger = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """What is counted.
-
-    Attributes:
-        name: without the prefix that all have.
-        kind: counter, histogram, or how gauges of several workers become one. An age is kept as the time of birth.
-        help: one sentence.
-        labels: names of the labels.
-    """
-
-    name: str
-    kind: Kind
-    help: str
-    labels: tuple[str, ...] = ()
-
-    @property
-    def n_values(self) -> int:
-        """Numbers that one series takes: for a histogram its buckets and the sum."""
-        return N_BUCKETS + 1 if self.kind == "histogram" else 1
-
-    @property
-    def is_gauge(self) -> bool:
-        """Whether it says how things stand; then a worker that is gone has no part in it."""
-        return self.kind not in {"counter", "histogram"}
-
-
-METRICS = (
-    Metric("request_duration_seconds", "histogram", "Time to answer a request.", ("route", "status")),
-    Metric("stage_duration_seconds", "histogram", "Time of each stage of a recommendation.", ("stage",)),
-    Metric("errors_total", "counter", "Requests answered with a status of 400 or more.", ("status",)),
-    Metric("answers_total", "counter", "Recommendations answered."),
-    Metric("items_returned_total", "counter", "Items in those answers."),
-    Metric("cache_lookups_total", "counter", "Looks into the cache of answers.", ("result",)),
-    Metric("degraded_answers_total", "counter", "Answers that had to do without a part.", ("part",)),
-    Metric("feedback_events_total", "counter", "Events acknowledged, all of them on disk."),
-    Metric("impressions_dropped_total", "counter", "Impressions that never reached the log."),
-    Metric("experiment_exposures_total", "counter", "Users who met an arm.", ("experiment", "arm")),
-    Metric("write_queue_depth", "sum", "Changes that wait to be written to the log."),
-    Metric("users_in_memory", "sum", "Users whose live histories the workers hold, each worker for itself."),
-    Metric("workers", "sum", "Server processes."),
-    Metric("model_info", "largest", "1 for each version that a worker serves.", ("version",)),
-    Metric("model_age_seconds", "age", "Time since the oldest model that a worker serves was made."),
-)
-METRIC_BY_NAME = {metric.name: metric for metric in METRICS}
-COMBINE: dict[Kind, np.ufunc] = {"largest": np.maximum, "age": np.minimum}
-"""How two workers' numbers become one, where they are not added."""
 
 
 def prepare_directory(port: int) -> Path:
@@ -187,6 +128,19 @@ class Telemetry:
     def exposed(self, experiment: str, arm: str) -> None:
         """Count a user who met an arm of an experiment."""
         self._number("experiment_exposures_total", experiment, arm).add(1)
+
+    def counted(self, amounts: Mapping[Series, float]) -> None:
+        """Add what another thread of this worker counted."""
+        for series, amount in amounts.items():
+            self._number(*series).add(amount)
+
+    def totals(self, prefix: str, version: str) -> dict[Series, float]:
+        """Return the counts of all workers of one version: name of the metric and further labels to number."""
+        return {
+            (metric.name, *labels[1:]): float(values[0])
+            for metric, labels, values in self._figures()
+            if metric.name.startswith(prefix) and labels[0] == version
+        }
 
     def serves(self, version: str, created_at: float) -> None:
         """Say which model this worker serves from now on, and when it was made, in Unix seconds."""

@@ -6,8 +6,18 @@ import numpy as np
 
 from rec_engine.data.dataset import IntArray
 from rec_engine.retrieval.catalogue import Catalogue
-from rec_engine.serving.explain import SourceView, WhyNot, contributions, drawn_by, source_views, strongest
-from rec_engine.serving.inference import Query, RecommendationInference, Trace
+from rec_engine.serving.explain import (
+    ItemRule,
+    SourceView,
+    WhyNot,
+    contributions,
+    drawn_by,
+    rules_about,
+    source_views,
+    strongest,
+)
+from rec_engine.serving.inference import PINNED, Query, RecommendationInference, Trace
+from rec_engine.serving.rule_schemas import RuleEffect
 from rec_engine.serving.schemas import (
     Contribution,
     ItemMetadata,
@@ -19,7 +29,9 @@ from rec_engine.serving.schemas import (
     WhyNotResponse,
 )
 
-IMPERSONAL = ("popularity", "recent popularity")
+POPULAR = "popular with many users"
+EXPLANATIONS = {"popularity": POPULAR, "recent popularity": POPULAR, PINNED: "chosen by the shop"}
+"""What is said of an item by whatever offered it where that does not go by the user's history."""
 HISTORY_ITEMS = 200
 CONTRIBUTIONS = 10
 
@@ -38,7 +50,7 @@ def recommended_items(inference: RecommendationInference, query: Query, trace: T
             retrieval_score=None if math.isnan(cosine) else cosine,
             ranking_score=None if trace.ranking_scores is None else score,
         )
-        explanation = "popular with many users" if source in IMPERSONAL else reasons[row]
+        explanation = EXPLANATIONS.get(source, reasons[row])
         items.append(recommended_item(catalogue, int(codes[row]), score, explanation, metadata))
     return items
 
@@ -63,6 +75,7 @@ def with_reasons(
                 Contribution(feature=name, value=None if np.isnan(value) else value, contribution=part)
                 for name, value, part in parts
             ],
+            rules=_effects(rules_about(query.directives, code)),
         )
         explained.append(item.model_copy(update={"why": why}))
     return explained
@@ -94,6 +107,7 @@ def why_not_response(request: RecommendRequest, item_id: int | str, found: WhyNo
         score=found.score,
         needed=found.needed,
         sources=_ranks(found.sources),
+        rules=_effects(found.rules),
     )
 
 
@@ -106,6 +120,13 @@ def _because(inference: RecommendationInference, query: Query, codes: IntArray) 
     nearest = liked[np.argmax(vectors[codes] @ vectors[liked].T, axis=1)]
     views = [inference.catalogue.view(code) for code in nearest.tolist()]
     return [f"because of {view.title or view.item_id}" for view in views]
+
+
+def _effects(rules: tuple[ItemRule, ...]) -> list[RuleEffect]:
+    return [
+        RuleEffect(rule_id=each.rule_id, action=each.action, position=each.position, log_odds=each.log_odds)
+        for each in rules
+    ]
 
 
 def _ranks(views: tuple[SourceView, ...]) -> list[SourceRank]:

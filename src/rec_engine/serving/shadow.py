@@ -1,0 +1,192 @@
+"""Shadow mode: another version answers a share of the requests as well, beside them, and the answers are compared."""
+
+import hashlib
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rec_engine.bundle import open_bundle
+from rec_engine.data.events import EventStore
+from rec_engine.registry import Shadow, read_shadow
+from rec_engine.serving.answers import Answerer
+from rec_engine.serving.cache import InMemoryCache
+from rec_engine.serving.comparisons import Comparisons, Timed
+from rec_engine.serving.inference import unmeasured
+from rec_engine.serving.live import LiveModel
+from rec_engine.serving.live_statistics import LiveStatistics
+from rec_engine.serving.schemas import RecommendRequest
+from rec_engine.serving.state_schemas import FeedbackEvent
+from rec_engine.utils.config import ServingConfig
+from rec_engine.utils.logger import get_logger
+
+POLL_SECONDS = 0.5
+MAX_WAITING = 32
+CHOSEN = frozenset({"click", "like", "share", "add_to_cart", "purchase"})
+"""Actions that speak for an item."""
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request that was answered, and how.
+
+    Attributes:
+        request: what was asked.
+        request_id: of the answer.
+        now: Unix seconds of the request.
+        served: the answer.
+    """
+
+    request: RecommendRequest
+    request_id: str
+    now: float
+    served: Timed
+
+
+class ShadowMode:
+    """Tries the version that the registry's file `shadow` names, by a thread of its own.
+
+    Whatever happens to that version, answers go on as they are: what it is too slow for is dropped and counted, what it
+    fails to answer is counted too.
+
+    Args:
+        model_dir: the registry.
+        config: of the service.
+        store_url: of the log.
+
+    Attributes:
+        asked: what the registry asks for, None for nothing.
+        failure: why the version that is asked for is not tried, or failed to answer; None where nothing is wrong.
+        comparisons: what was found.
+    """
+
+    def __init__(self, model_dir: Path, config: ServingConfig, store_url: str) -> None:
+        self.asked: Shadow | None = None
+        self.failure: str | None = None
+        self.comparisons = Comparisons()
+        self._model_dir = model_dir
+        self._config = config
+        self._store_url = store_url
+        self._tried: _Tried | None = None
+        self._jobs: queue.Queue[Job] = queue.Queue(MAX_WAITING)
+        self._is_closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
+        self._thread.start()
+
+    @property
+    def version(self) -> str | None:
+        """The version that is tried at the moment; None while there is none, or it is being made ready."""
+        return self._tried.version if self._tried else None
+
+    def wants(self, request_id: str) -> bool:
+        """Return whether a request is one of those that are answered twice; the same one always is, or never."""
+        asked = self.asked
+        if asked is None or self._tried is None:
+            return False
+        drawn = hashlib.sha256(b"shadow " + request_id.encode()).digest()[:8]
+        return int.from_bytes(drawn, "big") < asked.share * 2**64
+
+    def offer(self, job: Job) -> None:
+        """Let a request be answered again, unless too many are waiting already; returns at once."""
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            if version := self.version:
+                self.comparisons.note(version, "dropped")
+
+    def heard(self, events: Sequence[FeedbackEvent]) -> None:
+        """Credit what users chose to whichever model would have shown it."""
+        for event in events:
+            if event.request_id and event.action in CHOSEN:
+                self.comparisons.clicked(event.request_id, str(event.item_id))
+
+    def close(self) -> None:
+        """Try nothing any more."""
+        self._is_closed.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        look_at = time.monotonic()
+        while not self._is_closed.is_set():
+            if time.monotonic() >= look_at:
+                self._follow(read_shadow(self._model_dir))
+                look_at = time.monotonic() + POLL_SECONDS
+            try:
+                job = self._jobs.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                continue
+            if self._tried:
+                self._answer(self._tried, job)
+        self._leave()
+
+    def _follow(self, asked: Shadow | None) -> None:
+        """Change over to another version, where one is asked for."""
+        was, self.asked = self.asked, asked
+        if (asked and asked.version) == (was and was.version):
+            return
+        self._leave()
+        self.failure = None
+        if asked is None:
+            return
+        try:
+            self._tried = _Tried(self._model_dir / asked.version, self._config, self._store_url)
+        except Exception as error:  # noqa: BLE001 - the edge of this thread: no version may end it
+            self.failure = f"{asked.version}: {error}"
+            logger.warning("%s cannot be tried: %s", asked.version, error)
+        else:
+            logger.info("%s is tried on %.0f%% of the requests", asked.version, 100 * asked.share)
+
+    def _answer(self, tried: "_Tried", job: Job) -> None:
+        try:
+            self.comparisons.compare(tried.version, job.request_id, job.served, tried.answered(job))
+        except Exception as error:
+            self.comparisons.note(tried.version, "failed")
+            if self.failure is None:
+                logger.exception("%s failed to answer beside the served model", tried.version)
+            self.failure = f"{tried.version}: {type(error).__name__}: {error}"
+
+    def _leave(self) -> None:
+        if self._tried:
+            self._tried.close()
+            self._tried = None
+
+
+class _Tried:
+    """A version with its own reader of the log, its own statistics and no cache.
+
+    Args:
+        directory: of the version.
+        config: of the service.
+        store_url: of the log.
+
+    Raises:
+        RecEngineError: if it cannot be opened.
+    """
+
+    def __init__(self, directory: Path, config: ServingConfig, store_url: str) -> None:
+        bundle = open_bundle(directory)
+        self.version = bundle.version
+        self._now = 0.0
+        # A reader of its own: the served model's must not miss what this one has been told.
+        self._store = EventStore(store_url)
+        self._live = LiveModel(bundle, config.recommendations, self._store)
+        self._statistics = LiveStatistics(self._live, self._store)
+        self._statistics.start()
+        uncached = config.model_copy(update={"redis": config.redis.model_copy(update={"cache_ttl": 0})})
+        self._answerer = Answerer(self._live, uncached, InMemoryCache(), lambda: self._now)
+
+    def answered(self, job: Job) -> Timed:
+        """Return its answer to a request, as of the moment of the request."""
+        self._now = job.now
+        started = time.thread_time()
+        self._live.catch_up()
+        answer = self._answerer.recommend(job.request, job.request_id, unmeasured)
+        return Timed(answer, time.thread_time() - started)
+
+    def close(self) -> None:
+        self._statistics.close()
+        self._store.close()
