@@ -242,7 +242,7 @@ class Answerer:
     def _cache_key(self, request: RecommendRequest, user_version: int) -> str:
         """Return a hash of everything that an answer depends on: request, user, catalogue, model and settings."""
         versions = f"{self.live.bundle.version}\n{user_version}\n{self.live.catalogue_version}"
-        whole = f"{versions}\n{self._settings}\n{request.model_dump_json()}"
+        whole = f"{versions}\n{self._settings}\n{request.canonical}"
         return hashlib.sha256(whole.encode()).hexdigest()
 
 

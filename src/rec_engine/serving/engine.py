@@ -230,7 +230,8 @@ class Engine:
         return LiveModel(open_bundle(directory), self.config.recommendations, self.store)
 
     async def _write(self, changes: Sequence[Change]) -> None:
-        await asyncio.wrap_future(self.writer.submit(changes))
+        # Shielded: a request that is given up must not take back what other requests' changes are written with.
+        await asyncio.shield(asyncio.wrap_future(self.writer.submit(changes)))
 
 
 def _event(asked: FeedbackEvent, now: int) -> Event:

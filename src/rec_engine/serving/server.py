@@ -13,7 +13,7 @@ from rec_engine.serving.api import CONFIG_VARIABLE, MODEL_DIR_VARIABLE, VERIFIED
 from rec_engine.serving.security import Keyring, check_address
 from rec_engine.serving.telemetry import prepare_directory
 from rec_engine.utils.config import ServingConfig
-from rec_engine.utils.logger import get_logger
+from rec_engine.utils.logger import configure_logging, get_logger
 
 logger = get_logger(__name__)
 
@@ -26,6 +26,7 @@ def run_server(model_dir: Path, config: ServingConfig) -> None:
         ConfigError: if the port is taken, the address is not this machine's, or it is open to others without any key.
         StoreError: if the event store cannot be reached.
     """
+    configure_logging(config.logging.level, config.logging.style)
     keyring = Keyring.of(config.security)
     check_address(config.api.host, keyring, allow_public_without_keys=config.security.allow_public_without_keys)
     manifest = verify_bundle(model_dir)
@@ -45,7 +46,10 @@ def run_server(model_dir: Path, config: ServingConfig) -> None:
         host=config.api.host,
         port=config.api.port,
         workers=config.api.workers,
-        log_level="warning",
+        http="rec_engine.serving.protocol:BoundedProtocol",
+        limit_concurrency=config.api.max_connections + 1,
+        timeout_keep_alive=config.api.keep_alive_seconds,
+        log_config=None,
         access_log=False,
     )
 
