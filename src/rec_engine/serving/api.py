@@ -41,6 +41,7 @@ from rec_engine.serving.state_schemas import (
     UserProfile,
 )
 from rec_engine.serving.telemetry import open_telemetry
+from rec_engine.serving.tracing import is_traced, telemetry_of_fastapi
 from rec_engine.serving.two_level_cache import open_cache
 from rec_engine.serving.web import PROBLEMS, Edge, add_error_handlers
 from rec_engine.serving.wire import MAX_ID_LENGTH
@@ -72,6 +73,7 @@ def app_from_environment() -> FastAPI:
 
 def create_app(engine: Engine) -> FastAPI:
     """Return the service that answers from an engine, and closes it at the end."""
+    traced = is_traced(os.environ)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -85,7 +87,7 @@ def create_app(engine: Engine) -> FastAPI:
         summary="Recommendations, with where each one comes from.",
         lifespan=lifespan,
         responses=PROBLEMS,
-        telemetry={"tracing": False, "metrics": False, "logs": False},
+        telemetry=telemetry_of_fastapi(traced=traced),
     )
     add_error_handlers(app)
     direct = _add_recommend(app, engine)
@@ -93,7 +95,8 @@ def create_app(engine: Engine) -> FastAPI:
     _add_items(app, engine)
     _add_feedback(app, engine)
     _add_status(app, engine)
-    _add_edge(app, engine, direct)
+    # FastAPI's router is what gives a span the name of its route.
+    _add_edge(app, engine, {} if traced else direct)
     return app
 
 

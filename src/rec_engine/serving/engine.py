@@ -29,6 +29,7 @@ from rec_engine.serving.state_schemas import (
 )
 from rec_engine.serving.swap import ModelWatch
 from rec_engine.serving.telemetry import Telemetry
+from rec_engine.serving.tracing import with_spans
 from rec_engine.utils.config import ServingConfig
 from rec_engine.utils.logger import get_logger
 
@@ -101,7 +102,7 @@ class Engine:
 
     def recommend(self, request: RecommendRequest, request_id: str) -> bytes:
         """Return the JSON of an answer; what it showed goes to the log a moment later."""
-        lap = self.telemetry.stop_watch()
+        lap = with_spans(self.telemetry.stop_watch(), request_id)
         self._catch_up()
         answer = self.answerer.recommend(request, request_id, lap)
         self.telemetry.answered(answer.n_items, is_cached=answer.is_cached, degraded=answer.degraded)
