@@ -96,9 +96,7 @@ def test_a_collector_receives_a_span_of_each_request_and_of_each_stage_below_it(
     assert collector.services == {"rec-engine"}
 
 
-def test_without_a_collector_nothing_that_makes_or_sends_traces_is_loaded(
-    model_dir: Path, tmp_path: Path
-) -> None:
+def test_without_a_collector_nothing_that_makes_or_sends_traces_is_loaded(model_dir: Path, tmp_path: Path) -> None:
     code = """
 import sys
 from fastapi.testclient import TestClient

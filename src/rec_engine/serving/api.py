@@ -216,12 +216,14 @@ def _add_status(app: FastAPI, engine: Engine) -> None:
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Count and time everything, over all server processes, as Prometheus reads it."""
+        engine.tell_how_it_stands()
         text, kind = await asyncio.to_thread(engine.telemetry.render)
         return Response(text, media_type=kind)
 
     @app.get("/stats", response_class=JSONResponse)
     async def stats() -> Response:
         """Give the figures of `/metrics` as JSON, with percentiles."""
+        engine.tell_how_it_stands()
         return Response(await asyncio.to_thread(engine.telemetry.as_json), media_type="application/json")
 
 

@@ -93,12 +93,14 @@ class Engine:
         self.statistics.close()
         self.writer.close()
         self.store.close()
+        self.tell_how_it_stands()
         self.telemetry.close()
 
     def tell_how_it_stands(self) -> None:
         """Let telemetry know how much is waiting and what is kept."""
         n_users = self.live.histories.n_kept
         self.telemetry.stands(n_waiting=self.writer.n_waiting, n_dropped=self.writer.n_dropped, n_users=n_users)
+        self.telemetry.cache_stands(self.cache.levels)
 
     def recommend(self, request: RecommendRequest, request_id: str) -> bytes:
         """Return the JSON of an answer; what it showed goes to the log a moment later."""
