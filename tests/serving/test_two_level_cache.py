@@ -145,8 +145,11 @@ def test_environment_chooses_memory(value: str, kind: type) -> None:
     assert isinstance(open_cache(RedisSettings(port=1), {"USE_MEMORY_CACHE": value}), kind)
 
 
-def test_redis_is_the_default() -> None:
-    assert isinstance(open_cache(RedisSettings(port=1), {}), TwoLevelCache)
+def test_redis_is_the_default_and_the_settings_bound_the_memory_before_it() -> None:
+    cache = open_cache(RedisSettings(port=1, memory_mebibytes=3), {})
+    assert isinstance(cache, TwoLevelCache)
+    assert isinstance(cache.levels[0], InMemoryCache)
+    assert cache.levels[0].max_bytes == 3 * 2**20
 
 
 class Kept(logging.Handler):

@@ -12,10 +12,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from rec_engine.utils.config import RedisSettings
 from rec_engine.utils.logger import get_logger
 
 KEY_PREFIX = "rec-engine:answer:"
-MEMORY_BYTES = 64 * 2**20
 ENTRY_OVERHEAD_BYTES = 200
 """Rough cost of one entry beside its key and value."""
 TIMEOUT_SECONDS = 0.05
@@ -107,7 +107,7 @@ class InMemoryCache:
         clock: monotonic seconds.
     """
 
-    max_bytes: int = MEMORY_BYTES
+    max_bytes: int = RedisSettings().memory_mebibytes * 2**20
     clock: Callable[[], float] = time.monotonic
     _entries: OrderedDict[str, tuple[float, bytes]] = field(default_factory=OrderedDict)
     _bytes_used: int = 0

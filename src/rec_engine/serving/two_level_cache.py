@@ -22,11 +22,12 @@ def open_cache(settings: RedisSettings, environment: Mapping[str, str] | None = 
     The password of Redis is taken from the environment only, so that no file and no copy of the settings holds it.
     """
     environment = os.environ if environment is None else environment
+    memory = InMemoryCache(settings.memory_mebibytes * 2**20)
     if environment.get("USE_MEMORY_CACHE", "").strip().lower() in {"1", "true", "yes", "on"}:
-        return InMemoryCache()
+        return memory
     access = Access(settings.username, environment.get(REDIS_PASSWORD_VARIABLE) or None, settings.tls, settings.tls_ca)
     redis = RedisCache(settings.host, settings.port, access)
-    return TwoLevelCache(InMemoryCache(), redis, early_seconds=EARLY_SHARE * settings.cache_ttl)
+    return TwoLevelCache(memory, redis, early_seconds=EARLY_SHARE * settings.cache_ttl)
 
 
 class TwoLevelCache:

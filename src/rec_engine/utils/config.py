@@ -187,6 +187,8 @@ class RedisSettings(Settings):
     """Redis' port."""
     cache_ttl: NonNegativeInt = 3600
     """Seconds an answer is kept; 0 keeps none."""
+    memory_mebibytes: PositiveInt = Field(default=128, le=65_536)
+    """Answers that each server process keeps itself, before Redis or instead of it; 10 items take some 3.6 kB."""
     username: str | None = None
     """User of Redis' access control list; its default user when null. The password is in `REDIS_PASSWORD`."""
     tls: bool = False
