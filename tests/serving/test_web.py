@@ -171,8 +171,10 @@ def test_a_body_in_pieces_is_put_together_and_a_client_that_hangs_up_is_no_error
     status, body = asyncio.run(_asked(client, [(piece, piece != pieces[-1]) for piece in pieces]))
     assert (status, len(json.loads(body)["recommendations"])) == (200, 3)
     assert asyncio.run(_asked(client, [(b'{"user_id"', True)])) == (None, b"")
-    assert 'errors_total{status="499"} 1.0' in client.get("/metrics").text
-    assert 'errors_total{status="500"}' not in client.get("/metrics").text
+    figures = client.get("/metrics").text
+    assert 'request_duration_seconds_count{route="/recommend",status="2xx"} 1.0' in figures
+    assert 'errors_total{status="499"} 1.0' in figures
+    assert 'errors_total{status="500"}' not in figures
 
 
 async def _asked(client: TestClient, pieces: list[tuple[bytes, bool]]) -> tuple[int | None, bytes]:
