@@ -1,4 +1,4 @@
-"""One suite for both caches; Redis is a real server."""
+"""One suite for memory, Redis and the two behind each other; Redis is a real server."""
 
 import logging
 import socket
@@ -20,9 +20,9 @@ from rec_engine.serving.cache import (
     Cache,
     InMemoryCache,
     RedisCache,
-    open_cache,
+    stats_of,
 )
-from rec_engine.utils.config import RedisSettings
+from rec_engine.serving.two_level_cache import TwoLevelCache
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +34,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     running.stop()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "two levels"])
 def cache(request: pytest.FixtureRequest) -> Cache:
     if request.param == "memory":
         return InMemoryCache()
     running: ValkeyServer = request.getfixturevalue("server")
     fresh = RedisCache("127.0.0.1", running.port)
     fresh._client.flushall()
-    return fresh
+    return fresh if request.param == "redis" else TwoLevelCache(InMemoryCache(), fresh, early_seconds=0.1)
 
 
 def test_what_is_stored_comes_back_byte_for_byte(cache: Cache) -> None:
@@ -64,16 +64,19 @@ def test_hits_and_misses_are_counted(cache: Cache) -> None:
     cache.set("key", b"value", 60)
     for key in ("key", "key", "other"):
         cache.get(key)
-    stats = cache.stats()
-    assert (stats.hits, stats.misses, stats.errors, stats.entries) == (2, 1, 0, 1)
-    assert stats.bytes_used > 0
+    stats = stats_of(cache)
+    assert (stats.hits, stats.misses) == (2, 1)
+    for level in stats.levels:
+        assert (level.errors, level.entries) == (0, 1)
+        assert level.bytes_used > 0
 
 
 def test_a_cleared_cache_holds_nothing_and_goes_on(cache: Cache) -> None:
     cache.set("key", b"value", 60)
     cache.set("other", b"value", 60)
     cache.clear()
-    assert (cache.get("key"), cache.get("other"), cache.stats().entries) == (None, None, 0)
+    assert (cache.get("key"), cache.get("other")) == (None, None)
+    assert [level.entries for level in stats_of(cache).levels] == [0] * len(cache.levels)
     cache.set("key", b"new", 60)
     assert cache.get("key") == b"new"
 
@@ -217,11 +220,3 @@ def test_redis_that_dies_is_a_miss_and_comes_back(tmp_path: Path) -> None:
     cache.set("key", b"new", 60)
     assert cache.get("key") == b"new"
     again.stop()
-
-
-@pytest.mark.parametrize(
-    ("value", "backend"), [("true", "memory"), (" ON ", "memory"), ("1", "memory"), ("false", "redis"), ("", "redis")]
-)
-def test_environment_chooses_memory(value: str, backend: str) -> None:
-    cache = open_cache(RedisSettings(port=1), {"USE_MEMORY_CACHE": value})
-    assert isinstance(cache, InMemoryCache if backend == "memory" else RedisCache)

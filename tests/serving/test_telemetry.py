@@ -17,19 +17,31 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from rec_engine.errors import ConfigError
+from rec_engine.serving.cache import InMemoryCache
 from rec_engine.serving.metrics import BOUNDS_SECONDS, METRICS
-from rec_engine.serving.telemetry import DIRECTORY_VARIABLE, PREFIX, Telemetry, open_telemetry, prepare_directory
+from rec_engine.serving.telemetry import (
+    DIRECTORY_VARIABLE,
+    PREFIX,
+    Telemetry,
+    open_telemetry,
+    prepare_directory,
+)
 
 WORKER = """
 import sys
+from rec_engine.serving.cache import InMemoryCache
 from rec_engine.serving.telemetry import open_telemetry
-telemetry = open_telemetry()
+telemetry, cache = open_telemetry(), InMemoryCache()
 n, version, created_at = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 telemetry.serves(version, created_at)
 telemetry.stands(n_waiting=n, n_dropped=n, n_users=n)
 for number in range(n):
     telemetry.request_done("/recommend", 200 if number % 10 else 422, 0.004)
     telemetry.answered(10, is_cached=number % 2 == 0, degraded=["events"] if number % 5 == 0 else [])
+    cache.set(str(number), bytes(100), 60)
+    cache.get(str(number))
+    cache.get("nothing")
+telemetry.cache_stands(cache.levels)
 telemetry.acknowledged(n)
 print("done", flush=True)
 sys.stdin.read()
@@ -79,6 +91,10 @@ def test_every_process_shows_what_all_have_counted(tmp_path: Path) -> None:
         assert figure(asked, "items_returned_total") == 8_000
         assert figure(asked, "cache_lookups_total", result="hit") == 400
         assert figure(asked, "cache_lookups_total", result="miss") == 400
+        assert figure(asked, "cache_level_lookups_total", level="memory", result="hit") == 800
+        assert figure(asked, "cache_level_lookups_total", level="memory", result="miss") == 800
+        assert figure(asked, "cache_level_errors_total", level="memory") == 0
+        assert 800 * 100 < figure(asked, "cache_memory_bytes") < 800 * 1_000  # type: ignore[operator]
         assert figure(asked, "degraded_answers_total", part="events") == 160
         assert figure(asked, "feedback_events_total") == 800
         assert figure(asked, "impressions_dropped_total") == 800
@@ -207,6 +223,19 @@ def test_dropped_impressions_are_counted_once_however_often_the_worker_says_how_
     for n_dropped in (0, 3, 3, 5):
         telemetry.stands(n_waiting=0, n_dropped=n_dropped, n_users=0)
     assert figure(telemetry, "impressions_dropped_total") == 5
+
+
+def test_what_a_level_did_is_counted_once_however_often_the_worker_says_how_it_stands() -> None:
+    telemetry, cache = Telemetry(), InMemoryCache()
+    for _ in range(3):
+        cache.set("key", b"value", 60)
+        cache.get("key")
+        telemetry.cache_stands(cache.levels)
+        telemetry.cache_stands(cache.levels)
+    assert figure(telemetry, "cache_level_lookups_total", level="memory", result="hit") == 3
+    cache.clear()
+    telemetry.cache_stands(cache.levels)
+    assert figure(telemetry, "cache_memory_bytes") == 0
 
 
 def test_too_many_series_cost_those_that_came_last_and_nothing_else(tmp_path: Path) -> None:

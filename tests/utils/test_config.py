@@ -7,7 +7,8 @@ import yaml
 from pydantic import ValidationError
 
 from rec_engine.errors import ConfigError
-from rec_engine.utils.config import ENVIRONMENT_PREFIX, ModelConfig, ServingConfig, Settings, load_config, valid_keys
+from rec_engine.utils.config import ENVIRONMENT_PREFIX, ModelConfig, ServingConfig, load_config, valid_keys
+from rec_engine.utils.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 OTHER_VALUES: dict[str, object] = {
@@ -19,6 +20,8 @@ OTHER_VALUES: dict[str, object] = {
     "training.loss": "sampled", "training.device": "cpu", "faiss.index_type": "HNSW", "faiss.metric": "inner_product",
     "ctr.model_type": "none", "ctr.objective": "lambdarank", "text.encoder": "none", "text.max_tokens": 9,
     "evaluation.split": "random", "api.host": "127.0.0.2", "redis.host": "cache",
+    "redis.username": "shop", "redis.tls": True, "redis.tls_ca": "ca.pem", "api.cors_origins": ["https://shop.example"],
+    "logging.style": "json", "logging.level": "ERROR", "logging.access": True,
 }  # fmt: skip
 FRACTIONS = {"data.max_rejected", "model.dropout", "model.temperature", "faiss.recall_floor", "training.learning_rate",
              "model.id_dropout", "training.weight_decay", "ctr.learning_rate", "recommendations.min_score_threshold",

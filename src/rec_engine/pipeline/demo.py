@@ -14,8 +14,9 @@ from rec_engine.pipeline.evaluate import report_on
 from rec_engine.pipeline.train import train
 from rec_engine.retrieval.categories import category_names
 from rec_engine.serving.server import run_server
-from rec_engine.utils.config import APISettings, ModelConfig, ModelSettings, ServingConfig, TrainingSettings
+from rec_engine.utils.config import ModelConfig, ModelSettings, ServingConfig, TrainingSettings
 from rec_engine.utils.logger import get_logger
+from rec_engine.utils.service_settings import APISettings
 
 REAL, SIMULATED = "movielens-100k", "demo"
 CONFIG = ModelConfig(

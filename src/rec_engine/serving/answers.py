@@ -266,7 +266,7 @@ class Answerer:
         """
         rules = f"{self.live.rules.version} {' '.join(rule_ids)}"
         versions = f"{self.live.bundle.version}\n{user_version}\n{self.live.catalogue_version}\n{rules}"
-        whole = f"{versions}\n{self._settings}\n{request.model_dump_json()}"
+        whole = f"{versions}\n{self._settings}\n{request.canonical}"
         return hashlib.sha256(whole.encode()).hexdigest()
 
 

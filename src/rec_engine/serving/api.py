@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +10,15 @@ from typing import Annotated
 from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from rec_engine.bundle import CURRENT, open_bundle
 from rec_engine.data.events import EventStore
-from rec_engine.serving.cache import CacheStats, open_cache
+from rec_engine.serving.cache import CacheStats, stats_of
+from rec_engine.serving.direct import DirectRoute
 from rec_engine.serving.engine import Engine
+from rec_engine.serving.protocol import BoundedProtocol
 from rec_engine.serving.rule_schemas import DryRunRequest, DryRunResponse, Rule, RuleId, RuleList, RuleView
 from rec_engine.serving.schemas import (
     RecommendRequest,
@@ -39,6 +43,8 @@ from rec_engine.serving.state_schemas import (
     UserProfile,
 )
 from rec_engine.serving.telemetry import open_telemetry
+from rec_engine.serving.tracing import is_traced, telemetry_of_fastapi
+from rec_engine.serving.two_level_cache import open_cache
 from rec_engine.serving.web import PROBLEMS, Edge, add_error_handlers
 from rec_engine.serving.wire import MAX_ID_LENGTH
 from rec_engine.utils.config import ServingConfig
@@ -47,6 +53,7 @@ from rec_engine.utils.logger import configure_logging
 MODEL_DIR_VARIABLE = "REC_ENGINE_MODEL_DIR"
 CONFIG_VARIABLE = "REC_ENGINE_SERVING_CONFIG"
 VERIFIED_VARIABLE = "REC_ENGINE_VERIFIED_MODEL"
+RECOMMEND = "/recommend"
 STANDING_SECONDS = 1.0
 
 PathId = Annotated[str, PathParameter(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00]+$")]
@@ -56,8 +63,9 @@ TimeWindow = Annotated[str, Query(pattern=r"^[1-9][0-9]{0,3}[hd]$", description=
 
 def app_from_environment() -> FastAPI:
     """Return the service that the environment describes; server processes start here."""
-    configure_logging()
     config = ServingConfig.model_validate_json(os.environ.get(CONFIG_VARIABLE, "{}"))
+    configure_logging(config.logging.level, config.logging.style)
+    BoundedProtocol.receive_seconds = config.api.receive_seconds
     model_dir = Path(os.environ[MODEL_DIR_VARIABLE])
     registry = model_dir if (model_dir / CURRENT).is_file() else None
     store = EventStore(config.store.url)
@@ -67,6 +75,7 @@ def app_from_environment() -> FastAPI:
 
 def create_app(engine: Engine) -> FastAPI:
     """Return the service that answers from an engine, and closes it at the end."""
+    traced = is_traced(os.environ)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -80,23 +89,55 @@ def create_app(engine: Engine) -> FastAPI:
         summary="Recommendations, with where each one comes from.",
         lifespan=lifespan,
         responses=PROBLEMS,
+        telemetry=telemetry_of_fastapi(traced=traced),
     )
-    app.add_middleware(Edge, gate=Gate(engine.config.security), telemetry=engine.telemetry)
     add_error_handlers(app)
+    direct = _add_recommend(app, engine)
     _add_recommendations(app, engine)
     _add_items(app, engine)
     _add_rules(app, engine)
     _add_feedback(app, engine)
     _add_status(app, engine)
+    # FastAPI's router is what gives a span the name of its route.
+    _add_edge(app, engine, {} if traced else direct)
     return app
 
 
-def _add_recommendations(app: FastAPI, engine: Engine) -> None:
-    @app.post("/recommend", response_model=RecommendResponse)
-    async def recommend(request: Request, body: RecommendRequest) -> Response:
-        """Recommend items to a user: always as many as wanted, as long as so many are eligible."""
-        return Response(engine.recommend(body, request.state.request_id), media_type="application/json")
+def _add_edge(app: FastAPI, engine: Engine, direct: Mapping[tuple[str, str], Route]) -> None:
+    config = engine.config
+    app.add_middleware(
+        Edge,
+        gate=Gate(config.security),
+        telemetry=engine.telemetry,
+        direct=direct,
+        answer_seconds=config.api.answer_seconds,
+        writes_access_log=config.logging.access,
+    )
+    if config.api.cors_origins:
+        # Outside of the edge: a browser asks beforehand without a key.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.api.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["authorization", "content-type", "traceparent", "x-api-key", "x-request-id"],
+            expose_headers=["retry-after", "x-process-time", "x-request-id"],
+        )
 
+
+def _add_recommend(app: FastAPI, engine: Engine) -> dict[tuple[str, str], Route]:
+    """Return the route by method and path."""
+
+    def recommend(request: Request, body: RecommendRequest) -> bytes:
+        """Recommend items to a user: always as many as wanted, as long as so many are eligible."""
+        return engine.recommend(body, request.scope["state"]["request_id"])
+
+    app.router.add_api_route(
+        RECOMMEND, recommend, methods=["POST"], response_model=RecommendResponse, route_class_override=DirectRoute
+    )
+    return {("POST", RECOMMEND): next(route for route in app.routes if isinstance(route, DirectRoute))}
+
+
+def _add_recommendations(app: FastAPI, engine: Engine) -> None:
     @app.get("/similar-items/{item_id}")
     async def similar_items(request: Request, item_id: PathId, num_items: NumItems = 10) -> SimilarItemsResponse:
         """List the items that are nearest to an item."""
@@ -199,18 +240,20 @@ def _add_status(app: FastAPI, engine: Engine) -> None:
 
     @app.get("/cache/stats")
     async def cache_stats() -> CacheStats:
-        """Count what the cache did for this server process."""
-        return engine.cache.stats()
+        """Count what the cache did for this server process, level by level."""
+        return await asyncio.to_thread(stats_of, engine.cache)
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Count and time everything, over all server processes, as Prometheus reads it."""
+        engine.tell_how_it_stands()
         text, kind = await asyncio.to_thread(engine.telemetry.render)
         return Response(text, media_type=kind)
 
     @app.get("/stats", response_class=JSONResponse)
     async def stats() -> Response:
         """Give the figures of `/metrics` as JSON, with percentiles."""
+        engine.tell_how_it_stands()
         return Response(await asyncio.to_thread(engine.telemetry.as_json), media_type="application/json")
 
 

@@ -1,10 +1,9 @@
-"""The cache of answers, in Redis or in the process. One that fails makes the service slower, never wrong."""
+"""The levels of the cache of answers, memory and Redis. One that fails makes the service slower, never wrong."""
 
-import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
@@ -16,8 +15,7 @@ from redis.retry import Retry
 from rec_engine.utils.config import RedisSettings
 from rec_engine.utils.logger import get_logger
 
-KEY_PREFIX = "rec-engine:"
-MEMORY_BYTES = 64 * 2**20
+KEY_PREFIX = "rec-engine:answer:"
 ENTRY_OVERHEAD_BYTES = 200
 """Rough cost of one entry beside its key and value."""
 TIMEOUT_SECONDS = 0.05
@@ -28,16 +26,36 @@ KEYS_A_PAGE = 1_000
 logger = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class CacheStats:
-    """What a cache did in this process, and what it holds."""
+@dataclass(slots=True)
+class LevelCounts:
+    """What a level did in this process since it started."""
 
+    level: str
+    hits: int = 0
+    misses: int = 0
+    errors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LevelStats:
+    """What a level did in this process, and what it holds: Redis for all processes together."""
+
+    level: str
     backend: str
     hits: int
     misses: int
     errors: int
     entries: int
     bytes_used: int
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """Answers that the cache had and had not, as asked by this process, and its levels, nearest first."""
+
+    hits: int
+    misses: int
+    levels: tuple[LevelStats, ...]
 
 
 class Cache(Protocol):
@@ -47,7 +65,7 @@ class Cache(Protocol):
         """Return what is stored, None where there is nothing or the cache fails."""
         ...
 
-    def set(self, key: str, value: bytes, ttl_seconds: int) -> None:
+    def set(self, key: str, value: bytes, ttl_seconds: float) -> None:
         """Store a value; a cache that fails stores nothing."""
         ...
 
@@ -55,17 +73,29 @@ class Cache(Protocol):
         """Remove everything that was stored; the counts go on."""
         ...
 
-    def stats(self) -> CacheStats:
-        """Return counts since the process started."""
+    @property
+    def levels(self) -> "tuple[Level, ...]":
+        """What it consists of, nearest first."""
         ...
 
 
-def open_cache(settings: RedisSettings, environment: Mapping[str, str] | None = None) -> Cache:
-    """Return Redis, or memory where USE_MEMORY_CACHE is true."""
-    environment = os.environ if environment is None else environment
-    if environment.get("USE_MEMORY_CACHE", "").strip().lower() in {"1", "true", "yes", "on"}:
-        return InMemoryCache()
-    return RedisCache(settings.host, settings.port)
+class Level(Cache, Protocol):
+    """A cache that has no other behind it."""
+
+    @property
+    def counts(self) -> LevelCounts:
+        """What it did since the process started."""
+        ...
+
+    def stats(self) -> LevelStats:
+        """Return its counts and what it holds, which may take a question to another process."""
+        ...
+
+
+def stats_of(cache: Cache) -> CacheStats:
+    """Return what a cache did and what it holds."""
+    levels = tuple(level.stats() for level in cache.levels)
+    return CacheStats(sum(level.hits for level in levels), levels[-1].misses, levels)
 
 
 @dataclass(slots=True)
@@ -77,13 +107,17 @@ class InMemoryCache:
         clock: monotonic seconds.
     """
 
-    max_bytes: int = MEMORY_BYTES
+    max_bytes: int = RedisSettings().memory_mebibytes * 2**20
     clock: Callable[[], float] = time.monotonic
     _entries: OrderedDict[str, tuple[float, bytes]] = field(default_factory=OrderedDict)
     _bytes_used: int = 0
-    _hits: int = 0
-    _misses: int = 0
+    counts: LevelCounts = field(default_factory=lambda: LevelCounts("memory"))
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Itself."""
+        return (self,)
 
     def get(self, key: str) -> bytes | None:
         """Return what is stored and not yet too old."""
@@ -91,18 +125,18 @@ class InMemoryCache:
             expires, value = self._entries.get(key, (0.0, b""))
             if key not in self._entries or expires <= self.clock():
                 self._drop(key)
-                self._misses += 1
+                self.counts.misses += 1
                 return None
             self._entries.move_to_end(key)
-            self._hits += 1
+            self.counts.hits += 1
             return value
 
-    def set(self, key: str, value: bytes, ttl_seconds: int) -> None:
-        """Store a value; one that is larger than the whole cache is not stored."""
+    def set(self, key: str, value: bytes, ttl_seconds: float) -> None:
+        """Store a value; one that is larger than the whole cache, or ends at once, is not stored."""
         with self._lock:
             self._drop(key)
             size = _entry_bytes(key, value)
-            if size > self.max_bytes:
+            if size > self.max_bytes or ttl_seconds <= 0:
                 return
             self._entries[key] = (self.clock() + ttl_seconds, value)
             self._bytes_used += size
@@ -115,63 +149,95 @@ class InMemoryCache:
             self._entries.clear()
             self._bytes_used = 0
 
-    def stats(self) -> CacheStats:
-        """Return counts since the process started."""
+    def stats(self) -> LevelStats:
+        """Return counts since the process started, and what is stored now."""
         with self._lock:
-            return CacheStats("memory", self._hits, self._misses, 0, len(self._entries), self._bytes_used)
+            return _stats(self.counts, "memory", len(self._entries), self._bytes_used)
 
     def _drop(self, key: str) -> None:
         if (entry := self._entries.pop(key, None)) is not None:
             self._bytes_used -= _entry_bytes(key, entry[1])
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How Redis lets this service in.
+
+    Attributes:
+        username: of an ACL; None is Redis' default user.
+        password: None where Redis asks for none.
+        is_encrypted: whether the connection is TLS, with the server's certificate checked.
+        ca_file: certificates to check it by; None are those of the machine.
+    """
+
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    is_encrypted: bool = False
+    ca_file: str | None = None
+
+
 class RedisCache:
     """Redis with short timeouts; after a failure it is left alone for a second, so that a dead one costs nothing.
+
+    It is asked inline and not with `redis.asyncio`: that costs more CPU than the rest of a cached answer, and while one
+    request waited another one would compute the same answer.
 
     Args:
         host: where Redis runs.
         port: its port.
+        access: how it lets this service in.
         clock: monotonic seconds.
     """
 
-    def __init__(self, host: str, port: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, host: str, port: int, access: Access = Access(), *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.address = f"{host}:{port}"
+        self.counts = LevelCounts("redis")
         self._clock = clock
         # Left to itself redis-py tries ten times and sleeps in between: seconds of a request's time.
         self._client = redis.Redis(
             host=host,
             port=port,
+            username=access.username,
+            password=access.password,
+            ssl=access.is_encrypted,
+            ssl_ca_certs=access.ca_file,
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), retries=0),
         )
-        self._hits = self._misses = self._errors = 0
         self._retry_at = self._log_at = float("-inf")
         self._lock = threading.Lock()
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Itself."""
+        return (self,)
 
     def get(self, key: str) -> bytes | None:
         """Return what is stored; None also while Redis fails."""
         value = self._try(lambda: self._client.get(KEY_PREFIX + key))
         with self._lock:
-            self._hits += value is not None
-            self._misses += value is None
+            self.counts.hits += value is not None
+            self.counts.misses += value is None
         return value if isinstance(value, bytes) else None
 
-    def set(self, key: str, value: bytes, ttl_seconds: int) -> None:
+    def set(self, key: str, value: bytes, ttl_seconds: float) -> None:
         """Store a value; nothing while Redis fails."""
-        self._try(lambda: self._client.set(KEY_PREFIX + key, value, ex=ttl_seconds))
+        self._try(lambda: self._client.set(KEY_PREFIX + key, value, px=int(1_000 * ttl_seconds)))
 
     def clear(self) -> None:
         """Remove the answers of all processes, and nothing else that lives in this Redis; nothing while it fails."""
         self._try(self._unlink_all)
 
-    def stats(self) -> CacheStats:
+    def stats(self) -> LevelStats:
         """Return counts of this process; entries and bytes are those of the whole Redis, 0 while it fails."""
         entries = self._try(self._client.dbsize)
         memory = self._try(lambda: self._client.info("memory"))
         used = memory.get("used_memory", 0) if isinstance(memory, dict) else 0
         n_entries = entries if isinstance(entries, int) else 0
-        return CacheStats(f"redis at {self.address}", self._hits, self._misses, self._errors, n_entries, int(used))
+        return _stats(self.counts, f"redis at {self.address}", n_entries, int(used))
 
     def _try(self, call: Callable[[], object]) -> object | None:
         """Return what Redis answers, None where it fails or has just failed."""
@@ -186,7 +252,7 @@ class RedisCache:
     def _note_failure(self, error: redis.RedisError) -> None:
         now = self._clock()
         with self._lock:
-            self._errors += 1
+            self.counts.errors += 1
             self._retry_at = now + RETRY_AFTER_SECONDS
             is_logged = now >= self._log_at
             if is_logged:
@@ -199,6 +265,10 @@ class RedisCache:
         keys = self._client.scan_iter(match=f"{KEY_PREFIX}*", count=KEYS_A_PAGE)
         while page := list(islice(keys, KEYS_A_PAGE)):
             self._client.unlink(*page)
+
+
+def _stats(counts: LevelCounts, backend: str, entries: int, bytes_used: int) -> LevelStats:
+    return LevelStats(counts.level, backend, counts.hits, counts.misses, counts.errors, entries, bytes_used)
 
 
 def _entry_bytes(key: str, value: bytes) -> int:

@@ -35,6 +35,7 @@ from rec_engine.serving.state_schemas import (
 )
 from rec_engine.serving.swap import ModelWatch
 from rec_engine.serving.telemetry import Telemetry
+from rec_engine.serving.tracing import with_spans
 from rec_engine.utils.config import ServingConfig
 from rec_engine.utils.logger import get_logger
 
@@ -101,18 +102,21 @@ class Engine:
         self.statistics.close()
         self.writer.close()
         self.store.close()
+        self.tell_how_it_stands()
         self.telemetry.close()
 
     def tell_how_it_stands(self) -> None:
         """Let telemetry know how much is waiting and what is kept."""
         n_users = self.live.histories.n_kept
         self.telemetry.stands(n_waiting=self.writer.n_waiting, n_dropped=self.writer.n_dropped, n_users=n_users)
+        self.telemetry.cache_stands(self.cache.levels)
         if self.shadow:
             self.telemetry.counted(self.shadow.comparisons.take())
 
     def recommend(self, request: RecommendRequest, request_id: str) -> bytes:
         """Return the JSON of an answer; what it showed goes to the log a moment later."""
-        lap, now, started = self.telemetry.stop_watch(), self.clock(), time.thread_time()
+        lap = with_spans(self.telemetry.stop_watch(), request_id)
+        now, started = self.clock(), time.thread_time()
         self._catch_up()
         answer = self.answerer.recommend(request, request_id, lap)
         if self.shadow and not answer.is_cached and self.shadow.wants(request_id):
@@ -294,7 +298,8 @@ class Engine:
         return LiveModel(open_bundle(directory), self.config.recommendations, self.store)
 
     async def _write(self, changes: Sequence[Change]) -> None:
-        await asyncio.wrap_future(self.writer.submit(changes))
+        # Shielded: a request that is given up must not take back what other requests' changes are written with.
+        await asyncio.shield(asyncio.wrap_future(self.writer.submit(changes)))
 
 
 def _event(asked: FeedbackEvent, now: int) -> Event:

@@ -1,5 +1,7 @@
 """What recommendations are asked with and answered by."""
 
+from functools import cached_property
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from rec_engine.retrieval.predicates import Predicate
@@ -36,6 +38,11 @@ class RecommendRequest(Asked):
     """`next_cursor` of an earlier answer: goes on after it and repeats no item."""
     context: "Context" = Field(default_factory=lambda: Context())
     """What the request says of itself."""
+
+    @cached_property
+    def canonical(self) -> str:
+        """JSON of every field, defaults included: two requests that differ in it may be answered differently."""
+        return self.model_dump_json()
 
 
 class Context(BaseModel):

@@ -12,8 +12,9 @@ from rec_engine.errors import ConfigError
 from rec_engine.serving.api import CONFIG_VARIABLE, MODEL_DIR_VARIABLE, VERIFIED_VARIABLE
 from rec_engine.serving.security import Keyring, check_address
 from rec_engine.serving.telemetry import prepare_directory
+from rec_engine.serving.tracing import check_tracing
 from rec_engine.utils.config import ServingConfig
-from rec_engine.utils.logger import get_logger
+from rec_engine.utils.logger import configure_logging, get_logger
 
 logger = get_logger(__name__)
 
@@ -23,15 +24,19 @@ def run_server(model_dir: Path, config: ServingConfig) -> None:
 
     Raises:
         BundleError: if there is no model, or it is damaged.
-        ConfigError: if the port is taken, the address is not this machine's, or it is open to others without any key.
+        ConfigError: if the port is taken, the address is not this machine's, it is open to others without any key, or
+            traces cannot be sent as the environment wants it.
         StoreError: if the event store cannot be reached.
     """
+    configure_logging(config.logging.level, config.logging.style)
     keyring = Keyring.of(config.security)
     check_address(config.api.host, keyring, allow_public_without_keys=config.security.allow_public_without_keys)
+    check_tracing(os.environ)
     manifest = verify_bundle(model_dir)
     EventStore(config.store.url).close()
     _check_port(config.api.host, config.api.port)
     prepare_directory(config.api.port)
+    os.environ.setdefault("OTEL_SERVICE_NAME", "rec-engine")
     os.environ[VERIFIED_VARIABLE] = manifest.version
     os.environ[MODEL_DIR_VARIABLE] = str(model_dir.resolve())
     os.environ[CONFIG_VARIABLE] = config.model_dump_json()
@@ -45,7 +50,10 @@ def run_server(model_dir: Path, config: ServingConfig) -> None:
         host=config.api.host,
         port=config.api.port,
         workers=config.api.workers,
-        log_level="warning",
+        http="rec_engine.serving.protocol:BoundedProtocol",
+        limit_concurrency=config.api.max_connections + 1,
+        timeout_keep_alive=config.api.keep_alive_seconds,
+        log_config=None,
         access_log=False,
     )
 

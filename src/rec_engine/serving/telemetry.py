@@ -5,14 +5,11 @@ last request and after a SIGKILL too. prometheus_client only writes the text: it
 request where this costs 3, keeps a file of every worker that ever ran, and shows the gauges of those that were killed.
 """
 
-import fcntl
 import json
 import math
-import mmap
 import os
 import tempfile
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,20 +22,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric as Family
 
 from rec_engine.errors import ConfigError
+from rec_engine.serving.cache import InMemoryCache, Level
 from rec_engine.serving.inference import Lap, Stage
-from rec_engine.serving.metrics import BOUNDS_SECONDS, COMBINE, METRIC_BY_NAME, METRICS, N_BUCKETS, Metric, Series
-from rec_engine.utils.logger import get_logger
+from rec_engine.serving.metrics import BOUNDS_SECONDS, COMBINE, METRIC_BY_NAME, METRICS, Metric, Series
+from rec_engine.serving.shared_counts import Histogram, Number, SharedCounts, series_of
 
 DIRECTORY_VARIABLE = "REC_ENGINE_TELEMETRY_DIR"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - each user and port has a directory of its own in it
 PREFIX = "rec_engine_"
-VALUES_BYTES, SIZE_BYTES = 2**17, 2**18
-"""A worker's file: room for 500 histograms or 16,000 counters, then for their names."""
-SPARE_PLACE = VALUES_BYTES // 8 - N_BUCKETS - 1
-"""What there is no room for is counted here, where nobody reads."""
-SUFFIX = ".counts"
-
-logger = get_logger(__name__)
 
 
 def prepare_directory(port: int) -> Path:
@@ -79,14 +70,14 @@ class Telemetry:
     def __init__(self, directory: Path | None = None, *, clock: Callable[[], float] = time.time) -> None:
         self._directory = directory
         self._clock = clock
-        self._memory = _Memory(directory)
-        self._numbers: dict[Series, _Number] = {}
-        self._requests: dict[tuple[str | None, int], _Histogram] = {}
+        self._memory = SharedCounts(directory)
+        self._numbers: dict[Series, Number] = {}
+        self._requests: dict[tuple[str | None, int], Histogram] = {}
         self._stages = {stage: self._histogram("stage_duration_seconds", stage) for stage in get_args(Stage)}
         self._answers, self._items = self._number("answers_total"), self._number("items_returned_total")
         self._hits, self._misses = (self._number("cache_lookups_total", result) for result in ("hit", "miss"))
         self._feedback = self._number("feedback_events_total")
-        self._dropped, self._n_dropped = self._number("impressions_dropped_total"), 0
+        self._totals: dict[Series, int] = {}
         self._version: str | None = None
         self._number("workers").set(1)
 
@@ -154,8 +145,17 @@ class Telemetry:
         """Say how this worker stands: changes not yet written, impressions dropped since it started, users held."""
         self._number("write_queue_depth").set(n_waiting)
         self._number("users_in_memory").set(n_users)
-        self._dropped.add(n_dropped - self._n_dropped)
-        self._n_dropped = n_dropped
+        self._total(n_dropped, "impressions_dropped_total")
+
+    def cache_stands(self, levels: Sequence[Level]) -> None:
+        """Say how the levels of this worker's cache stand; they count by themselves what they do."""
+        for level in levels:
+            counts = level.counts
+            self._total(counts.hits, "cache_level_lookups_total", counts.level, "hit")
+            self._total(counts.misses, "cache_level_lookups_total", counts.level, "miss")
+            self._total(counts.errors, "cache_level_errors_total", counts.level)
+            if isinstance(level, InMemoryCache):
+                self._number("cache_memory_bytes").set(level.stats().bytes_used)
 
     def render(self) -> tuple[bytes, str]:
         """Return the figures of all workers in Prometheus' text format, and its content type."""
@@ -185,20 +185,25 @@ class Telemetry:
         """Leave the counts to whichever worker comes next."""
         self._memory.close()
 
-    def _number(self, *series: str) -> "_Number":
+    def _number(self, *series: str) -> Number:
         number = self._numbers.get(series)
         if number is None:
-            number = self._numbers[series] = _Number(self._memory.values, self._memory.place(series))
+            number = self._numbers[series] = Number(self._memory.values, self._memory.place(series))
         return number
 
-    def _histogram(self, *series: str) -> "_Histogram":
-        return _Histogram(self._memory.values, self._memory.place(series))
+    def _total(self, total: int, *series: str) -> None:
+        """Add what a count has grown by since it was told last."""
+        self._number(*series).add(total - self._totals.get(series, 0))
+        self._totals[series] = total
+
+    def _histogram(self, *series: str) -> Histogram:
+        return Histogram(self._memory.values, self._memory.place(series))
 
     def _figures(self) -> Iterator[tuple[Metric, Sequence[str], NDArray[np.float64]]]:
         """Yield metric, labels and (n_values,) numbers of every series, summed over the workers, in a stable order."""
         found: dict[Series, NDArray[np.float64]] = {}
         for content, is_alive in self._memory.contents():
-            for series, values in _series(content):
+            for series, values in series_of(content):
                 metric = METRIC_BY_NAME[series[0]]
                 if metric.is_gauge and (not is_alive or np.isnan(values[0])):
                     continue
@@ -207,128 +212,6 @@ class Telemetry:
             for series in sorted(series for series in found if series[0] == metric.name):
                 values = self._clock() - found[series] if metric.kind == "age" else found[series]
                 yield metric, series[1:], values
-
-
-class _Number:
-    __slots__ = ("_place", "_values")
-
-    def __init__(self, values: "memoryview[float]", place: int) -> None:
-        self._values = values
-        self._place = place
-
-    def add(self, n: float) -> None:
-        self._values[self._place] += n
-
-    def set(self, value: float) -> None:
-        self._values[self._place] = value
-
-
-class _Histogram:
-    __slots__ = ("_first", "_sum", "_values")
-
-    def __init__(self, values: "memoryview[float]", place: int) -> None:
-        self._values = values
-        self._first = place
-        self._sum = place + N_BUCKETS
-
-    def observe(self, seconds: float) -> None:
-        self._values[self._first + bisect_left(BOUNDS_SECONDS, seconds)] += 1
-        self._values[self._sum] += seconds
-
-
-class _Memory:
-    """The numbers of one worker, in a file that the others read: float64 values, then the names of their series.
-
-    Each name is a line of JSON and stands for as many values as its metric has, in the same order. A worker holds a
-    lock on its file; the kernel lets go of it however the worker ends, and the next worker takes the file over and
-    counts on: no count is lost or goes back, and a thousand restarts leave no thousand files.
-    """
-
-    def __init__(self, directory: Path | None) -> None:
-        self._directory = directory
-        self._path: Path | None = None
-        if directory is None:
-            self._map = mmap.mmap(-1, SIZE_BYTES)
-        else:
-            self._path, self._map = _free_file(directory)
-        self.values = memoryview(self._map)[:VALUES_BYTES].cast("d")
-        self._places: dict[Series, int] = {}
-        self._n_values, self._names_end = 0, VALUES_BYTES
-        for series, _ in _series(self._map[:]):
-            self._take_place(series)
-
-    def place(self, series: Series) -> int:
-        """Return where the values of a series begin."""
-        if series not in self._places:
-            line = json.dumps(series).encode()
-            end = self._names_end + len(line)
-            if end >= SIZE_BYTES or self._n_values + METRIC_BY_NAME[series[0]].n_values > SPARE_PLACE:
-                logger.warning("no room is left to count %s", series)
-                return SPARE_PLACE
-            self._map[self._names_end : end] = line
-            self._take_place(series)
-            # Last, for a name without its end is none: this process may be killed at any moment.
-            self._map[end : end + 1] = b"\n"
-        return self._places[series]
-
-    def contents(self) -> Iterator[tuple[bytes, bool]]:
-        """Yield the bytes of every worker's memory, this one's first, and whether the worker is alive."""
-        yield self._map[:], True
-        for path in sorted(self._directory.glob(f"*{SUFFIX}")) if self._directory else []:
-            if path != self._path:
-                with path.open("rb") as file:
-                    is_alive = not _lock(file.fileno(), fcntl.LOCK_SH)
-                    yield file.read().ljust(SIZE_BYTES, b"\0"), is_alive
-
-    def close(self) -> None:
-        self.values.release()
-        self._map.close()
-
-    def _take_place(self, series: Series) -> None:
-        metric = METRIC_BY_NAME[series[0]]
-        self._places[series] = self._n_values
-        if metric.is_gauge:
-            self.values[self._n_values] = math.nan
-        self._n_values += metric.n_values
-        self._names_end += len(json.dumps(series)) + 1
-
-
-def _free_file(directory: Path) -> tuple[Path, mmap.mmap]:
-    """Return the first file that no worker holds, and its bytes, locked as long as they are mapped."""
-    directory.mkdir(mode=0o700, exist_ok=True)
-    number = 0
-    while True:
-        path = directory / f"{number}{SUFFIX}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            if _lock(descriptor, fcntl.LOCK_EX):
-                if os.fstat(descriptor).st_size < SIZE_BYTES:
-                    # Not a hole in the file: where memory is full this fails now, a write to the map kills the process.
-                    os.pwrite(descriptor, bytes(SIZE_BYTES), 0)
-                # The map has a duplicate of the descriptor, which keeps the lock.
-                return path, mmap.mmap(descriptor, SIZE_BYTES)
-        finally:
-            os.close(descriptor)
-        number += 1
-
-
-def _lock(descriptor: int, kind: int) -> bool:
-    """Return whether the lock could be had; not by fcntl's lockf, for which a process never conflicts with itself."""
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _series(content: bytes) -> Iterator[tuple[Series, NDArray[np.float64]]]:
-    """Yield the series of a worker's memory with their (n_values,) numbers."""
-    values, place = np.frombuffer(content, count=VALUES_BYTES // 8), 0
-    for line in content[VALUES_BYTES:].split(b"\n")[:-1]:
-        series = tuple(json.loads(line))
-        end = place + METRIC_BY_NAME[series[0]].n_values
-        yield series, values[place:end]
-        place = end
 
 
 def _family(metric: Metric) -> Family:

@@ -10,18 +10,15 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from rec_engine.errors import ConfigError
+from rec_engine.utils.service_settings import APISettings, LoggingSettings
+from rec_engine.utils.settings import Settings
 
 ENVIRONMENT_PREFIX = "REC_ENGINE_"
+REDIS_PASSWORD_VARIABLE = "REDIS_PASSWORD"  # noqa: S105 - the name of it
 ScopeName = Literal["serve", "ingest", "admin"]
-
-
-class Settings(BaseModel):
-    """Base of every section: unknown keys are errors, nothing changes after loading, docstrings become the docs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class EventWeights(Settings):
@@ -178,19 +175,11 @@ class ModelConfig(Settings):
     """What is held out."""
 
 
-class APISettings(Settings):
-    """The `api:` section."""
-
-    host: str = "127.0.0.1"
-    """Address to listen on: this machine only, or 0.0.0.0 for everybody who can reach it, which asks for keys."""
-    port: int = Field(default=8000, ge=1, le=65535)
-    """Port to listen on."""
-    workers: PositiveInt = Field(default=4, le=256)
-    """Server processes."""
-
-
 class RedisSettings(Settings):
-    """The `redis:` section: the cache of answers. `USE_MEMORY_CACHE=true` keeps it in the process instead."""
+    """The `redis:` section: the cache of answers. `USE_MEMORY_CACHE=true` keeps it in the process instead.
+
+    The password is taken from the variable `REDIS_PASSWORD` and nowhere else.
+    """
 
     host: str = "localhost"
     """Where Redis runs."""
@@ -198,6 +187,14 @@ class RedisSettings(Settings):
     """Redis' port."""
     cache_ttl: NonNegativeInt = 3600
     """Seconds an answer is kept; 0 keeps none."""
+    memory_mebibytes: PositiveInt = Field(default=128, le=65_536)
+    """Answers that each server process keeps itself, before Redis or instead of it; 10 items take some 3.6 kB."""
+    username: str | None = None
+    """User of Redis' access control list; its default user when null. The password is in `REDIS_PASSWORD`."""
+    tls: bool = False
+    """Whether the connection to Redis is encrypted and its certificate checked."""
+    tls_ca: str | None = None
+    """File of the certificates by which Redis' own is checked; those of the machine when null."""
 
 
 class KeySettings(Settings):
@@ -255,7 +252,9 @@ class ServingConfig(Settings):
     """The whole of serving_config.yaml."""
 
     api: APISettings = APISettings()
-    """Where the service listens."""
+    """Where the service listens, and how patient it is."""
+    logging: LoggingSettings = LoggingSettings()
+    """What the service logs."""
     redis: RedisSettings = RedisSettings()
     """The cache of answers."""
     store: StoreSettings = StoreSettings()
@@ -378,6 +377,9 @@ def _put(tree: Tree, key: str, value: object, file: str) -> None:
 
 def _unknown_key(kind: type[BaseModel], key: str, source: str) -> ConfigError:
     sections = list(kind.model_fields)
+    if key == "redis.password":
+        hint = f"give it in the variable {REDIS_PASSWORD_VARIABLE}: no file and no copy of the settings holds it"
+        return ConfigError(f"{source}: {key} is not a setting", hint=hint)
     known = valid_keys(kind)
     near = difflib.get_close_matches(key, known + sections, n=1, cutoff=0.5)
     return ConfigError(

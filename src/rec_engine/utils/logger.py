@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
@@ -11,22 +12,28 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import track
 
-ROOT = "rec_engine"
+ROOT, SERVER = "rec_engine", "uvicorn"
+request_id_of_context: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The request that is being handled; every line that is logged meanwhile names it."""
 
 Row = TypeVar("Row")
 
 
 def configure_logging(level: str = "INFO", style: Literal["auto", "plain", "json"] = "auto") -> None:
-    """Send the package's log lines to stderr; calling it again replaces what was set before.
+    """Send the log lines of the package and of the server below it to stderr, each with the request that it is about.
+
+    Calling it again replaces what was set before.
 
     Args:
         level: DEBUG, INFO, WARNING or ERROR.
         style: `auto` colours lines on a terminal and writes plain ones elsewhere; `json` writes an object a line.
     """
-    root = logging.getLogger(ROOT)
-    root.handlers = [_handler(style)]
-    root.setLevel(level)
-    root.propagate = False
+    handler = _handler(style)
+    for name, least in ((ROOT, level), (SERVER, "ERROR" if level == "ERROR" else "WARNING")):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(least)
+        logger.propagate = False
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -48,20 +55,35 @@ def with_progress(rows: Iterable[Row], description: str, total: int | None = Non
 
 def _handler(style: str) -> logging.Handler:
     if style == "auto" and sys.stderr.isatty():
-        return RichHandler(console=Console(stderr=True), show_path=False, markup=False)
+        rich = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
+        rich.setFormatter(_PlainFormatter("%(message)s"))
+        return rich
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if style == "json" else logging.Formatter("%(levelname)s %(message)s"))
+    handler.setFormatter(_JsonFormatter() if style == "json" else _PlainFormatter("%(levelname)s %(message)s"))
     return handler
 
 
+class _PlainFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        request_id = request_id_of_context.get()
+        line = super().formatMessage(record)
+        return f"{line} (request {request_id})" if request_id else line
+
+
 class _JsonFormatter(logging.Formatter):
+    """An object a line; a record's `fields`, given as `extra`, are members of their own."""
+
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname,
             "logger": record.name,
+            "process": record.process,
             "message": record.getMessage(),
         }
+        if request_id := request_id_of_context.get():
+            line["request_id"] = request_id
+        line |= getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

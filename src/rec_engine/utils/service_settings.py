@@ -1,0 +1,41 @@
+"""How the service listens, how patient it is, and what it logs."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from rec_engine.utils.settings import Settings
+
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s*]+)$", max_length=300)]
+
+
+class APISettings(Settings):
+    """The `api:` section."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on: this machine only, or 0.0.0.0 for everybody who can reach it, which asks for keys."""
+    port: int = Field(default=8000, ge=1, le=65535)
+    """Port to listen on."""
+    workers: PositiveInt = Field(default=4, le=256)
+    """Server processes."""
+    cors_origins: tuple[Origin, ...] = Field(default=(), max_length=100)
+    """Web pages that may ask from a browser, such as `https://shop.example`; `*` is all of them, none when empty."""
+    max_connections: PositiveInt = Field(default=1_000, le=100_000)
+    """Connections that one server process holds; whoever comes on top is answered 503."""
+    receive_seconds: PositiveFloat = Field(default=10.0, le=3_600)
+    """How long a client may take to send a request, head and body; then 408 is answered and the connection closed."""
+    answer_seconds: PositiveFloat = Field(default=30.0, le=3_600)
+    """How long an answer may wait, such as for a database; then 503 is answered."""
+    keep_alive_seconds: PositiveInt = Field(default=5, le=3_600)
+    """How long a connection stays open without a request; longer than that of a balancer in front."""
+
+
+class LoggingSettings(Settings):
+    """The `logging:` section: lines on stderr."""
+
+    style: Literal["auto", "plain", "json"] = "auto"
+    """`json` writes an object a line, `plain` text; `auto` is plain, and coloured on a terminal."""
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """What is less important is not written."""
+    access: bool = False
+    """Whether every request leaves a line with route, status and time."""
