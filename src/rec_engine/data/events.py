@@ -5,6 +5,7 @@ SQLite and PostgreSQL alike, and whoever has read up to a position has missed no
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -96,6 +97,12 @@ class ItemChange:
     status: str
     attributes: str
     position: int = 0
+
+    @property
+    def values(self) -> dict[str, object]:
+        """What `attributes` says."""
+        found: dict[str, object] = json.loads(self.attributes)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +274,11 @@ class EventStore:
             return News(after, (), (), {}, {})
         bounds = {"after": after, "until": until}
         return self._news(until, *(self._read(since, bounds) for since in (_EVENTS_SINCE, _ITEMS_SINCE, _MARKS_SINCE)))
+
+    def events_after(self, position: int) -> tuple[int, list[Event]]:
+        """Return up to which position this reads, and the events until there: those of `news` without the rest."""
+        until = min(self.position(), position + NEWS_AT_ONCE)
+        return until, [_event(row) for row in self._read(_EVENTS_SINCE, {"after": position, "until": until})]
 
     def standing(self) -> News:
         """Return what stands of the catalogue and the erasures at this moment, without any event."""
