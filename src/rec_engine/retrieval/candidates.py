@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from rec_engine.data.dataset import FloatArray, IntArray
 from rec_engine.data.state import UserState
 from rec_engine.data.timeline import Timeline
+from rec_engine.retrieval.budget import Budget
 from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.retrieval.filters import Eligible
 from rec_engine.retrieval.links import Links
@@ -86,7 +88,9 @@ class CandidateGenerator:
         self.sources = tuple(sources)
         self.names = tuple(source.name for source in sources)
 
-    def generate(self, state: UserState, eligible: Eligible, k: int, n_candidates: int) -> Candidates:
+    def generate(
+        self, state: UserState, eligible: Eligible, k: int, n_candidates: int, budget: Budget | None = None
+    ) -> Candidates:
         """Return at least min(k, eligible) candidates.
 
         Args:
@@ -94,19 +98,27 @@ class CandidateGenerator:
             eligible: what may be shown.
             k: wanted at least of every source.
             n_candidates: what a source with a share of 1 is asked for.
+            budget: sources that fail, or for which it leaves no time, have no opinion; but for the last one.
         """
-        offers = [source.ask(state) for source in self.sources]
+        budget = budget or Budget()
         wanted = [max(k, int(source.share * n_candidates)) for source in self.sources]
-        nothing = np.empty(0, dtype=np.int32)
-        best = [offer.best(eligible, n) if offer else nothing for offer, n in zip(offers, wanted, strict=True)]
-        item_codes = np.unique(np.concatenate(best))
-        scores = np.full((len(offers), len(item_codes)), np.nan, dtype=np.float32)
+        looks = [partial(_found, source, state, eligible, n) for source, n in zip(self.sources, wanted, strict=True)]
+        found = [*map(budget.spend, self.names[:-1], looks), looks[-1]()]
+        item_codes = np.unique(np.concatenate([codes for _, codes in filter(None, found)]))
+        scores = np.full((len(found), len(item_codes)), np.nan, dtype=np.float32)
         ranks = scores.copy()
-        for row, (offer, codes) in enumerate(zip(offers, best, strict=True)):
-            if offer:
+        for row, offered in enumerate(found):
+            if offered:
+                offer, codes = offered
                 scores[row] = offer.scores(item_codes)
                 ranks[row, np.searchsorted(item_codes, codes)] = np.arange(1, len(codes) + 1)
         return Candidates(item_codes, scores, ranks, self.names)
+
+
+def _found(source: Source, state: UserState, eligible: Eligible, k: int) -> tuple[Offer, IntArray] | None:
+    """Return what a source has for this user, and the best k of it."""
+    offer = source.ask(state)
+    return None if offer is None else (offer, offer.best(eligible, k))
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ class AnswerMetadata(Wire):
     user_known: bool
     """Whether the model has a history of this user; without one the answer comes from popularity."""
     degraded: list[str]
-    """Parts that the answer had to do without."""
+    """Parts that the answer had to do without: `events`, `ranker`, or the name of a source."""
     next_cursor: str | None = None
     """To ask for the items after these; null when there are no more."""
 

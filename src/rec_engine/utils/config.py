@@ -187,6 +187,9 @@ class APISettings(Settings):
     """Port to listen on."""
     workers: PositiveInt = Field(default=4, le=256)
     """Server processes."""
+    deadline_ms: PositiveInt = Field(default=5_000, le=600_000)
+    """Time after which an answer goes without the sources and the re-ranker that have not begun; `degraded` names them.
+    What has begun is finished."""
 
 
 class RedisSettings(Settings):
