@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 def free_port() -> int:
@@ -28,13 +29,24 @@ def ask(url: str, body: dict[str, object] | None = None) -> dict[str, object]:
 
 
 @contextmanager
-def served(model_dir: Path, log: Path, n_workers: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Yield where `rec-engine serve` answers, and its process."""
+def served(
+    model_dir: Path,
+    log: Path,
+    n_workers: int,
+    *,
+    variables: Mapping[str, str] | None = None,
+    errors: IO[bytes] | None = None,
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Yield where `rec-engine serve` answers, and its process.
+
+    `variables` are set for it; its log lines go to `errors`.
+    """
     port = free_port()
     flags = ["--model-dir", str(model_dir), "--host", "127.0.0.1", "--port", str(port), "--workers", str(n_workers)]
     environment = os.environ | {"USE_MEMORY_CACHE": "true", "REC_ENGINE_STORE__URL": f"sqlite:///{log}"}
+    environment |= variables or {}
     command = [sys.executable, "-m", "rec_engine", "serve", *flags]
-    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+    with subprocess.Popen(command, env=environment, start_new_session=True, stderr=errors) as process:
         url = f"http://127.0.0.1:{port}"
         for _ in range(300):
             try:

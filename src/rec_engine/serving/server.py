@@ -15,6 +15,9 @@ from rec_engine.serving.telemetry import prepare_directory
 from rec_engine.utils.config import ServingConfig
 from rec_engine.utils.logger import get_logger
 
+DRAIN_SECONDS = 20
+"""How long requests that have begun may take when the service is stopped; then what is waiting is written."""
+
 logger = get_logger(__name__)
 
 
@@ -47,6 +50,7 @@ def run_server(model_dir: Path, config: ServingConfig) -> None:
         workers=config.api.workers,
         log_level="warning",
         access_log=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
     )
 
 
