@@ -194,7 +194,7 @@ def seal(directory: Path, manifest: Manifest) -> None:
     files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
     checksums = {str(path.relative_to(directory)): _sha256(path) for path in files}
     sealed = manifest.model_copy(update={"sha256_by_file": checksums})
-    (directory / MANIFEST).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (directory / MANIFEST).write_text(sealed.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
 
 
 def find_bundle(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """Items come, change and go while the service runs, on every worker."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
@@ -35,7 +35,7 @@ def workers(model_dir: Path, store_url: str) -> Iterator[list[TestClient]]:
         yield [first, second]
 
 
-def put(client: TestClient, *items: dict[str, object]) -> dict[str, int]:
+def put(client: TestClient, *items: Mapping[str, object]) -> dict[str, int]:
     answer = client.post("/items", json={"items": items})
     assert answer.status_code == 200, answer.text
     found: dict[str, int] = answer.json()

@@ -81,6 +81,7 @@ def test_postgresql_that_goes_and_comes_back_refuses_events_and_loses_none(model
                 if turn == 15:
                     server.stop()
                 if turn == 30:
+                    server.ensure_pgdata_inited()  # that its files can be reached
                     server.ensure_postgres_running()
                     assert server.get_uri() == url
                 status, answer = post(f"{address}/feedback/batch", {"events": batch(turn)})
