@@ -55,6 +55,8 @@ def served(
             except OSError:
                 assert process.poll() is None, "the server stopped while starting"
                 time.sleep(0.1)
-        yield url, process
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+        try:
+            yield url, process
+        finally:  # a test that fails must not wait for a service that goes on
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)

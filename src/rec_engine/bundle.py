@@ -48,7 +48,10 @@ Action = Literal["promotion", "rollback"]
 
 
 class Manifest(BaseModel):
-    """What a bundle is made of; what the log held up to `log_position` is part of its data, 0 for data from files."""
+    """What a bundle is made of.
+
+    What the log of the id `log_id` held up to `log_position` is part of its data; 0 and nothing for data from files.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,6 +64,7 @@ class Manifest(BaseModel):
     features: tuple[str, ...]
     ease_regularisation: float
     log_position: int
+    log_id: str | None = None
     libraries: dict[str, str]
     metrics: dict[str, float]
     sha256_by_file: dict[str, str]
@@ -190,7 +194,7 @@ def seal(directory: Path, manifest: Manifest) -> None:
     files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
     checksums = {str(path.relative_to(directory)): _sha256(path) for path in files}
     sealed = manifest.model_copy(update={"sha256_by_file": checksums})
-    (directory / MANIFEST).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (directory / MANIFEST).write_text(sealed.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
 
 
 def find_bundle(path: Path) -> Path:

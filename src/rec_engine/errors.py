@@ -6,6 +6,7 @@
       NotFoundError      no such user, item, category or model
       BundleError        a model directory is damaged or of another format
       StoreError         the event store cannot be reached, or refuses to write
+        ConflictError    somebody else's write came between a check and the write it was made for
       TrainingError      training cannot start or go on
 
 The command line prints message and hint and exits with 2; the API answers with both as problem JSON (RFC 9457).
@@ -55,6 +56,10 @@ class StoreError(RecEngineError):
     """The event store cannot be reached, or refuses to write."""
 
     status = 503
+
+
+class ConflictError(StoreError):
+    """Somebody else's write came between a check and the write it was made for; check again and write again."""
 
 
 class TrainingError(RecEngineError):

@@ -1,12 +1,16 @@
 """Every type of attribute is compared in its own way, and what does not fit it is refused."""
 
 import math
+import random
+from collections.abc import Callable
 from datetime import date, datetime
 from functools import partial
 from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rec_engine.errors import DataError, NotFoundError
 from rec_engine.retrieval.item_attributes import ItemAttributes
@@ -71,7 +75,7 @@ ITEMS = pl.DataFrame(
         "item_id": [1, 2],
         "title": ["one", "two"],
         "categories": [["Drama"], []],
-        "price": [1, 2**60],
+        "price": [1, 2**60 + 1],
         "brand": ["acme", None],
         "on_sale": [True, False],
         "released": [date(2024, 5, 1), None],
@@ -176,9 +180,68 @@ def test_integers_become_float64_with_the_first_fraction() -> None:
         attributes.put(0, {"price": 2**53 + 1})
 
 
+VALUES = st.sampled_from(
+    [3, 0.5, 1.0, 2**53 + 1, 2**60, 2**63 - 1, -(2**63), 1e300, True, "x", ["x"], "2024-05-01", None]
+)
+
+
+@given(
+    items=st.lists(st.dictionaries(st.sampled_from(["new", "unknown", "price", "other"]), VALUES), max_size=5),
+    order=st.randoms(use_true_random=False),
+)
+def test_whether_items_fit_together_does_not_depend_on_their_order(
+    items: list[dict[str, object]], order: random.Random
+) -> None:
+    frame = pl.DataFrame({"item_id": [0], "price": [1.5], "unknown": pl.Series([None], dtype=pl.String)})
+    empty = ItemAttributes.of(frame, 6)
+    do_fit = accepts(partial(empty.check, items))
+    for _ in range(4):
+        order.shuffle(items)
+        assert accepts(partial(ItemAttributes.of(frame, 6).check, items)) is do_fit
+        attributes = ItemAttributes.of(frame, 6)
+        assert all(accepts(partial(attributes.put, 1 + slot, item)) for slot, item in enumerate(items)) is do_fit
+
+
+def accepts(attempt: Callable[[], None]) -> bool:
+    try:
+        attempt()
+    except DataError:
+        return False
+    return True
+
+
+def test_an_attribute_whose_values_all_went_may_have_another_type() -> None:
+    attributes = ItemAttributes.of(ITEMS, 4)
+    attributes.put(2, {"colour": "red"})
+    with pytest.raises(DataError):
+        attributes.put(3, {"colour": 3})
+    attributes.clear(2)
+    attributes.put(3, {"colour": 3})
+    assert ask(attributes, {"attribute": "colour", "above": 2}) == [3]
+    attributes.clear(0)
+    attributes.clear(1)
+    with pytest.raises(DataError):
+        attributes.put(3, {"brand": 3})
+
+
+def test_attributes_without_values_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rec_engine.retrieval.item_attributes.MAX_ATTRIBUTES", 3)
+    attributes = ItemAttributes.of(pl.DataFrame({"item_id": [1]}), 2)
+    attributes.put(1, {"a": 1})
+    with pytest.raises(DataError, match="at most 3 attributes"):
+        attributes.check([{"b": 1}])
+    attributes.clear(1)
+    attributes.put(1, {"b": 1})
+
+
+def test_what_fits_is_told_from_what_does_not() -> None:
+    values = {"price": "cheap", "brand": "acme", "title": "Tea", "colour": 3, "on_sale": None}
+    assert ItemAttributes.of(ITEMS, 3).fitting(values) == {name: values[name] for name in values if name != "price"}
+
+
 def test_checking_an_item_that_could_be_put_changes_nothing() -> None:
     attributes = ItemAttributes.of(ITEMS, 3)
-    attributes.check({"item_id": 3, "colour": "red", "on_sale": True})
+    attributes.check([{"item_id": 3, "colour": "red", "on_sale": True}])
     assert ask(attributes, {"attribute": "on_sale", "equals": True}) == [0]
     with pytest.raises(NotFoundError):
         ask(attributes, {"attribute": "colour", "is_null": True})
@@ -207,7 +270,7 @@ def test_a_value_of_a_wrong_type_changes_nothing(values: dict[str, object], mess
     attributes = ItemAttributes.of(ITEMS, 3)
     item = {"on_sale": False, "colour": "red", **values}
     for attempt in (
-        partial(attributes.check, item),
+        partial(attributes.check, [item]),
         partial(attributes.put, 0, item),
         partial(attributes.put, 2, item),
     ):

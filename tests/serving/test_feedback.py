@@ -1,6 +1,8 @@
 """What users do changes the next answer: on every worker, whatever the order, and as long as it is not erased."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.events import Event, EventStore, Impression
 from rec_engine.serving.cache import InMemoryCache
+from rec_engine.utils.config import ServingConfig
 
 NOW = 1_700_000_000
 
@@ -200,6 +203,38 @@ def test_answers_go_on_without_the_log_and_say_so(bundle: ModelBundle, tmp_path:
         answer = client.post("/recommend", json={"user_id": 4, "num_recommendations": 100}).json()
         assert answer["metadata"]["degraded"] == []
         assert 101 not in [item["item_id"] for item in answer["recommendations"]]
+
+
+def test_an_answer_that_was_late_says_what_it_lacks_and_is_not_kept(bundle: ModelBundle, tmp_path: Path) -> None:
+    config = ServingConfig.model_validate({"api": {"deadline_ms": 1}})
+    asked = {"user_id": 4, "num_recommendations": 10}
+    with service(bundle, EventStore(f"sqlite:///{tmp_path / 'events.db'}"), config=config) as client:
+        for _ in range(20):  # a machine that is faster than that has nothing to leave out
+            metadata = client.post("/recommend", json=asked | {"explain": True}).json()["metadata"]
+            assert metadata["reranked"] is ("ranker" not in metadata["degraded"])
+            assert not (metadata["cached"] and metadata["degraded"])
+
+
+def test_what_is_left_of_an_erased_user_is_told(bundle: ModelBundle, tmp_path: Path) -> None:
+    with service(bundle, EventStore(f"sqlite:///{tmp_path / 'events.db'}")) as client:
+        click(client, 4, 101)
+        with closing(sqlite3.connect(tmp_path / "events.db", isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM events").fetchall()
+            assert "write-ahead log" in client.delete("/user/4").json()["remains"]
+        click(client, 5, 101)
+        assert "write-ahead log" not in client.delete("/user/5").json()["remains"]
+
+
+def test_a_log_that_was_removed_takes_no_event_and_answers_say_so(bundle: ModelBundle, tmp_path: Path) -> None:
+    with service(bundle, EventStore(f"sqlite:///{tmp_path / 'events.db'}")) as client:
+        click(client, 4, 101)
+        (tmp_path / "events.db").unlink()
+        refused = client.post("/feedback", json={"user_id": 4, "item_id": 103, "action": "click"})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "was removed or replaced" in refused.json()["detail"]
+        answer = client.post("/recommend", json={"user_id": 4})
+        assert (answer.status_code, answer.json()["metadata"]["degraded"]) == (200, ["events"])
 
 
 def test_trending_counts_what_was_met_within_the_window(client: TestClient) -> None:

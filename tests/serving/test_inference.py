@@ -1,8 +1,10 @@
 """The request path without HTTP."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
+import lightgbm
 import numpy as np
 import pytest
 from conftest import tiny_config
@@ -13,9 +15,11 @@ from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.data.state import COLD, state_of
 from rec_engine.evaluation.evaluator import validation_task
 from rec_engine.models.features import features
+from rec_engine.models.lightgbm_ranker import CTRRanker
 from rec_engine.pipeline.evaluate import TrainedModel, assemble_path, evaluate_baselines
 from rec_engine.pipeline.ranking import ranker_rows
 from rec_engine.pipeline.train import train
+from rec_engine.retrieval.budget import Budget
 from rec_engine.serving.inference import Query, RecommendationInference
 from rec_engine.utils.config import RecommendationSettings
 
@@ -83,3 +87,47 @@ def test_what_was_met_comes_again_only_where_it_may_and_never_when_disliked(
     assert set(path.generator.sources[-2].ask(state).best(path.catalogue.visible, 3).tolist()) <= set(met.tolist())  # type: ignore[union-attr]
     own = [found.name for found in evaluate_baselines(grocer.split, validation_task(grocer.split), 40, (10,))]
     assert "own history" in own
+
+
+def test_an_answer_is_complete_however_late_it_is_and_names_what_there_was_no_time_for(
+    bundle: ModelBundle, inference: RecommendationInference
+) -> None:
+    query = Query(state_of(bundle.history, 4, LATER), 10)
+    whole = inference.recommend(query)
+    wanted = [*inference.generator.names[:-1], "ranker"]
+    for n_in_time in range(len(wanted) + 1):
+        budget = Budget(n_in_time, itertools.count(1).__next__)
+        trace = inference.recommend(query, budget=budget)
+        assert budget.missing == wanted[n_in_time:]
+        assert len(trace.item_codes) == 10
+        assert trace.candidates.sources == whole.candidates.sources
+    assert trace.item_codes.tolist() == whole.item_codes.tolist()
+
+
+def test_a_user_tower_that_fails_costs_only_its_own_candidates(bundle: ModelBundle) -> None:
+    broken = replace(bundle.user_tower, user_features=bundle.user_tower.user_features[:, :0])
+    inference = RecommendationInference.of(replace(bundle, user_tower=broken), RecommendationSettings())
+    budget = Budget()
+    trace = inference.recommend(Query(state_of(bundle.history, 4, LATER), 10), budget=budget)
+    assert budget.missing == ["tower", "new items"]
+    assert len(trace.item_codes) == 10
+    assert trace.ranking_scores is not None
+
+
+def test_a_ranker_that_fails_leaves_the_order_to_retrieval(
+    bundle: ModelBundle, inference: RecommendationInference
+) -> None:
+    assert bundle.ranker is not None
+    query = Query(state_of(bundle.history, 4, LATER), 10)
+    other_trees = lightgbm.train(
+        {"verbose": -1, "min_data_in_leaf": 1}, lightgbm.Dataset(np.eye(3), label=[0, 1, 0]), num_boost_round=1
+    )
+    broken = CTRRanker(other_trees, "binary", 1.0, 0.0)
+    broken._compiled = None
+    budget = Budget()
+    trace = RecommendationInference.of(replace(bundle, ranker=broken), RecommendationSettings()).recommend(
+        query, budget=budget
+    )
+    assert budget.missing == ["ranker"]
+    unranked = inference.recommend(replace(query, use_reranking=False))
+    assert trace.item_codes.tolist() == unranked.item_codes.tolist()

@@ -6,7 +6,7 @@ from pathlib import Path
 from conftest import service
 
 from rec_engine.bundle import ModelBundle
-from rec_engine.data.events import Event, EventStore
+from rec_engine.data.events import Event, EventStore, ItemChange
 from rec_engine.serving.live import LiveModel
 from rec_engine.serving.live_statistics import LiveStatistics
 from rec_engine.utils.config import RecommendationSettings
@@ -33,6 +33,21 @@ def test_statistics_are_those_of_the_training_and_the_log_together(bundle: Model
     before = trained.timeline.counts_within(NOW + 100, NOW)
     assert whole.tolist() == [count + 30 * (item == code) for item, count in enumerate(before.tolist())]
     assert live.inference.items.timeline is found.timeline
+    assert statistics.refresh() is False
+
+
+def test_events_of_an_item_that_comes_later_count_once_it_is_there(bundle: ModelBundle, store: EventStore) -> None:
+    live = LiveModel(bundle, RecommendationSettings(), store)
+    statistics = LiveStatistics(live, store)
+    clicks = [Event(f"c{n}", f"user {n}", "later", "click", NOW + n) for n in range(7)]
+    store.write([*clicks, Event("d", "ann", "later", "dislike", NOW), Event("n", "ann", "never", "click", NOW)])
+    statistics.refresh()
+    store.write([ItemChange("later", "visible", "{}")])
+    live.catch_up()
+    assert statistics.refresh() is True
+    code = live.catalogue.code("later")
+    assert live.knowledge.popularity[code] == 7
+    assert live.knowledge.timeline.counts_within(NOW + 100, 200)[code] == 7
     assert statistics.refresh() is False
 
 

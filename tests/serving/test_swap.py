@@ -83,6 +83,28 @@ def test_a_damaged_version_is_not_served_and_the_reason_is_told(
         promote(directory, first)
 
 
+@pytest.mark.parametrize("kind", ["a file is missing", "a file is no bundle's", "an error that nobody foresaw"])
+def test_a_version_whose_files_were_on_their_way_is_served_once_they_are_there(
+    registry: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("rec_engine.serving.swap.FIRST_RETRY_SECONDS", 0.1)
+    directory, (first, second) = registry
+    items, aside = directory / second / "items.parquet", tmp_path / "aside"
+    store = EventStore(f"sqlite:///{tmp_path / 'events.db'}")
+    with service(open_bundle(directory), store, model_dir=directory) as client:
+        items.rename(aside)
+        if kind == "a file is no bundle's":
+            items.write_bytes(b"a part of it")
+        elif "nobody foresaw" in kind:
+            items.symlink_to(items)
+        promote(directory, second)
+        wait_until(lambda: client.get("/model/status").json()["failure"] is not None)
+        assert answered_by(client) == first
+        aside.replace(items)
+        wait_until(lambda: answered_by(client) == second)
+        assert client.get("/model/status").json()["failure"] is None
+
+
 def test_a_current_that_is_no_text_is_waited_out(registry: tuple[Path, list[str]], tmp_path: Path) -> None:
     directory, (first, second) = registry
     store = EventStore(f"sqlite:///{tmp_path / 'events.db'}")

@@ -1,13 +1,15 @@
 """The tables of the log, and engines for SQLite and PostgreSQL that keep what they acknowledge."""
 
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from rec_engine.data.sqlite_files import SqliteFiles
 from rec_engine.errors import ConfigError, StoreError
 
 SQLITE = "sqlite"
@@ -19,6 +21,7 @@ _URLS = "sqlite:///state/events.db, or postgresql://user:password@host/name"
 tables = sql.MetaData()
 _ROW_NUMBER = sql.BigInteger().with_variant(sql.Integer, SQLITE)  # SQLite's own row number: no index of its own
 position_row = sql.Table("log_position", tables, sql.Column("value", sql.BigInteger, nullable=False))
+identity_row = sql.Table("log_identity", tables, sql.Column("value", sql.Text, nullable=False))
 event_rows = sql.Table(
     "events",
     tables,
@@ -66,8 +69,8 @@ impression_rows = sql.Table(
 )
 
 
-def open_engines(url: str) -> tuple[sql.Engine, sql.Engine]:
-    """Return what writes and what reads.
+def open_engines(url: str) -> tuple[sql.Engine, sql.Engine, SqliteFiles | None]:
+    """Return what writes, what reads, and the files of both where they are SQLite's.
 
     Raises:
         ConfigError: if the URL names no database that can be used here.
@@ -79,7 +82,8 @@ def open_engines(url: str) -> tuple[sql.Engine, sql.Engine]:
         if parsed.get_backend_name() not in (SQLITE, "postgresql"):
             raise ConfigError(f"store.url: {parsed.get_backend_name()} is not supported", hint=_URLS)
         if parsed.get_backend_name() == SQLITE:
-            return _sqlite_engine(parsed, "BEGIN IMMEDIATE"), _sqlite_engine(parsed, "")
+            files = SqliteFiles()
+            return _sqlite_engine(parsed, "BEGIN IMMEDIATE", files), _sqlite_engine(parsed, "", files), files
         engine = sql.create_engine(
             parsed,
             connect_args={
@@ -89,19 +93,48 @@ def open_engines(url: str) -> tuple[sql.Engine, sql.Engine]:
         )
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise ConfigError(f"store.url: {error}", hint=_URLS) from None
-    return engine, engine.execution_options(isolation_level="AUTOCOMMIT")
+    return engine, engine.execution_options(isolation_level="AUTOCOMMIT"), None
 
 
-def _sqlite_engine(url: sql.URL, begin: str) -> sql.Engine:
+def prepare(engine: sql.Engine) -> str:
+    """Return the id of the log, after making whatever is not there yet."""
+    with engine.begin() as connection:
+        if engine.dialect.name != SQLITE:  # several workers start at once; CREATE TABLE IF NOT EXISTS alone races
+            connection.execute(sql.text("SELECT pg_advisory_xact_lock(7305)"))
+        tables.create_all(connection)
+        if connection.execute(position_row.select()).first() is None:
+            connection.execute(position_row.insert().values(value=0))
+        if connection.execute(identity_row.select()).first() is None:
+            connection.execute(identity_row.insert().values(value=uuid.uuid4().hex))
+        return str(connection.execute(identity_row.select()).scalar_one())
+
+
+@contextmanager
+def transaction(engine: sql.Engine, files: SqliteFiles | None) -> Iterator[sql.Connection]:
+    """Yield a connection whose changes are on disk, and where the path says, when the block has ended without an error.
+
+    Raises:
+        StoreError: if the path does not hold what was written.
+    """
+    with engine.connect() as connection, files.kept(connection) if files else nullcontext(), connection.begin():
+        yield connection
+
+
+def _sqlite_engine(url: sql.URL, begin: str, files: SqliteFiles) -> sql.Engine:
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = sql.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False})
 
+    @sql.event.listens_for(engine, "do_connect")
+    def check(*_: object) -> None:
+        files.check()  # before SQLite makes a new, empty database of what was removed
+
     @sql.event.listens_for(engine, "connect")
-    def prepare(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's own connection
+    def prepare(connection: Any, record: Any) -> None:  # noqa: ANN401 - the driver's own connection
         connection.isolation_level = None  # this module, not the driver, says where a transaction begins
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
-            connection.execute(f"PRAGMA {pragma}")
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "schema_version"):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        files.opened(connection, record.info)
 
     if begin:
         # A transaction that would become a writer only later fails when another has written meanwhile.

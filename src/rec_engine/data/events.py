@@ -5,6 +5,7 @@ SQLite and PostgreSQL alike, and whoever has read up to a position has missed no
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,7 +16,6 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DBAPIError
 
 from rec_engine.data.database import (
-    SQLITE,
     event_rows,
     impression_rows,
     item_rows,
@@ -23,13 +23,12 @@ from rec_engine.data.database import (
     named,
     open_engines,
     position_row,
-    tables,
+    prepare,
+    transaction,
 )
 from rec_engine.data.dataset import ExternalId
 from rec_engine.data.rules import CHANGED, STANDING_RULES, RuleChange, StoredRules, write_rule
-from rec_engine.utils.logger import get_logger
-
-logger = get_logger(__name__)
+from rec_engine.errors import ConflictError
 
 _POSITION = sql.select(position_row.c.value)
 _EVENT_COLUMNS = (
@@ -44,11 +43,12 @@ _EVENTS_SINCE = (
     .where(event_rows.c.position > sql.bindparam("after"), event_rows.c.position <= sql.bindparam("until"))
     .order_by("position")
 )
-_ITEMS_SINCE = (
+_ITEMS_SINCE = (  # to the end: without the changes that made room for them, earlier ones may not fit together
     sql.select(item_rows.c.position, item_rows.c.item_id, item_rows.c.status, item_rows.c.attributes)
-    .where(item_rows.c.position > sql.bindparam("after"), item_rows.c.position <= sql.bindparam("until"))
+    .where(item_rows.c.position > sql.bindparam("after"))
     .order_by("position")
 )
+_LATEST_ITEM = sql.select(sql.func.coalesce(sql.func.max(item_rows.c.position), 0))
 _MARKS_SINCE = (
     sql.select(mark_rows.c.position, mark_rows.c.user_hash, mark_rows.c.kind)
     .where(mark_rows.c.position > sql.bindparam("after"), mark_rows.c.position <= sql.bindparam("until"))
@@ -98,6 +98,12 @@ class ItemChange:
     status: str
     attributes: str
     position: int = 0
+
+    @property
+    def values(self) -> dict[str, object]:
+        """What `attributes` says."""
+        found: dict[str, object] = json.loads(self.attributes)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +166,7 @@ class News:
     Attributes:
         position: up to which this reads; the next news begin after it.
         events: as far as they were not erased since.
-        items: the latest change of each item.
+        items: the latest change of each item that has changed since, whatever its position: they fit together.
         erased: position by hash of the users who were forgotten.
         touched: position by hash of the users whose cached answers no longer stand.
         rules: all of them, as they are now; None where none has changed.
@@ -180,6 +186,10 @@ class EventStore:
     Args:
         url: `sqlite:///path` or `postgresql://user:password@host/name`.
 
+    Attributes:
+        log_id: of this log and no other, as long as it lives.
+        holds_erased: whether SQLite's write-ahead log may still hold what was erased; `forget` empties it.
+
     Raises:
         ConfigError: if the URL names no database that can be used here.
         StoreError: if the database cannot be reached.
@@ -187,27 +197,33 @@ class EventStore:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._writer, self._reader = open_engines(url)
-        self._is_sqlite = self._writer.dialect.name == SQLITE
-        insert = sqlite_insert(event_rows) if self._is_sqlite else postgresql_insert(event_rows)
+        self._writer, self._reader, self._files = open_engines(url)
+        self.holds_erased = self._files is not None  # whoever erased before may have been killed before he got there
+        insert = sqlite_insert(event_rows) if self._files else postgresql_insert(event_rows)
         self._insert_events = insert.on_conflict_do_nothing(index_elements=["event_id"])
-        self._watch: Any = None
         self._seen_version = -1
         self.name = self._writer.url.render_as_string(hide_password=True)
         with named(self.name):
-            self._create()
+            self.log_id = prepare(self._writer)
 
-    def write(self, changes: Sequence[Change]) -> None:
+    def write(self, changes: Sequence[Change], *, items_as_of: int | None = None) -> None:
         """Write changes in this order, all or none; when it returns they are on disk.
 
+        Args:
+            changes: to be written.
+            items_as_of: position up to which the writer knew the items, where what he writes was checked beside them.
+
         Raises:
+            ConflictError: if an item has changed since; nothing is written then.
             StoreError: if the database fails; nothing is written then.
         """
         impressions = [change for change in changes if isinstance(change, Impression)]
         numbered = [change for change in changes if not isinstance(change, Impression)]
-        with named(self.name), self._writer.begin() as connection:
+        with named(self.name), transaction(self._writer, self._files) as connection:
             if numbered:
                 first = self._take_positions(connection, len(numbered)) + 1
+                if items_as_of is not None and connection.execute(_LATEST_ITEM).scalar_one() > items_as_of:
+                    raise ConflictError("the items have changed meanwhile", hint="send it again")
                 placed = list(enumerate(numbered, start=first))
                 self._write_events(connection, _of(Event, placed))
                 self._write_items(connection, _of(ItemChange, placed))
@@ -218,8 +234,29 @@ class EventStore:
                     write_rule(connection, rule)
                     self._mark(connection, "", CHANGED, at)
             self._write_impressions(connection, impressions)
-        if self._is_sqlite and any(isinstance(change, Erasure) for change in changes):
-            self._forget_log()
+        if self._files and any(isinstance(change, Erasure) for change in changes):
+            self.holds_erased = True
+            self.forget()
+
+    def forget(self) -> None:
+        """Try to empty the write-ahead log of what was erased; `holds_erased` says whether it is to be tried again.
+
+        Raises:
+            StoreError: if the database fails.
+        """
+        if self._files and self.holds_erased:
+            with named(self.name):
+                self.holds_erased = not self._files.empty_log(self._reader)
+
+    def go_on_from(self, position: int) -> None:
+        """Give no position up to this one again: something has known a longer log than this is by now.
+
+        Raises:
+            StoreError: if the database fails.
+        """
+        is_before = position_row.c.value < position
+        with named(self.name), transaction(self._writer, self._files) as connection:
+            connection.execute(sql.update(position_row).where(is_before).values(value=position))
 
     def position(self) -> int:
         """Return how far the log has got."""
@@ -232,7 +269,7 @@ class EventStore:
             StoreError: if the database fails.
         """
         with named(self.name):
-            version = self._data_version() if self._is_sqlite else self.position()
+            version = self._files.version(self._reader) if self._files else self.position()
         has_changed, self._seen_version = version != self._seen_version, version
         return has_changed
 
@@ -243,6 +280,11 @@ class EventStore:
             return News(after, (), (), {}, {})
         bounds = {"after": after, "until": until}
         return self._news(until, *(self._read(since, bounds) for since in (_EVENTS_SINCE, _ITEMS_SINCE, _MARKS_SINCE)))
+
+    def events_after(self, position: int) -> tuple[int, list[Event]]:
+        """Return up to which position this reads, and the events until there: those of `news` without the rest."""
+        until = min(self.position(), position + NEWS_AT_ONCE)
+        return until, [_event(row) for row in self._read(_EVENTS_SINCE, {"after": position, "until": until})]
 
     def standing(self) -> News:
         """Return what stands of the catalogue, the rules and the erasures at this moment, without any event."""
@@ -261,19 +303,10 @@ class EventStore:
 
     def close(self) -> None:
         """Give back all connections."""
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
+        if self._files:
+            self._files.close()
         self._writer.dispose()
         self._reader.dispose()
-
-    def _create(self) -> None:
-        with self._writer.begin() as connection:
-            if not self._is_sqlite:  # several workers start at once; CREATE TABLE IF NOT EXISTS alone races
-                connection.execute(sql.text("SELECT pg_advisory_xact_lock(7305)"))
-            tables.create_all(connection)
-            if connection.execute(_POSITION).first() is None:
-                connection.execute(sql.insert(position_row).values(value=0))
 
     def _take_positions(self, connection: sql.Connection, n: int) -> int:
         """Return the position before the next n, which now belong to this transaction; other writers wait for it."""
@@ -341,23 +374,6 @@ class EventStore:
                     raise
                 with self._reader.connect() as connection:
                     return connection.execute(statement, values or {}).all()
-
-    def _data_version(self) -> int:
-        """Return SQLite's own count of what others committed, as this one connection sees it."""
-        if self._watch is None:
-            self._watch = self._reader.raw_connection()
-        return int(self._watch.cursor().execute("PRAGMA data_version").fetchone()[0])
-
-    def _forget_log(self) -> None:
-        """Empty SQLite's write-ahead log, in which deleted rows would otherwise stay for a while."""
-        with self._reader.connect() as connection:
-            is_busy, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
-        if is_busy:
-            logger.warning(
-                "%s: the write-ahead log still holds what was erased, for another reader has it open; "
-                "the next erasure empties it",
-                self.name,
-            )
 
 
 def user_hash(user_id: ExternalId) -> str:

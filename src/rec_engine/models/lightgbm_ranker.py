@@ -131,6 +131,9 @@ class CTRRanker:
         """Return (n,) float32 log-odds of a click, higher is better, for (n, n_features) features.
 
         To order by: as probabilities, very probable and very improbable items would all be equal.
+
+        Raises:
+            BundleError: if LightGBM fails.
         """
         raw = self._raw_scores(features) if self._compiled is None else self._compiled.raw_scores(features)
         return (self.slope * raw + self.intercept).astype(np.float32)
@@ -165,7 +168,10 @@ class CTRRanker:
             return None
 
     def _raw_scores(self, features: FloatArray) -> NDArray[np.float64]:
-        return np.asarray(self.booster.predict(features, raw_score=True, num_threads=1))
+        try:
+            return np.asarray(self.booster.predict(features, raw_score=True, num_threads=1))
+        except lightgbm.basic.LightGBMError as error:
+            raise BundleError(f"the ranker fails: {error}", hint="restore the model or train again") from error
 
     def save(self, path: Path) -> None:
         """Write LightGBM's text format, cut after the best tree, and the calibration beside it as JSON."""

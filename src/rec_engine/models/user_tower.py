@@ -38,6 +38,9 @@ class UserTower:
         """Return (dim,) float32, L2-normalised; None for a user of whom the tower knows nothing.
 
         That is one without a positive history or, where the tower reads ids, one that was not in training.
+
+        Raises:
+            BundleError: if ONNX Runtime fails.
         """
         if len(state.liked) == 0 or (len(self.user_inputs) and state.user_code == COLD):
             return None
@@ -105,7 +108,10 @@ class UserTower:
             "user_features": features,
         }
         inputs = {node.name: feed[node.name] for node in self.session.get_inputs()}
-        vectors: FloatArray = self.session.run(None, inputs)[0]
+        try:
+            vectors: FloatArray = self.session.run(None, inputs)[0]
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's own errors have no common base but Exception
+            raise BundleError(f"the user tower fails: {error}", hint="restore the model or train again") from error
         return vectors
 
 

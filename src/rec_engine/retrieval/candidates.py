@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from rec_engine.data.dataset import FloatArray, IntArray
 from rec_engine.data.state import UserState
 from rec_engine.data.timeline import Timeline
+from rec_engine.retrieval.budget import Budget
 from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.retrieval.filters import Eligible
 from rec_engine.retrieval.links import Links
@@ -87,7 +89,13 @@ class CandidateGenerator:
         self.names = tuple(source.name for source in sources)
 
     def generate(
-        self, state: UserState, eligible: Eligible, k: int, n_candidates: int, joining: Sequence[int] = ()
+        self,
+        state: UserState,
+        eligible: Eligible,
+        k: int,
+        n_candidates: int,
+        joining: Sequence[int] = (),
+        budget: Budget | None = None,
     ) -> Candidates:
         """Return at least min(k, eligible) candidates.
 
@@ -97,20 +105,29 @@ class CandidateGenerator:
             k: wanted at least of every source.
             n_candidates: what a source with a share of 1 is asked for.
             joining: codes of items that are candidates, if they are eligible, whoever offers them.
+            budget: sources that fail, or for which it leaves no time, have no opinion; but for the last one.
         """
-        offers = [source.ask(state) for source in self.sources]
+        budget = budget or Budget()
         wanted = [max(k, int(source.share * n_candidates)) for source in self.sources]
-        nothing = np.empty(0, dtype=np.int32)
+        looks = [partial(_found, source, state, eligible, n) for source, n in zip(self.sources, wanted, strict=True)]
+        found = [*map(budget.spend, self.names[:-1], looks), looks[-1]()]
         joined = np.array(joining, dtype=np.int32)
-        best = [offer.best(eligible, n) if offer else nothing for offer, n in zip(offers, wanted, strict=True)]
-        item_codes = np.unique(np.concatenate([*best, joined[eligible.keeps(joined)]]))
-        scores = np.full((len(offers), len(item_codes)), np.nan, dtype=np.float32)
+        offered_codes = (codes for _, codes in filter(None, found))
+        item_codes = np.unique(np.concatenate([*offered_codes, joined[eligible.keeps(joined)]]))
+        scores = np.full((len(found), len(item_codes)), np.nan, dtype=np.float32)
         ranks = scores.copy()
-        for row, (offer, codes) in enumerate(zip(offers, best, strict=True)):
-            if offer:
+        for row, offered in enumerate(found):
+            if offered:
+                offer, codes = offered
                 scores[row] = offer.scores(item_codes)
                 ranks[row, np.searchsorted(item_codes, codes)] = np.arange(1, len(codes) + 1)
         return Candidates(item_codes, scores, ranks, self.names)
+
+
+def _found(source: Source, state: UserState, eligible: Eligible, k: int) -> tuple[Offer, IntArray] | None:
+    """Return what a source has for this user, and the best k of it."""
+    offer = source.ask(state)
+    return None if offer is None else (offer, offer.best(eligible, k))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,17 @@
 """The items as they are now: those of the training, and those that came, changed or went since."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from rec_engine.data.dataset import ExternalId, IdMap, IntArray
-from rec_engine.errors import DataError, NotFoundError
+from rec_engine.errors import DataError
 from rec_engine.retrieval.categories import category_matrix, category_names, category_row
 from rec_engine.retrieval.filters import Eligible
 from rec_engine.retrieval.item_attributes import ItemAttributes
+from rec_engine.retrieval.labels import Labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Catalogue:
     Args:
         items: one row an item, in code order: `item_id`, `categories` and, if there are, `title` and attributes.
         capacity: codes in all; as many as there are items without it.
+        labelled: attributes of which `labels` is asked.
 
     Attributes:
         visible: what may be shown to anybody.
@@ -36,7 +38,7 @@ class Catalogue:
         n_items: codes that are taken.
     """
 
-    def __init__(self, items: pl.DataFrame, capacity: int | None = None) -> None:
+    def __init__(self, items: pl.DataFrame, capacity: int | None = None, labelled: Collection[str] = ()) -> None:
         self.n_items = items.height
         self.capacity = capacity or items.height
         self.visible = Eligible.of_mask(np.arange(self.capacity) < items.height)
@@ -51,10 +53,12 @@ class Catalogue:
         self._category_starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self._names = category_names(items["categories"])
         self.category_shares = category_matrix(items["categories"], self._names, self.capacity)
-        self._items = items
-        self._labels: dict[str, IntArray] = {}
+        self._labels = {
+            name: Labels(items[name] if name in items.columns else None, self.capacity) for name in labelled
+        }
         self._changed: dict[int, ItemView] = {}
         self._code_by_new_id: dict[str, int] = {}
+        self._gone_without_code: set[str] = set()
 
     @classmethod
     def of_categories(cls, categories: pl.Series) -> "Catalogue":
@@ -85,22 +89,19 @@ class Catalogue:
     def labels(self, attribute: str) -> IntArray:
         """Return (capacity,) int32: equal for items that share an attribute's value, or first category; -1 for none.
 
-        Raises:
-            NotFoundError: if there is no such attribute.
+        Args:
+            attribute: one of those that were named at the beginning; where no item has it, nobody shares anything.
         """
-        if attribute not in self._labels:
-            self._labels[attribute] = self._labelled(attribute)
-        return self._labels[attribute]
+        return self._labels[attribute].by_item
 
     def check(self, values_by_id: Mapping[str, Mapping[str, object]]) -> None:
-        """Find out whether these items could be put, each of them beside what is there now.
+        """Find out whether these items could be put, all of them together, beside what is there now.
 
         Raises:
             DataError: as `put`.
         """
-        self._check_room(sum(self.code(item_id) < 0 for item_id in values_by_id))
-        for values in values_by_id.values():
-            self.attributes.check(values)
+        self._check_room(sum(self._needs_room(item_id) for item_id in values_by_id))
+        self.attributes.check(list(values_by_id.values()))
 
     def put(self, item_id: str, values: Mapping[str, object], *, is_visible: bool) -> int:
         """Return the code of an item that is new, or is from now on as `values` say.
@@ -115,37 +116,43 @@ class Catalogue:
         """
         code = self.code(item_id)
         is_new = code < 0
-        self._check_room(int(is_new))
+        self._check_room(int(self._needs_room(item_id)))
         code = self.n_items if is_new else code
         self.attributes.put(code, {**values, "item_id": self._typed(item_id)})
         if is_new:
             self._code_by_new_id[item_id] = code
+            self._gone_without_code.discard(item_id)
             self.n_items += 1
         title, categories = values.get("title"), values.get("categories")
         names = tuple(map(str, categories)) if isinstance(categories, list | tuple) else ()
         self._changed[code] = ItemView(self._typed(item_id), None if title is None else str(title), names)
         self.category_shares[code] = category_row(names, self._names)
+        for name, labels in self._labels.items():
+            labels.put(code, values.get(name))
         self._show(code, is_visible=is_visible)
         return code
 
-    def hide(self, item_id: str) -> None:
-        """Let an item be shown to nobody; an unknown one is none already."""
+    def clear(self, item_ids: Collection[str]) -> None:
+        """Let these items have no attributes for the moment, so that it does not matter in which order they are put."""
+        for code in map(self.code, item_ids):
+            if code >= 0:
+                self.attributes.clear(code)
+
+    def remove(self, item_id: str) -> None:
+        """Let an item be shown to nobody and have no attributes; its code stays its own."""
         if (code := self.code(item_id)) >= 0:
+            self.attributes.clear(code)
             self._show(code, is_visible=False)
+        else:
+            self._gone_without_code.add(item_id)
+
+    def _needs_room(self, item_id: str) -> bool:
+        return self.code(item_id) < 0 and item_id not in self._gone_without_code
 
     def _check_room(self, n_new: int) -> None:
-        if self.n_items + n_new > self.capacity:
-            raise DataError(f"there is no room for more than {self.capacity:,} items", hint="train or load again")
-
-    def _labelled(self, attribute: str) -> IntArray:
-        if attribute not in self._items.columns:
-            raise NotFoundError(f"items have no attribute {attribute!r}", hint=f"there are {self._items.columns}")
-        column = self._items[attribute]
-        values = column.list.first() if column.dtype == pl.List else column
-        ranks = values.cast(pl.String).rank("dense").cast(pl.Int32) - 1
-        labels = np.full(self.capacity, -1, dtype=np.int32)
-        labels[: len(ranks)] = ranks.fill_null(-1).to_numpy()
-        return labels
+        # Items that went before they had a code count too: whether there is room depends on the log, not on a restart.
+        if self.n_items + len(self._gone_without_code) + n_new > self.capacity:
+            raise DataError(f"there is no room for more than {self.capacity:,} items", hint="train again")
 
     def _show(self, code: int, *, is_visible: bool) -> None:
         one = np.array([code], dtype=np.int32)

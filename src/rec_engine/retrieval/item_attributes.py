@@ -1,7 +1,9 @@
 """What the items are like, kept so that a filter becomes a set of items in about a millisecond."""
 
+import reprlib
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import reduce
 from typing import assert_never
 
@@ -58,6 +60,8 @@ class ItemAttributes:
     ) -> None:
         self.capacity = len(is_item)
         self._columns: dict[str, Column] = {column.name: column for column in (*columns, categories)}
+        self._of_table = frozenset(self._columns)
+        self._fixed = frozenset(name for name, column in self._columns.items() if isinstance(column, TypedColumn))
         self._categories = categories
         self._is_item = is_item
         self._unread = unread
@@ -120,7 +124,8 @@ class ItemAttributes:
 
         Args:
             code: the slot.
-            values: attribute to value; an unknown attribute is added, with the type of the value.
+            values: attribute to value. An attribute that the table had not, or had no value of, has the type of
+                whatever values there are.
 
         Raises:
             DataError: if there is no such slot, a value is of another type than the attribute, or there are too many
@@ -136,14 +141,33 @@ class ItemAttributes:
             self._clear(code, kept=accepting)
             self._is_item[code] = True
 
-    def check(self, values: Mapping[str, object]) -> None:
-        """Find out whether a slot could be set to these values; nothing changes.
+    def check(self, items: Sequence[Mapping[str, object]]) -> None:
+        """Find out whether these values could be put into free slots, all of them together; nothing changes.
 
         Raises:
-            DataError: as `put`.
+            DataError: as `put`; also if they do not fit together.
         """
+        given = [self._given(values) for values in items]
         with self._lock:
-            self._accepting(self._given(values))
+            accepting: dict[str, TypedColumn] = {}
+            for values in given:
+                accepting |= self._accepting(values, accepting)
+            for name, value in (pair for values in given for pair in values.items()):
+                if accepting[name].accepting(value) is not accepting[name]:
+                    raise DataError(
+                        f"the attribute {name!r} cannot hold {reprlib.repr(value)} exactly beside others of this batch",
+                        hint="give all of them in one type",
+                    )
+
+    def fitting(self, values: Mapping[str, object]) -> dict[str, object]:
+        """Return those of the values that `put` takes, each by itself."""
+        kept = {}
+        with self._lock:
+            for name, value in values.items():
+                with suppress(DataError):
+                    self._accepting(self._given({name: value}))
+                    kept[name] = value
+        return kept
 
     def clear(self, code: int) -> None:
         """Empty a slot.
@@ -159,15 +183,33 @@ class ItemAttributes:
     def _given(self, values: Mapping[str, object]) -> dict[str, object]:
         return {name: value for name, value in values.items() if name not in self._unread and not is_nothing(value)}
 
-    def _accepting(self, given: Mapping[str, object]) -> dict[str, TypedColumn]:
-        """Return the columns that take these values."""
-        accepting = {
-            name: self._columns.get(name, Untyped(name, self.capacity)).accepting(value)
-            for name, value in given.items()
-        }
-        if len(self._columns | accepting) > max(MAX_ATTRIBUTES, len(self._columns)):
-            raise DataError(f"items have at most {MAX_ATTRIBUTES} attributes", hint="leave out the new ones")
+    def _accepting(
+        self, given: Mapping[str, object], others: Mapping[str, TypedColumn] | None = None
+    ) -> dict[str, TypedColumn]:
+        """Return the columns that take these values; `others` stand for those of the same names."""
+        columns = {**self._columns, **(others or {})}
+        accepting = {name: self._taking(name, columns.get(name), value) for name, value in given.items()}
+        if len(columns | accepting) > max(MAX_ATTRIBUTES, len(self._columns)):
+            self._drop_empty()
+            if len({**self._columns, **(others or {}), **accepting}) > max(MAX_ATTRIBUTES, len(self._columns)):
+                raise DataError(f"items have at most {MAX_ATTRIBUTES} attributes", hint="leave out the new ones")
         return accepting
+
+    def _taking(self, name: str, column: Column | None, value: object) -> TypedColumn:
+        """Return the column that takes a value; what type a column without values once had does not matter."""
+        try:
+            return (column or Untyped(name, self.capacity)).accepting(value)
+        except DataError:
+            if column is None or name in self._fixed or column.given().count():
+                raise
+            return Untyped(name, self.capacity).accepting(value)
+
+    def _drop_empty(self) -> None:
+        """Let go of attributes that came after the table and of which no item has a value any more."""
+        empty = [name for name, column in self._columns.items() if not column.given().count()]
+        self._columns = {
+            name: column for name, column in self._columns.items() if name in self._of_table or name not in empty
+        }
 
     def _check_slot(self, code: int) -> None:
         if not 0 <= code < self.capacity:

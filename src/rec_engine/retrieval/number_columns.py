@@ -15,8 +15,6 @@ from rec_engine.retrieval.attribute_column import TypedColumn
 from rec_engine.retrieval.filters import Eligible
 from rec_engine.retrieval.predicates import Range
 
-MAX_EXACT = 2**53
-"""Up to here float64 holds every integer."""
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Number = int | float
@@ -75,13 +73,16 @@ class Numbers(TypedColumn):
         return Eligible.of_mask(is_within)
 
     def accepting(self, value: object) -> "Numbers":
-        """Return the column itself, or in float64 where the value is a fraction and nothing is lost."""
+        """Return the column itself, or in the other of int64 and float64 where all its numbers have a place there.
+
+        So it does not matter in which order numbers come: they fit together, or they do not.
+        """
         number = self._read(value)
         if _exactly(number, is_integer=self._is_integer) is not None:
             return self
-        lowest, highest = self._values.min(initial=0), self._values.max(initial=0)
-        if isinstance(number, float) and lowest >= -MAX_EXACT and highest <= MAX_EXACT:
-            return Numbers(self.name, self._values.astype(np.float64), self._is_given)
+        if _exactly(number, is_integer=not self._is_integer) is not None and self._is_exact_otherwise():
+            other = np.float64 if self._is_integer else np.int64
+            return Numbers(self.name, self._values.astype(other), self._is_given)
         raise DataError(
             f"the attribute {self.name!r} cannot hold {value!r} exactly beside its other numbers",
             hint="a number has 64 bits; integers beyond 2^53 and fractions do not fit into one attribute",
@@ -100,6 +101,13 @@ class Numbers(TypedColumn):
     @property
     def _is_integer(self) -> bool:
         return self._values.dtype.kind == "i"
+
+    def _is_exact_otherwise(self) -> bool:
+        """Return whether integers would be the same in float64, or numbers in float64 the same as integers."""
+        numbers = self._values.astype(np.float64)
+        is_within = (numbers >= MIN_INTEGER) & (numbers < -MIN_INTEGER)  # the largest integers round to 2^63
+        integers = np.where(is_within, numbers, 0).astype(np.int64)
+        return bool((is_within & (integers == self._values)).all())
 
     def _read(self, value: object) -> Number:
         if isinstance(value, float):

@@ -13,6 +13,7 @@ from pydantic.main import IncEx
 from rec_engine.data.dataset import ExternalId
 from rec_engine.data.live import LiveUser
 from rec_engine.errors import NotFoundError
+from rec_engine.retrieval.budget import Budget
 from rec_engine.retrieval.candidates import most
 from rec_engine.serving.arrange import Arrangement
 from rec_engine.serving.cache import Cache
@@ -101,10 +102,11 @@ class Answerer:
                 is_cached=True,
             )
         query = self.query(request, user, now, seed=zlib.crc32(request_id.encode()))
-        answer, shown = self._compute(request, query, lap)
+        budget = Budget(started + self.config.api.deadline_ms / 1000, time.perf_counter)
+        answer, shown = self._compute(request, query, lap, budget)
         body, degraded = answer.model_dump_json(exclude=VOLATILE).encode(), tuple(answer.metadata.degraded)
         n_shown = len(answer.recommendations)
-        if is_kept and not self.live.is_behind:  # what was made without the latest events must not stay
+        if is_kept and not self.live.is_behind and not budget.missing:  # what was made without a part must not stay
             self.cache.set(key, b"%d\n%s\n%s" % (n_shown, shown, body), self.config.redis.cache_ttl)
         whole = _stamped(body, request.user_id, request_id, started, is_cached=False)
         return Answer(whole, shown, n_shown, is_cached=False, degraded=degraded)
@@ -194,10 +196,12 @@ class Answerer:
         metadata = self._metadata(started, n_candidates=len(codes))
         return TrendingResponse(request_id=request_id, time_window=time_window, items=items, metadata=metadata)
 
-    def _compute(self, request: RecommendRequest, query: Query, lap: Lap) -> tuple[RecommendResponse, bytes]:
+    def _compute(
+        self, request: RecommendRequest, query: Query, lap: Lap, budget: Budget
+    ) -> tuple[RecommendResponse, bytes]:
         started = time.perf_counter()
         inference = self.live.inference
-        trace = inference.recommend(query, lap)
+        trace = inference.recommend(query, lap, budget)
         items = recommended_items(inference, query, trace)
         shown = [
             (item.item_id, item.score, propensity)
@@ -210,7 +214,7 @@ class Answerer:
             n_candidates=len(trace.candidates.item_codes),
             user_known=len(query.state.liked) > 0,
             reranked=trace.ranking_scores is not None,
-            degraded=self._missing(request),
+            degraded=[*self._missing(request), *budget.missing],
             rules=query.directives.rule_ids,
             next_cursor=cursor_after(before) if is_more and items else None,
         )

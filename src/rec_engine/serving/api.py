@@ -48,7 +48,7 @@ from rec_engine.serving.two_level_cache import open_cache
 from rec_engine.serving.web import PROBLEMS, Edge, add_error_handlers
 from rec_engine.serving.wire import MAX_ID_LENGTH
 from rec_engine.utils.config import ServingConfig
-from rec_engine.utils.logger import configure_logging
+from rec_engine.utils.logger import configure_logging, get_logger
 
 MODEL_DIR_VARIABLE = "REC_ENGINE_MODEL_DIR"
 CONFIG_VARIABLE = "REC_ENGINE_SERVING_CONFIG"
@@ -59,6 +59,8 @@ STANDING_SECONDS = 1.0
 PathId = Annotated[str, PathParameter(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00]+$")]
 NumItems = Annotated[int, Query(ge=1, le=100)]
 TimeWindow = Annotated[str, Query(pattern=r"^[1-9][0-9]{0,3}[hd]$", description="hours or days, such as 24h or 7d")]
+
+logger = get_logger(__name__)
 
 
 def app_from_environment() -> FastAPI:
@@ -259,7 +261,10 @@ def _add_status(app: FastAPI, engine: Engine) -> None:
 
 async def _tell_how_it_stands(engine: Engine) -> None:
     while True:
-        engine.tell_how_it_stands()
+        try:
+            engine.tell_how_it_stands()
+        except Exception:
+            logger.exception("the figures of how the service stands are not up to date")
         await asyncio.sleep(STANDING_SECONDS)
 
 
@@ -278,4 +283,5 @@ def _model_status(engine: Engine) -> ModelStatus:
         has_ranker=bundle.ranker is not None,
         metrics=bundle.metrics,
         failure=engine.watch.failure if engine.watch else None,
+        n_items_left_out=engine.live.n_left_out,
     )

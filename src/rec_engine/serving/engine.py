@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rec_engine.bundle import ModelBundle, open_bundle
@@ -13,7 +14,7 @@ from rec_engine.data.dataset import ExternalId
 from rec_engine.data.events import Change, Erasure, Event, EventStore, Impression, ItemChange, Touch, user_hash
 from rec_engine.data.group_commit import GroupCommit
 from rec_engine.data.rules import RuleChange
-from rec_engine.errors import NotFoundError
+from rec_engine.errors import ConflictError, NotFoundError, StoreError
 from rec_engine.serving.answers import Answerer
 from rec_engine.serving.cache import Cache
 from rec_engine.serving.comparisons import Timed, figures
@@ -46,6 +47,14 @@ REMAINS = (
     "a hash of the id, by which the model forgets what it was trained with; that part of its files goes with the next "
     "training"
 )
+
+REMAINS_WHILE_READ = (
+    "; and, as long as another process reads them, pages of the event store's write-ahead log, which is emptied as "
+    "soon as it lets go"
+)
+REMAINS_UNTIL_VACUUM = "; and deleted rows in PostgreSQL's own files, until it vacuums them"
+MAX_CONFLICTS = 20
+"""Times that items are checked again because others wrote items meanwhile."""
 
 logger = get_logger(__name__)
 
@@ -80,6 +89,7 @@ class Engine:
         self.telemetry = telemetry
         self.clock = clock
         self.writer = GroupCommit(store)
+        self._items_lock = asyncio.Lock()
         self.live = LiveModel(bundle, config.recommendations, store)
         self.statistics = LiveStatistics(self.live, store)
         self.statistics.start()
@@ -186,16 +196,24 @@ class Engine:
     async def put_items(self, items: Sequence[Item]) -> ItemsAccepted:
         """Return once these items are on disk; the next answer of every worker knows them.
 
+        What is acknowledged fits together: it was checked beside all items that were there when it was written.
+
         Raises:
-            DataError: if a value is of another type than its attribute.
+            DataError: if a value is of another type than its attribute, or there is no room for so many new items.
             StoreError: if they could not be written.
         """
-        self._catch_up()
-        catalogue, values_by_id = self.live.catalogue, {str(item.item_id): _values(item) for item in items}
-        catalogue.check(values_by_id)
-        n_new = sum(catalogue.code(item_id) < 0 for item_id in values_by_id)
-        await self._write([_change(item) for item in items])
-        return ItemsAccepted(n_new=n_new, n_changed=len(items) - n_new)
+        values_by_id = {str(item.item_id): _values(item) for item in items}
+        changes = [_change(item) for item in items]
+        async with self._items_lock:  # of several at once in this process only one would be written
+            for _ in range(MAX_CONFLICTS):
+                self._catch_up()
+                catalogue = self.live.catalogue
+                catalogue.check(values_by_id)
+                n_new = sum(catalogue.code(item_id) < 0 for item_id in values_by_id)
+                with suppress(ConflictError):  # another worker was faster: check again, beside what it wrote
+                    await self._write(changes, items_as_of=self.live.position)
+                    return ItemsAccepted(n_new=n_new, n_changed=len(items) - n_new)
+        raise StoreError("items change too fast to check others beside them", hint="send it again")
 
     async def delete_item(self, item_id: ExternalId) -> None:
         """Return once an item is shown to nobody any more.
@@ -276,7 +294,9 @@ class Engine:
     async def erase(self, user_id: ExternalId) -> Erased:
         """Return once nothing of a user is left in the log, and no answer knows him any more."""
         await self._write([Erasure(str(user_id), user_hash(user_id))])
-        return Erased(user_id=user_id, remains=REMAINS)
+        is_vacuumed = not self.store.url.startswith("sqlite")
+        while_read = REMAINS_WHILE_READ if self.store.holds_erased else ""
+        return Erased(user_id=user_id, remains=REMAINS + (REMAINS_UNTIL_VACUUM if is_vacuumed else while_read))
 
     async def invalidate(self, user_id: ExternalId) -> None:
         """Return once no answer that was made before can reach this user."""
@@ -297,9 +317,9 @@ class Engine:
     def _prepare(self, directory: Path) -> LiveModel:
         return LiveModel(open_bundle(directory), self.config.recommendations, self.store)
 
-    async def _write(self, changes: Sequence[Change]) -> None:
+    async def _write(self, changes: Sequence[Change], *, items_as_of: int | None = None) -> None:
         # Shielded: a request that is given up must not take back what other requests' changes are written with.
-        await asyncio.shield(asyncio.wrap_future(self.writer.submit(changes)))
+        await asyncio.shield(asyncio.wrap_future(self.writer.submit(changes, items_as_of=items_as_of)))
 
 
 def _event(asked: FeedbackEvent, now: int) -> Event:

@@ -16,6 +16,7 @@ from rec_engine.evaluation.evaluator import Recommender, Task
 from rec_engine.models.features import RECENT_ITEMS, ItemTable, features
 from rec_engine.models.lightgbm_ranker import CTRRanker, probability
 from rec_engine.models.user_tower import UserTower
+from rec_engine.retrieval.budget import Budget
 from rec_engine.retrieval.candidates import (
     CandidateGenerator,
     Candidates,
@@ -210,20 +211,22 @@ class RecommendationInference:
         items = ItemTable(index.rows, knowledge.timeline, catalogue.category_shares, knowledge.links)
         return cls(CandidateGenerator(sources), catalogue, items, ranker, settings, repeats=repeats)
 
-    def recommend(self, query: Query, lap: Lap = unmeasured) -> Trace:
+    def recommend(self, query: Query, lap: Lap = unmeasured, budget: Budget | None = None) -> Trace:
         """Return the slate, best first, and how it came about; it has min(k, eligible) items, always.
 
         Args:
             query: what was asked.
             lap: is told of the end of each stage.
+            budget: what fails, or what it leaves no time for, is done without, and it knows what that was.
         """
+        budget = budget or Budget()
         steps = self.eligibility(query)
         lap("eligible")
-        pinned = query.directives.pinned_within(query.k)
-        candidates = self.generator.generate(query.state, steps[-1][1], query.k, self.n_candidates(query.k), pinned)
+        pinned, n_candidates = query.directives.pinned_within(query.k), self.n_candidates(query.k)
+        candidates = self.generator.generate(query.state, steps[-1][1], query.k, n_candidates, pinned, budget)
         retrieval_scores = retrieval_order(candidates)
         lap("recall")
-        matrix, ranking_scores = self.rank(query, candidates)
+        matrix, ranking_scores = self.rank(query, candidates, budget)
         lap("rank")
         scores = retrieval_scores if ranking_scores is None else ranking_scores
         shifts = query.directives.shifts
@@ -257,12 +260,17 @@ class RecommendationInference:
         """Return how many candidates a source with a share of 1 is asked for."""
         return max(k * self.settings.candidate_multiplier, self.settings.min_candidates)
 
-    def rank(self, query: Query, candidates: Candidates) -> tuple[FloatArray | None, FloatArray | None]:
+    def rank(self, query: Query, candidates: Candidates, budget: Budget) -> tuple[FloatArray | None, FloatArray | None]:
         """Return features and log-odds of a click; none without a ranker, or for a user of whom nothing is known."""
-        if self.ranker is None or not query.use_reranking or len(query.state.liked) == 0:
+        ranker = self.ranker
+        if ranker is None or not query.use_reranking or len(query.state.liked) == 0:
             return None, None
-        matrix = features(query.state, candidates, self.items)
-        return matrix, self.ranker.log_odds(matrix)
+
+        def ranked() -> tuple[FloatArray, FloatArray]:
+            matrix = features(query.state, candidates, self.items)
+            return matrix, ranker.log_odds(matrix)
+
+        return budget.spend("ranker", ranked) or (None, None)
 
 
 def _new_items(knowledge: Knowledge, catalogue: Catalogue) -> Eligible:

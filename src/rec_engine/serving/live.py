@@ -1,14 +1,14 @@
 """A model in service: what was trained, and what happened since, up to the last event that was acknowledged."""
 
-import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
-from rec_engine.bundle import ModelBundle
-from rec_engine.data.dataset import ExternalId, FloatArray
+from rec_engine.bundle import Manifest, ModelBundle
+from rec_engine.data.dataset import ExternalId, FloatArray, IdMap
 from rec_engine.data.events import EventStore, ItemChange, News
 from rec_engine.data.live import LiveHistories, LiveUser
 from rec_engine.data.rows import GrowingRows
@@ -21,7 +21,7 @@ from rec_engine.utils.config import RecommendationSettings
 from rec_engine.utils.logger import get_logger
 
 SPARE_ITEMS, SPARE_SHARE = 1_000, 20
-"""Room for items to come: so many, or this part of the catalogue where that is more."""
+"""Room for items to come: so many, or this part of the catalogue where that is more; as often as the log needs it."""
 VISIBLE, HIDDEN, DELETED = "visible", "hidden", "deleted"
 
 logger = get_logger(__name__)
@@ -42,14 +42,18 @@ class LiveModel:
         inference: answers queries.
         catalogue_version: grows with every change of an item.
         rules: of the shop, as they are now.
+        since: position of the log up to which the model was trained with it.
         position: how far it knows the log.
+        n_left_out: items of the log for which there was no room; a restart makes some.
         is_behind: whether the log could not be read at the last try, so that what came since may be missing.
     """
 
     def __init__(self, bundle: ModelBundle, settings: RecommendationSettings, store: EventStore) -> None:
         self.bundle = bundle
-        capacity = len(bundle.item_ids) + max(SPARE_ITEMS, len(bundle.item_ids) // SPARE_SHARE)
-        self.catalogue = Catalogue(bundle.items, capacity)
+        self.since = _trained_until(bundle.manifest, store)
+        standing = store.standing()
+        capacity = _capacity(bundle.item_ids, standing.items)
+        self.catalogue = Catalogue(bundle.items, capacity, settings.caps)
         self.index = bundle.index.with_room(capacity)
         self._inputs = GrowingRows(bundle.user_tower.item_inputs, capacity)
         self._tower = replace(bundle.user_tower, room=self._inputs)
@@ -63,17 +67,20 @@ class LiveModel:
             self.catalogue.code,
             settings=bundle.config.data,
             store=store,
-            since=bundle.manifest.log_position,
+            since=self.since,
         )
         self.catalogue_version = 0
         self._segments = Segments(bundle.users)
         self.rules = RuleBook({}, self.catalogue, self._segments)
+        self.n_left_out = 0
         self.is_behind = False
         self._is_new = True
         self._store = store
-        standing = store.standing()
         self.position = standing.position
         self._follow(standing)
+        for name in settings.caps:
+            if (self.catalogue.labels(name) < 0).all():
+                logger.warning("recommendations.caps: no item has the attribute %r, nothing is held back by it", name)
 
     def exchange(self, knowledge: Knowledge) -> None:
         """Let answers go by later statistics of the items from the next request on."""
@@ -115,42 +122,97 @@ class LiveModel:
         )
 
     def _follow(self, news: News) -> None:
-        for change in news.items:
-            self._change(change)
-            self.catalogue_version = change.position
+        outrun = [change for change in news.items if not self._change(change, change.values)]
+        # What did not fit beside values that later changes take away does once they are gone.
+        self.catalogue.clear([change.item_id for change in outrun])
+        for change in outrun:
+            if not self._change(change, change.values):
+                self._change_partly(change)
+        self.catalogue_version = max([self.catalogue_version, *(change.position for change in news.items)])
         if news.rules:
             self.rules = RuleBook.read(news.rules, self.catalogue, self._segments)
         elif news.items:
             self.rules = self.rules.again()
         self.histories.follow(news)
 
-    def _change(self, change: ItemChange) -> None:
+    def _change(self, change: ItemChange, values: Mapping[str, object]) -> bool:
+        """Return whether the catalogue has an item as it is now; if not, nothing has changed."""
         if change.status == DELETED:
-            self.catalogue.hide(change.item_id)
-            return
+            self.catalogue.remove(change.item_id)
+            return True
         is_new = self.catalogue.code(change.item_id) < 0
-        values = json.loads(change.attributes)
+        # Before the item has a code: one without a vector would shift those of all that come later.
+        encoded = self._encoded(values) if is_new else None
         try:
-            # Before the item has a code: one without a vector would shift those of all that come later.
-            encoded = self._encoded(values) if is_new else None
             code = self.catalogue.put(change.item_id, values, is_visible=change.status == VISIBLE)
-        except DataError as error:
-            logger.warning("item %s is left out: %s", change.item_id, error)
-            return
+        except DataError:
+            return False
         if encoded:
             item_input, vector = encoded
             self._inputs.put(code, item_input)
             self.index.add([self.catalogue.view(code).item_id], vector[None])
+        return True
+
+    def _change_partly(self, change: ItemChange) -> None:
+        """Take what fits of an item that was acknowledged beside another model, whose attributes have other types."""
+        fitting = self.catalogue.attributes.fitting(change.values)
+        if self._change(change, fitting):
+            dropped = ", ".join(sorted(change.values.keys() - fitting.keys()))
+            logger.warning("item %s has values that do not fit this model's attributes: %s", change.item_id, dropped)
+        else:
+            self.n_left_out += 1
+            logger.error("item %s is left out: there is no room for it until the next restart", change.item_id)
 
     def _encoded(self, values: Mapping[str, object]) -> tuple[FloatArray, FloatArray]:
-        """Return what the towers make of an item that they have not met: (embedding_dim,) and (dim,) float32.
-
-        Raises:
-            DataError: if that is no number.
-        """
-        schema = {name: kind for name, kind in self.bundle.items.schema.items() if name != "item_id"}
-        row = pl.DataFrame([{name: values.get(name) for name in schema}], schema=schema, strict=False)
-        item_inputs, vectors = self.bundle.item_tower.encode(row)
-        if not np.isfinite(vectors).all():
-            raise DataError("its description makes no vector", hint="leave out the largest of its numbers")
+        """Return what the towers make of an item that they have not met: (embedding_dim,) and (dim,) float32."""
+        item_inputs, vectors = self._encode(values)
+        if not np.isfinite(vectors).all():  # a number is beyond what they can reckon with: by its texts alone
+            texts = {name: value for name, value in values.items() if not isinstance(value, float | int)}
+            item_inputs, vectors = self._encode(texts)
         return item_inputs[0], vectors[0]
+
+    def _encode(self, values: Mapping[str, object]) -> tuple[FloatArray, FloatArray]:
+        schema = self.bundle.items.schema
+        cells = [_cell(name, values.get(name), kind) for name, kind in schema.items() if name != "item_id"]
+        return self.bundle.item_tower.encode(pl.DataFrame(cells))
+
+
+def _cell(name: str, value: object, kind: pl.DataType) -> pl.Series:
+    """Return a value in the type in which the model learnt its attribute; null where it cannot be one."""
+    try:
+        return pl.Series(name, [value], dtype=kind, strict=False).cast(kind, strict=False)
+    except pl.exceptions.PolarsError:
+        return pl.Series(name, [None], dtype=kind)
+
+
+def _trained_until(manifest: Manifest, store: EventStore) -> int:
+    """Return up to which position of this log its events are part of what the model was trained with.
+
+    Raises:
+        StoreError: if the log cannot be read.
+    """
+    trained = manifest.log_position
+    if trained and manifest.log_id != store.log_id:
+        logger.warning(
+            "%s was trained with another event log than %s: all events of this one count on top of its training",
+            manifest.version,
+            store.name,
+        )
+        return 0
+    if (position := store.position()) < trained:
+        logger.warning(
+            "%s ends at position %d, and %s was trained with it up to %d: it is an older copy, and goes on from there",
+            store.name,
+            position,
+            manifest.version,
+            trained,
+        )
+        store.go_on_from(trained)
+    return trained
+
+
+def _capacity(item_ids: IdMap, changes: Sequence[ItemChange]) -> int:
+    """Return how many items there may be; the same for every worker as long as none of them took more than that."""
+    spare = max(SPARE_ITEMS, len(item_ids) // SPARE_SHARE)
+    n_new = sum(item_ids.code(change.item_id) < 0 for change in changes)
+    return len(item_ids) + spare * max(1, math.ceil(n_new / spare))

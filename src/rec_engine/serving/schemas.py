@@ -170,7 +170,7 @@ class AnswerMetadata(Wire):
     user_known: bool
     """Whether the model has a history of this user; without one the answer comes from popularity."""
     degraded: list[str]
-    """Parts that the answer had to do without."""
+    """Parts that the answer had to do without: `events`, `ranker`, or the name of a source."""
     rules: list[RuleId] = []
     """Rules of the shop that hold for the request, whether or not they changed anything."""
     next_cursor: str | None = None

@@ -16,6 +16,9 @@ from rec_engine.serving.tracing import check_tracing
 from rec_engine.utils.config import ServingConfig
 from rec_engine.utils.logger import configure_logging, get_logger
 
+DRAIN_SECONDS = 20
+"""How long requests that have begun may take when the service is stopped; then what is waiting is written."""
+
 logger = get_logger(__name__)
 
 
@@ -55,6 +58,7 @@ def run_server(model_dir: Path, config: ServingConfig) -> None:
         timeout_keep_alive=config.api.keep_alive_seconds,
         log_config=None,
         access_log=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
     )
 
 

@@ -167,7 +167,9 @@ class ModelStatus(Wire):
     metrics: dict[str, float]
     """Of the held-out test part, as measured when the model was made."""
     failure: str | None
-    """Why the promoted version is not served; null while it is."""
+    """Why the promoted version is not served; null while it is. It is tried again, at most a minute later."""
+    n_items_left_out: int
+    """Items of the log for which this server process has no room; a restart makes some."""
 
 
 class ShadowFigures(Wire):

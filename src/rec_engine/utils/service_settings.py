@@ -18,6 +18,9 @@ class APISettings(Settings):
     """Port to listen on."""
     workers: PositiveInt = Field(default=4, le=256)
     """Server processes."""
+    deadline_ms: PositiveInt = Field(default=5_000, le=600_000)
+    """Time after which an answer goes without the sources and the re-ranker that have not begun; `degraded` names them.
+    What has begun is finished."""
     cors_origins: tuple[Origin, ...] = Field(default=(), max_length=100)
     """Web pages that may ask from a browser, such as `https://shop.example`; `*` is all of them, none when empty."""
     max_connections: PositiveInt = Field(default=1_000, le=100_000)

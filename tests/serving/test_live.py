@@ -1,0 +1,71 @@
+"""A model beside a log: what of it the training knew, and what comes on top."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+
+from rec_engine.bundle import ModelBundle
+from rec_engine.data.events import Event, EventStore
+from rec_engine.serving.live import LiveModel
+from rec_engine.serving.live_statistics import LiveStatistics
+from rec_engine.utils.config import RecommendationSettings
+
+
+def trained_with(bundle: ModelBundle, log_id: str, until: int) -> ModelBundle:
+    known = {"log_id": log_id, "log_position": until}
+    return replace(bundle, manifest=bundle.manifest.model_copy(update=known))
+
+
+def click(store: EventStore, name: str) -> None:
+    store.write([Event(name, "new", "101", "click", 1_700_000_000)])
+
+
+def n_counted(bundle: ModelBundle, store: EventStore) -> tuple[int, int]:
+    """Return how many events of the user come on top of the training, in his history and in the statistics."""
+    live = LiveModel(bundle, RecommendationSettings(), store)
+    before = live.knowledge.popularity.sum()
+    LiveStatistics(live, store).refresh()
+    return len(live.user("new").item_codes), int(live.knowledge.popularity.sum() - before)
+
+
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logging.getLogger("rec_engine"), "propagate", True)
+    return caplog
+
+
+def test_only_what_came_after_the_training_comes_on_top(bundle: ModelBundle, store: EventStore) -> None:
+    click(store, "1")
+    click(store, "2")
+    assert n_counted(trained_with(bundle, store.log_id, 1), store) == (1, 1)
+
+
+def test_a_log_that_is_another_than_the_models_counts_from_its_beginning(
+    bundle: ModelBundle, store: EventStore, warned: pytest.LogCaptureFixture
+) -> None:
+    of_another = trained_with(bundle, "another log", 3)
+    for n_clicks in range(1, 6):
+        click(store, str(n_clicks))
+        assert n_counted(of_another, store) == (n_clicks, n_clicks)
+    assert "another event log" in warned.text
+
+
+def test_an_older_copy_of_the_models_log_goes_on_after_what_the_model_knows(
+    bundle: ModelBundle, store: EventStore, warned: pytest.LogCaptureFixture
+) -> None:
+    click(store, "1")
+    ahead = trained_with(bundle, store.log_id, 10)
+    assert n_counted(ahead, store) == (0, 0)
+    assert "older copy" in warned.text
+    click(store, "2")
+    assert store.position() == 11
+    assert n_counted(ahead, store) == (1, 1)
+
+
+def test_a_cap_on_what_no_item_has_is_told(
+    bundle: ModelBundle, store: EventStore, warned: pytest.LogCaptureFixture
+) -> None:
+    LiveModel(bundle, RecommendationSettings(caps={"prise": 1, "price": 1}), store)
+    assert "'prise'" in warned.text
+    assert "'price'" not in warned.text

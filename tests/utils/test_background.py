@@ -1,0 +1,50 @@
+"""Work beside the requests goes on, whatever happens to it."""
+
+import logging
+import threading
+import time
+
+import pytest
+
+from rec_engine.utils.background import BackgroundLoop
+
+
+def test_an_error_that_nobody_foresaw_is_logged_and_the_work_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("rec_engine"), "propagate", True)
+    monkeypatch.setattr("rec_engine.utils.background.PAUSE_SECONDS", 0.01)
+    turns, is_done = [0], threading.Event()
+
+    def step() -> float:
+        turns[0] += 1
+        if turns[0] < 3:
+            raise ZeroDivisionError("nobody foresaw it")
+        is_done.set()
+        return 0.01
+
+    loop = BackgroundLoop("worker", step)
+    loop.start()
+    assert is_done.wait(10)
+    loop.close()
+    assert "worker failed" in caplog.text
+    assert caplog.text.count("ZeroDivisionError: nobody foresaw it") == 2
+
+
+def test_a_closed_loop_does_nothing_more() -> None:
+    turns: list[float] = []
+
+    def step() -> float:
+        turns.append(time.monotonic())
+        return 0.0
+
+    loop = BackgroundLoop("worker", step)
+    loop.start()
+    while not turns:
+        time.sleep(0.001)
+    loop.close()
+    n_turns = len(turns)
+    assert loop.is_closed
+    time.sleep(0.02)
+    assert len(turns) == n_turns
+    BackgroundLoop("never started", step).close()
