@@ -219,6 +219,7 @@ def _peer(name: str, case: Case, seed: int, python: Path, minutes: float) -> Fit
         asked = pl.Series("asked", task.request_times()[task.history.user_codes])
         _as_table(task.history).with_columns(asked).write_csv(history)
         settings = ["--model", PEERS[name], "--minutes", minutes, "--k", MAX_K, "--seed", seed]
+        settings += ["--max-len", case.config.model.max_history_len]
         command = [str(part) for part in (python, PEER_SCRIPT, train, history, found, *settings)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         ranked = np.full((task.history.n_users, MAX_K), -1, dtype=np.int32)

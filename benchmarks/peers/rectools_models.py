@@ -22,7 +22,6 @@ NETWORK = {
     "n_blocks": 2,
     "n_heads": 1,
     "n_factors": 64,
-    "session_max_len": 200,
     "dropout_rate": 0.2,
     "lr": 1e-3,
     "batch_size": 128,
@@ -40,16 +39,17 @@ def main() -> None:
         budget = {"minutes": int(arguments.minutes), "seconds": int(arguments.minutes * 60 % 60)}
         return Trainer(max_epochs=1_000, max_time=budget, logger=False, enable_checkpointing=False, accelerator="cpu")
 
+    network = NETWORK | {"session_max_len": arguments.max_len}
     model = {
-        "sasrec": lambda: SASRecModel(**NETWORK, loss="softmax", get_trainer_func=trainer),
+        "sasrec": lambda: SASRecModel(**network, loss="softmax", get_trainer_func=trainer),
         "esasrec": lambda: SASRecModel(
-            **NETWORK,
+            **network,
             loss="sampled_softmax",
             n_negatives=256,
             transformer_layers_type=LiGRLayers,
             get_trainer_func=trainer,
         ),
-        "hstu": lambda: HSTUModel(**NETWORK, loss="softmax", get_trainer_func=trainer),
+        "hstu": lambda: HSTUModel(**network, loss="softmax", get_trainer_func=trainer),
     }[arguments.model]()
     model.fit(Dataset.construct(train))
     context = None
@@ -82,6 +82,7 @@ def _arguments() -> argparse.Namespace:
         parser.add_argument(name, type=Path)
     parser.add_argument("--model", choices=("sasrec", "esasrec", "hstu"), required=True)
     parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--max-len", type=int, default=200)
     parser.add_argument("--k", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
