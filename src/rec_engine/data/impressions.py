@@ -1,0 +1,140 @@
+"""What was shown and what came of it: impressions of the log beside the events that answer to them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from rec_engine.data.dataset import EVENTS, BoolArray, FloatArray, IntArray, LongArray, event_weights
+from rec_engine.data.log_frames import LogFrames
+from rec_engine.utils.config import DataSettings
+
+ATTRIBUTION_SECONDS = 86_400
+"""How long after an answer an event may come and still be taken as an answer to it."""
+
+_SHOWN = pl.List(pl.List(pl.String))  # ids may be numbers or text; as text they are those of the events
+_FIELDS = ("item_id", "score", "propensity")
+
+
+@dataclass(frozen=True, slots=True)
+class Impressions:
+    """Every item of every answer, one row each: answers in the order in which they were logged, best place first.
+
+    Attributes:
+        request_ids: (n_requests,) String.
+        user_ids: (n_requests,) String.
+        model_versions: (n_requests,) String, the version that answered.
+        timestamps: (n_requests,) int64, Unix seconds of the answer.
+        request_codes: (n,) int32, row of the answer in the four above.
+        item_ids: (n,) String.
+        positions: (n,) int32, from 1.
+        scores: (n,) float32, as the answer gave them.
+        propensities: (n,) float32, the probability with which the item was shown at its position, given those above.
+        clicked: (n,) bool, whether a positive event on the item named the answer.
+    """
+
+    request_ids: pl.Series
+    user_ids: pl.Series
+    model_versions: pl.Series
+    timestamps: LongArray
+    request_codes: IntArray
+    item_ids: pl.Series
+    positions: IntArray
+    scores: FloatArray
+    propensities: FloatArray
+    clicked: BoolArray
+
+    def __len__(self) -> int:
+        return len(self.request_codes)
+
+    @property
+    def n_requests(self) -> int:
+        """Answers that were logged, those that showed nothing included."""
+        return len(self.request_ids)
+
+
+def load_impressions(
+    store_url: str,
+    *,
+    settings: DataSettings | None = None,
+    attribution_seconds: int = ATTRIBUTION_SECONDS,
+    since: int = 0,
+) -> Impressions:
+    """Return what the service has shown, and whether the users took it.
+
+    An event belongs to an answer if it names its request id and an item that it showed. It cannot have come before the
+    answer, whatever the clock of its client says.
+
+    Args:
+        store_url: `sqlite:///path` or `postgresql://user:password@host/name`; it may be in use.
+        settings: what events weigh; those above zero are positive.
+        attribution_seconds: events that came later after the answer do not count.
+        since: Unix seconds; earlier answers are left out.
+
+    Raises:
+        ConfigError: if the URL names no database that can be used here.
+        DataError: if there is no log in it.
+        StoreError: if the database cannot be read.
+    """
+    log = LogFrames(store_url)
+    try:
+        frames = [frame.filter(pl.col("timestamp") >= since) for frame in log.impressions()]
+        answers = pl.concat([_empty(), *(_decoded(frame) for frame in frames)]).with_row_index("request")
+        reactions = _reactions(log, settings or DataSettings())
+    finally:
+        log.close()
+    return _joined(answers, reactions, attribution_seconds)
+
+
+def _decoded(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.drop("place").with_columns(pl.col("shown").str.json_decode(_SHOWN))
+
+
+def _empty() -> pl.DataFrame:
+    texts = dict.fromkeys(("request_id", "user_id"), pl.String)
+    return pl.DataFrame(schema={**texts, "timestamp": pl.Int64, "model_version": pl.String, "shown": _SHOWN})
+
+
+def _reactions(log: LogFrames, settings: DataSettings) -> pl.DataFrame:
+    """Return request_id, item_id and the earliest moment of the positive events that name an answer."""
+    columns = ("request_id", "item_id", "at")
+    found = [pl.DataFrame(schema={"request_id": pl.String, "item_id": pl.String, "at": pl.Int64})]
+    for frame in log.events(log.position()):
+        named = frame.filter(pl.col("request_id").is_not_null()).rename({"timestamp": "at"})
+        places = named["event"].replace_strict(EVENTS, list(range(len(EVENTS))), return_dtype=pl.UInt8)
+        values = named["value"].cast(pl.Float32).fill_null(float("nan"))
+        weights = event_weights(places.to_numpy(), values.to_numpy(), settings)
+        found.append(named.select(columns).filter(pl.Series(weights > 0)))
+    return pl.concat(found).group_by("request_id", "item_id").agg(pl.col("at").min())
+
+
+def _joined(answers: pl.DataFrame, reactions: pl.DataFrame, attribution_seconds: int) -> Impressions:
+    codes = answers.select("request", "request_id", until=pl.col("timestamp") + attribution_seconds)
+    taken = reactions.join(codes, on="request_id").filter(pl.col("at") <= pl.col("until"))
+    shown = (
+        answers.select("request", "shown")
+        .filter(pl.col("shown").list.len() > 0)
+        .explode("shown")
+        .select("request", *(pl.col("shown").list.get(place).alias(name) for place, name in enumerate(_FIELDS)))
+    )
+    taken = taken.select("request", "item_id", clicked=pl.lit(value=True))
+    shown = shown.join(taken, on=["request", "item_id"], how="left", maintain_order="left")
+    request_codes = shown["request"].to_numpy().astype(np.int32)
+    return Impressions(
+        request_ids=answers["request_id"],
+        user_ids=answers["user_id"],
+        model_versions=answers["model_version"],
+        timestamps=answers["timestamp"].to_numpy(),
+        request_codes=request_codes,
+        item_ids=shown["item_id"],
+        positions=_positions(request_codes),
+        scores=shown["score"].cast(pl.Float32).to_numpy(),
+        propensities=shown["propensity"].cast(pl.Float32).to_numpy(),
+        clicked=shown["clicked"].fill_null(value=False).to_numpy(),
+    )
+
+
+def _positions(request_codes: IntArray) -> IntArray:
+    """Return (n,) int32: the place of each row among the rows of its answer, from 1; an answer's rows are together."""
+    starts = np.searchsorted(request_codes, request_codes)
+    return (np.arange(len(request_codes)) - starts + 1).astype(np.int32)

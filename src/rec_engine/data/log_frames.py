@@ -1,0 +1,136 @@
+"""The log in columns: its tables as polars frames, read in stretches so short that they hold up nobody who writes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import sqlalchemy as sql
+from sqlalchemy.engine.interfaces import DBAPICursor
+
+from rec_engine.data.database import (
+    SQLITE,
+    event_rows,
+    impression_rows,
+    item_rows,
+    mark_rows,
+    named,
+    open_engines,
+    position_row,
+)
+from rec_engine.errors import DataError
+
+STRETCH = 200_000
+"""Row numbers that one query looks at."""
+_EVENTS = pl.Schema(
+    {
+        "position": pl.Int64,
+        "user_id": pl.String,
+        "item_id": pl.String,
+        "event": pl.String,
+        "timestamp": pl.Int64,
+        "value": pl.Float64,
+        "request_id": pl.String,
+    }
+)
+_ITEMS = pl.Schema({"position": pl.Int64, "item_id": pl.String, "status": pl.String, "attributes": pl.String})
+_MARKS = pl.Schema({"position": pl.Int64, "user_hash": pl.String, "kind": pl.String})
+_IMPRESSIONS = pl.Schema(
+    {
+        "place": pl.Int64,
+        "request_id": pl.String,
+        "user_id": pl.String,
+        "timestamp": pl.Int64,
+        "model_version": pl.String,
+        "shown": pl.String,
+    }
+)
+
+
+class LogFrames:
+    """Reads a log, which may be in use meanwhile.
+
+    Args:
+        url: `sqlite:///path` or `postgresql://user:password@host/name`.
+
+    Raises:
+        ConfigError: if the URL names no database that can be used here.
+        DataError: if there is no log in it.
+        StoreError: if the database cannot be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        _check_file(url)
+        writer, self._reader = open_engines(url)
+        if writer is not self._reader:
+            writer.dispose()
+        self.name = self._reader.url.render_as_string(hide_password=True)
+        with named(self.name):
+            is_there = sql.inspect(self._reader).has_table(position_row.name)
+        if not is_there:
+            self.close()
+            raise _no_log(self.name)
+
+    def close(self) -> None:
+        """Give back all connections."""
+        self._reader.dispose()
+
+    def position(self) -> int:
+        """Return how far the log has got."""
+        return self._largest(position_row.c.value)
+
+    def events(self, until: int) -> Iterator[pl.DataFrame]:
+        """Yield the events up to a position in the order of positions: the columns of an event but id and context."""
+        return self._stretches(event_rows.c.position, _EVENTS, until)
+
+    def impressions(self) -> Iterator[pl.DataFrame]:
+        """Yield what answers showed, in the order in which it was written: the columns of an impression and `place`."""
+        return self._stretches(impression_rows.c.place, _IMPRESSIONS, self._largest(impression_rows.c.place))
+
+    def items(self) -> pl.DataFrame:
+        """Return the latest change of each item: position, item_id, status, attributes (JSON)."""
+        return self._frame(_statement(item_rows, _ITEMS).order_by(item_rows.c.position), _ITEMS)
+
+    def marks(self) -> pl.DataFrame:
+        """Return the latest mark of each kind by the hash of a user: position, user_hash, kind."""
+        return self._frame(_statement(mark_rows, _MARKS).order_by(mark_rows.c.position), _MARKS)
+
+    def _stretches(self, key: "sql.Column[int]", schema: pl.Schema, last: int) -> Iterator[pl.DataFrame]:
+        statement = _statement(key.table, schema).order_by(key)
+        for after in range(0, last, STRETCH):
+            within = statement.where(key > after, key <= min(after + STRETCH, last))
+            yield self._frame(within, schema)
+
+    def _largest(self, column: "sql.Column[int]") -> int:
+        with named(self.name), self._reader.connect() as connection:
+            return connection.execute(sql.select(sql.func.max(column))).scalar_one() or 0
+
+    def _frame(self, statement: "sql.Select[*tuple[object, ...]]", schema: pl.Schema) -> pl.DataFrame:
+        with named(self.name), self._reader.connect() as connection:
+            cursor = connection.execute(statement).cursor
+            rows = [] if cursor is None else _rows(cursor)
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _rows(cursor: DBAPICursor) -> list[tuple[object, ...]]:
+    """Return what the driver has read, without a row object of SQLAlchemy around each of millions."""
+    return list(cursor.fetchall())
+
+
+def _statement(table: "sql.FromClause", schema: pl.Schema) -> "sql.Select[*tuple[object, ...]]":
+    return sql.select(*(table.c[name] for name in schema))
+
+
+def _check_file(url: str) -> None:
+    """Refuse a file that is not there: SQLite would make it."""
+    try:
+        parsed = sql.make_url(url)
+    except sql.exc.ArgumentError:
+        return  # whoever opens it says what is wrong
+    if parsed.get_backend_name() == SQLITE and not (parsed.database and Path(parsed.database).is_file()):
+        raise _no_log(url)
+
+
+def _no_log(name: str) -> DataError:
+    return DataError(
+        f"{name}: there is no event store", hint="rec-engine serve makes one, and so does rec-engine ingest"
+    )
