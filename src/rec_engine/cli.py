@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
+from rec_engine.cli_ingest import ingest
 from rec_engine.cli_keys import keys_app
 from rec_engine.cli_models import models_app
 from rec_engine.errors import DataError, RecEngineError
@@ -21,6 +22,7 @@ TABLE_METRICS = ("ndcg", "hit_rate", "recall", "coverage")
 app = App(name="rec-engine", help="A recommendation engine: train, evaluate, serve.", version_flags=["--version"])
 app.command(models_app)
 app.command(keys_app)
+app.command(ingest)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -97,10 +97,10 @@ def load_custom(
     users = _cleaned(users_data, clean_users, settings) if users_data else clean_users(None)
     items = _cleaned(items_data, clean_items, settings) if items_data else clean_items(None)
     given = [(path, table) for path, table in ((train_data, rows), (users_data, users), (items_data, items)) if path]
-    rejects_path = rejects_path or Path(f"{Path(train_data.name.removesuffix('.gz')).stem}.rejects.csv")
-    _write_rejects(given, rejects_path)
+    rejects_path = rejects_path or default_rejects(train_data)
+    write_rejects(given, rejects_path)
     for path, table in given:
-        _check(path, table, rejects_path)
+        check_rejects(path, table, rejects_path)
     return RecommendationDataset.from_clean(rows.frame, users.frame, items.frame, settings)
 
 
@@ -120,8 +120,17 @@ def _cleaned(path: Path, clean: Callable[[pl.DataFrame, DataSettings], Cleaned],
     return cleaned
 
 
-def _write_rejects(given: list[tuple[Path, Cleaned]], rejects_path: Path) -> None:
-    """Write all rejects to one file that is complete whenever it is there."""
+def default_rejects(path: Path) -> Path:
+    """Return where the rejects of a file go if nobody says where: into the current directory."""
+    return Path(f"{Path(path.name.removesuffix('.gz')).stem}.rejects.csv")
+
+
+def write_rejects(given: Sequence[tuple[Path, Cleaned]], rejects_path: Path) -> None:
+    """Write all rejects to one file that is complete whenever it is there, and none where there are no rejects.
+
+    Raises:
+        DataError: if it cannot be written.
+    """
     rejects = pl.concat(
         table.rejects.select(file=pl.lit(str(path)), line="row", reason="reason", content="content")
         for path, table in given
@@ -137,7 +146,12 @@ def _write_rejects(given: list[tuple[Path, Cleaned]], rejects_path: Path) -> Non
     log.warning("%s rejected rows are in %s", f"{len(rejects):,}", rejects_path)
 
 
-def _check(path: Path, table: Cleaned, rejects_path: Path) -> None:
+def check_rejects(path: Path, table: Cleaned, rejects_path: Path) -> None:
+    """Refuse a file of which too much was rejected.
+
+    Raises:
+        DataError: naming the first bad row.
+    """
     if table.is_acceptable:
         return
     first = table.rejects.row(0, named=True)

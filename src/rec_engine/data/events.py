@@ -24,6 +24,7 @@ from rec_engine.data.database import (
     open_engines,
     position_row,
     tables,
+    take_positions,
 )
 from rec_engine.data.dataset import ExternalId
 from rec_engine.utils.logger import get_logger
@@ -204,7 +205,7 @@ class EventStore:
         numbered = [change for change in changes if not isinstance(change, Impression)]
         with named(self.name), self._writer.begin() as connection:
             if numbered:
-                first = self._take_positions(connection, len(numbered)) + 1
+                first = take_positions(connection, len(numbered)) + 1
                 placed = list(enumerate(numbered, start=first))
                 self._write_events(connection, _of(Event, placed))
                 self._write_items(connection, _of(ItemChange, placed))
@@ -268,11 +269,6 @@ class EventStore:
             tables.create_all(connection)
             if connection.execute(_POSITION).first() is None:
                 connection.execute(sql.insert(position_row).values(value=0))
-
-    def _take_positions(self, connection: sql.Connection, n: int) -> int:
-        """Return the position before the next n, which now belong to this transaction; other writers wait for it."""
-        taken = sql.update(position_row).values(value=position_row.c.value + n).returning(position_row.c.value)
-        return int(connection.execute(taken).scalar_one()) - n
 
     def _write_events(self, connection: sql.Connection, placed: Placed[Event]) -> None:
         rows = [_fields(event) | {"position": at} for at, event in placed]

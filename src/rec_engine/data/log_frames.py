@@ -60,7 +60,7 @@ class LogFrames:
 
     def __init__(self, url: str) -> None:
         _check_file(url)
-        writer, self._reader = open_engines(url)
+        writer, self._reader = open_engines(url)[:2]
         if writer is not self._reader:
             writer.dispose()
         self.name = self._reader.url.render_as_string(hide_password=True)

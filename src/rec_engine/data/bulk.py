@@ -1,0 +1,121 @@
+"""Many events into the log at once, in transactions so short that a service which uses it is held up by none."""
+
+from contextlib import closing
+from types import TracebackType
+from typing import Self
+
+import polars as pl
+import sqlalchemy as sql
+from sqlalchemy.exc import DBAPIError
+
+from rec_engine.data.database import SQLITE, mark_rows, named, open_engines, take_positions
+from rec_engine.data.events import ERASED, EventStore, user_hash
+
+CHUNK = 25_000
+"""Events of one transaction: other writers wait for about a tenth of a second."""
+_SQLITE_CACHE_KIB = 256 * 1024
+_POSTGRES_TIMEOUT = "60s"
+_COLUMNS = ("event_id", "user_id", "item_id", "event", "timestamp", "value", "request_id", "context")
+_ERASED_SINCE = sql.select(mark_rows.c.position, mark_rows.c.user_hash).where(
+    mark_rows.c.kind == ERASED, mark_rows.c.position > sql.bindparam("after")
+)
+
+
+class BulkWriter:
+    """Writes events of which the log may know some already; to be entered, so that it ends in order.
+
+    Args:
+        url: `sqlite:///path` or `postgresql://user:password@host/name`; the log is made if there is none.
+
+    Attributes:
+        n_new: events that the log did not know.
+        n_known: events whose ids it knew; they are as they were.
+        n_erased: events of users who asked to be forgotten, which are not taken.
+
+    Raises:
+        ConfigError: if the URL names no database that can be used here.
+        StoreError: if the database cannot be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        EventStore(url).close()
+        self._engine, reader = open_engines(url)[:2]
+        if reader is not self._engine:
+            reader.dispose()
+        self._is_sqlite = self._engine.dialect.name == SQLITE
+        self.name = self._engine.url.render_as_string(hide_password=True)
+        self.n_new = self.n_known = self.n_erased = 0
+        self._erased: set[str] = set()
+        self._erased_until = 0
+        with named(self.name):
+            self._connection = self._engine.connect()
+            self._prepare()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._connection.close()
+        self._engine.dispose()
+
+    def write(self, events: pl.DataFrame) -> None:
+        """Write the rows of `log_rows`, a chunk at a time; whoever reads the log finds each chunk whole or not at all.
+
+        Raises:
+            StoreError: if the database fails; what earlier chunks held stays written.
+        """
+        for chunk in events.iter_slices(CHUNK):
+            with named(self.name), self._connection.begin():
+                first = take_positions(self._connection, len(chunk)) + 1
+                kept = self._without_erased(chunk)
+                n_new = self._insert(kept, first) if len(kept) else 0
+            self.n_new += n_new
+            self.n_known += len(kept) - n_new
+            self.n_erased += len(chunk) - len(kept)
+
+    def _prepare(self) -> None:
+        with self._connection.begin():
+            if self._is_sqlite:
+                self._connection.exec_driver_sql(f"PRAGMA cache_size=-{_SQLITE_CACHE_KIB}")
+                return
+            self._connection.exec_driver_sql(f"SET statement_timeout = '{_POSTGRES_TIMEOUT}'")
+            columns = ", ".join(("position", *_COLUMNS))
+            self._connection.exec_driver_sql(
+                f"CREATE TEMPORARY TABLE incoming ON COMMIT DELETE ROWS AS SELECT {columns} FROM events WITH NO DATA"  # noqa: S608
+            )
+
+    def _without_erased(self, chunk: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows whose users have not asked to be forgotten by now: an old file must not bring them back."""
+        for position, hashed in self._connection.execute(_ERASED_SINCE, {"after": self._erased_until}).all():
+            self._erased.add(hashed)
+            self._erased_until = max(self._erased_until, position)
+        if not self._erased:
+            return chunk
+        users = chunk["user_id"].unique()
+        gone = [user for user in users.to_list() if user_hash(user) in self._erased]
+        return chunk.filter(~pl.col("user_id").is_in(gone))
+
+    def _insert(self, chunk: pl.DataFrame, first: int) -> int:
+        """Return how many of the rows are new; their positions begin with `first`."""
+        rows = chunk.select(pl.int_range(first, first + len(chunk)).alias("position"), *_COLUMNS)
+        columns = [name for name in rows.columns if rows[name].null_count() < len(rows)]
+        rows = rows.select(columns)  # nothing is sent of columns that hold nothing
+        return self._insert_many(rows) if self._is_sqlite else self._copy(rows)
+
+    def _insert_many(self, rows: pl.DataFrame) -> int:
+        names, places = ", ".join(rows.columns), ", ".join("?" * rows.width)
+        statement = f"INSERT INTO events ({names}) VALUES ({places}) ON CONFLICT (event_id) DO NOTHING"  # noqa: S608
+        values = list(zip(*(column.to_list() for column in rows), strict=True))
+        return self._connection.exec_driver_sql(statement, values).rowcount
+
+    def _copy(self, rows: pl.DataFrame) -> int:
+        names = ", ".join(rows.columns)
+        driver_error = self._engine.dialect.loaded_dbapi.Error
+        with closing(self._connection.connection.cursor()) as cursor:
+            try:
+                with cursor.copy(f"COPY incoming ({names}) FROM STDIN (FORMAT csv)") as copy:
+                    copy.write(rows.write_csv(include_header=False))
+            except driver_error as error:
+                raise DBAPIError("COPY", None, error) from error
+        moved = f"INSERT INTO events ({names}) SELECT {names} FROM incoming ORDER BY position"  # noqa: S608
+        return self._connection.exec_driver_sql(f"{moved} ON CONFLICT (event_id) DO NOTHING").rowcount
