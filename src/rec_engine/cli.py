@@ -61,8 +61,9 @@ def demo(
 def train(  # noqa: PLR0913 - the brief's flags
     *,
     config: Path | None = None,
-    dataset: str = "demo",
+    dataset: str | None = None,
     train_data: Path | None = None,
+    events: str | None = None,
     val_data: Path | None = None,
     items_data: Path | None = None,
     users_data: Path | None = None,
@@ -84,8 +85,10 @@ def train(  # noqa: PLR0913 - the brief's flags
 
     Args:
         config: settings, such as configs/model_config.yaml.
-        dataset: demo, movielens-100k, -latest-small, -1m, -10m, -20m, -25m, -32m, or custom.
+        dataset: demo, movielens-100k, -latest-small, -1m, -10m, -20m, -25m, -32m, or custom; without it custom where
+            there are data of your own, else demo.
         train_data: interactions of a custom dataset: CSV, Parquet or JSON Lines.
+        events: event store of a service, such as sqlite:///state/events.db; what it holds comes on top of the files.
         val_data: later interactions to stop training on, instead of a split.
         items_data: items of a custom dataset.
         users_data: users of a custom dataset.
@@ -118,7 +121,7 @@ def train(  # noqa: PLR0913 - the brief's flags
         "data.timestamp_format": timestamp_format,
     }
     settings = load_config(ModelConfig, config, flags=flags)
-    files = DataFiles(train_data, val_data, items_data, users_data, rejects)
+    files = DataFiles(train_data, val_data, items_data, users_data, rejects, events)
     source = load_source(dataset, data_dir, files, settings, offline=offline)
     if not 0 <= tune <= MAX_TRIALS:
         raise DataError(f"--tune {tune}: lies between 0 and {MAX_TRIALS:,}")

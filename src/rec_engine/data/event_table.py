@@ -55,28 +55,33 @@ def clean_events(frame: pl.DataFrame, settings: DataSettings, now: int) -> Clean
 
 
 def log_rows(events: pl.DataFrame) -> pl.DataFrame:
-    """Return events of `clean_events` as the log has them: every one with an id, times in Unix seconds.
-
-    An event without an id is known by user, item, moment (to the microsecond), event and value: the same row has the
-    same id in every file and for ever. Such ids begin with the moment, so that the index of ids grows at its end.
-    """
-    events = events.with_columns(pl.col("user_id", "item_id").cast(pl.String))
-    bits = pl.Series((events["value"].to_numpy() + 0.0).view(np.int64))  # minus zero is zero
-    values = pl.when(pl.col("value").is_not_null()).then(bits).cast(pl.String).fill_null("")
-    identity = pl.concat_str("user_id", "item_id", pl.col("timestamp").cast(pl.String), "event", values, separator="\0")
-    keys = events.select(identity.cast(pl.Binary)).to_series()
-    hashes = pl.Series([blake2b(key, digest_size=8).hexdigest() for key in keys.to_list()], dtype=pl.String)
-    seconds = pl.col("timestamp") // 1_000_000
+    """Return events of `clean_events` as the log has them: every one with an id, times in Unix seconds."""
     return events.select(
-        event_id=pl.coalesce("event_id", pl.format("{}-{}", seconds, hashes)),
-        user_id="user_id",
-        item_id="item_id",
+        event_id=event_ids(events),
+        user_id=pl.col("user_id").cast(pl.String),
+        item_id=pl.col("item_id").cast(pl.String),
         event="event",
-        timestamp=seconds,
+        timestamp=pl.col("timestamp") // 1_000_000,
         value="value",
         request_id="request_id",
         context="context",
     )
+
+
+def event_ids(events: pl.DataFrame) -> pl.Series:
+    """Return the ids of events of `clean_events` or `clean_interactions`.
+
+    An event without an id is known by user, item, moment (to the microsecond), event and value: the same row has the
+    same id in every file and for ever. Such ids begin with the moment, so that the index of ids grows at its end.
+    """
+    bits = pl.Series((events["value"].to_numpy() + 0.0).view(np.int64))  # minus zero is zero
+    values = pl.when(pl.col("value").is_not_null()).then(bits).cast(pl.String).fill_null("")
+    parts = [pl.col(name).cast(pl.String) for name in ("user_id", "item_id", "timestamp", "event")]
+    keys = events.select(pl.concat_str(*parts, values, separator="\0").cast(pl.Binary)).to_series()
+    hashes = pl.Series([blake2b(key, digest_size=8).hexdigest() for key in keys.to_list()], dtype=pl.String)
+    given = text_of(column_of(events, "event_id"))
+    made = pl.format("{}-{}", pl.col("timestamp") // 1_000_000, hashes)
+    return events.select(event_id=pl.coalesce(given, made)).to_series()
 
 
 def _name(column: pl.Series) -> Parsed:

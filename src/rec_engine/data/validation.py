@@ -67,11 +67,33 @@ class Cleaned:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What a dataset is made of, as `clean_interactions`, `clean_users` and `clean_items` have accepted it."""
+
+    interactions: pl.DataFrame
+    users: pl.DataFrame
+    items: pl.DataFrame
+
+
 def remedy(reason: str) -> str:
     """Return what to do about a rejected row, from the `reason` it was rejected for."""
     if reason.startswith("timestamp "):
         return 'give --timestamp-format "%m/%d/%Y" (data.timestamp_format) in the form that fits'
     return "correct the rows"
+
+
+def accepted_tables(interactions: object, users: object, items: object, settings: DataSettings) -> Tables:
+    """Return the usable rows of polars or pandas frames; `users` and `items` may be None.
+
+    Raises:
+        DataError: if a column is missing, or more than `settings.max_rejected` of the rows of a table are unusable.
+    """
+    return Tables(
+        clean_interactions(to_polars(interactions), settings).accepted("interactions"),
+        clean_users(None if users is None else to_polars(users), settings).accepted("users"),
+        clean_items(None if items is None else to_polars(items), settings).accepted("items"),
+    )
 
 
 def clean_interactions(frame: pl.DataFrame, settings: DataSettings) -> Cleaned:
