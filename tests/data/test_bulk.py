@@ -17,7 +17,8 @@ SCHEMA = {
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rec_engine.data.bulk.CHUNK", 4)
+    monkeypatch.setattr("rec_engine.data.bulk.SMALLEST", 4)
+    monkeypatch.setattr("rec_engine.data.bulk.LARGEST", 4)
 
 
 def rows(*events: Event) -> pl.DataFrame:
@@ -93,6 +94,19 @@ def test_a_reader_misses_nothing_while_others_write_too(store: EventStore) -> No
         position = news.position
     assert len({each.event_id for each in seen}) == len(seen) == 230
     assert [each.position for each in seen] == sorted({each.position for each in seen})
+
+
+def test_little_is_written_at_once_as_soon_as_others_write_too(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rec_engine.data.bulk.LARGEST", 20)
+    with BulkWriter(store.url) as writer:
+        writer.write(rows(*(event(str(place)) for place in range(40))))
+        assert writer._chunk == 20
+        store.write([event("of another")])
+        writer.write(rows(event("more")))
+        assert writer._chunk == 4
+    assert store.count(Event) == 42
 
 
 def test_what_cannot_be_written_names_the_store_and_leaves_whole_chunks(store: EventStore) -> None:

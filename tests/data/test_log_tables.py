@@ -1,6 +1,7 @@
 """Training data from the log is what a service that follows the log has: the same histories, the same items."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -26,7 +27,7 @@ NOTHING = accepted_tables(
 )
 
 
-def files(rows: list[tuple[object, object, float]], items: pl.DataFrame | None = None) -> Tables:
+def files(rows: Sequence[tuple[object, object, float]], items: pl.DataFrame | None = None) -> Tables:
     frame = pl.DataFrame(rows, ["user_id", "item_id", "timestamp"], orient="row", strict=False)
     return accepted_tables(frame.with_columns(event=pl.lit("click")), None, items, SETTINGS)
 

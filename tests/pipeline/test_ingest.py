@@ -31,7 +31,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("rec_engine.data.table_batches.BATCH_ROWS", 64)
     monkeypatch.setattr("rec_engine.data.table_batches.BLOCK_BYTES", 4_000)
-    monkeypatch.setattr("rec_engine.data.bulk.CHUNK", 50)
+    monkeypatch.setattr("rec_engine.data.bulk.SMALLEST", 20)
+    monkeypatch.setattr("rec_engine.data.bulk.LARGEST", 80)
 
 
 def past(n_rows: int = N_ROWS) -> pl.DataFrame:
@@ -47,7 +48,12 @@ def past(n_rows: int = N_ROWS) -> pl.DataFrame:
 
 def written(name: str, frame: pl.DataFrame) -> Path:
     path = Path(name)
-    {".csv": frame.write_csv, ".jsonl": frame.write_ndjson, ".parquet": frame.write_parquet}[path.suffix](path)
+    if path.suffix == ".csv":
+        frame.write_csv(path)
+    elif path.suffix == ".jsonl":
+        frame.write_ndjson(path)
+    else:
+        frame.write_parquet(path)
     return path
 
 
@@ -133,7 +139,11 @@ def test_events_of_a_file_are_those_that_training_reads_from_it(store: EventStor
     assert ingested(store, path).n_new == len(load_custom(path).interactions) == N_ROWS
 
 
-def test_the_next_answer_of_a_running_service_knows_what_was_loaded(bundle: ModelBundle, store: EventStore) -> None:
+@pytest.mark.parametrize("followed_events", [100, 10_000])
+def test_the_next_answer_of_a_running_service_knows_what_was_loaded(
+    bundle: ModelBundle, store: EventStore, monkeypatch: pytest.MonkeyPatch, followed_events: int
+) -> None:
+    monkeypatch.setattr("rec_engine.serving.live.FOLLOWED_EVENTS", followed_events)
     with service(bundle, EventStore(store.url)) as client:
         body = {"user_id": "u5", "num_recommendations": 100}
         before = client.post("/recommend", json=body).json()["recommendations"]

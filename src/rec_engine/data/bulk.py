@@ -1,5 +1,6 @@
 """Many events into the log at once, in transactions so short that a service which uses it is held up by none."""
 
+import time
 from contextlib import closing
 from types import TracebackType
 from typing import Self
@@ -11,8 +12,9 @@ from sqlalchemy.exc import DBAPIError
 from rec_engine.data.database import SQLITE, mark_rows, named, open_engines, take_positions
 from rec_engine.data.events import ERASED, EventStore, user_hash
 
-CHUNK = 25_000
-"""Events of one transaction: other writers wait for about a tenth of a second."""
+SMALLEST, LARGEST = 5_000, 80_000
+"""Events of one transaction: the fewer, the less others who write wait; the more, the less they cost."""
+PAUSE_SECONDS = 0.005
 _SQLITE_CACHE_KIB = 256 * 1024
 _POSTGRES_TIMEOUT = "60s"
 _COLUMNS = ("event_id", "user_id", "item_id", "event", "timestamp", "value", "request_id", "context")
@@ -47,6 +49,8 @@ class BulkWriter:
         self.n_new = self.n_known = self.n_erased = 0
         self._erased: set[str] = set()
         self._erased_until = 0
+        self._chunk = SMALLEST
+        self._left_at = -1
         with named(self.name):
             self._connection = self._engine.connect()
             self._prepare()
@@ -64,14 +68,18 @@ class BulkWriter:
         Raises:
             StoreError: if the database fails; what earlier chunks held stays written.
         """
-        for chunk in events.iter_slices(CHUNK):
+        n_written = 0
+        while n_written < len(events):
+            chunk = events.slice(n_written, self._chunk)
+            n_written += len(chunk)
             with named(self.name), self._connection.begin():
-                first = take_positions(self._connection, len(chunk)) + 1
+                before = take_positions(self._connection, len(chunk))
                 kept = self._without_erased(chunk)
-                n_new = self._insert(kept, first) if len(kept) else 0
+                n_new = self._insert(kept, before + 1) if len(kept) else 0
             self.n_new += n_new
             self.n_known += len(kept) - n_new
             self.n_erased += len(chunk) - len(kept)
+            self._take_turns(before, before + len(chunk))
 
     def _prepare(self) -> None:
         with self._connection.begin():
@@ -83,6 +91,19 @@ class BulkWriter:
             self._connection.exec_driver_sql(
                 f"CREATE TEMPORARY TABLE incoming ON COMMIT DELETE ROWS AS SELECT {columns} FROM events WITH NO DATA"  # noqa: S608
             )
+
+    def _take_turns(self, before: int, after: int) -> None:
+        """Write more at once as long as nobody else writes; as soon as somebody does, little, and let others go first.
+
+        Args:
+            before: position at which the log was found.
+            after: position at which it was left.
+        """
+        is_alone = before == self._left_at
+        self._left_at = after
+        self._chunk = min(2 * self._chunk, LARGEST) if is_alone else SMALLEST
+        if not is_alone:
+            time.sleep(PAUSE_SECONDS)
 
     def _without_erased(self, chunk: pl.DataFrame) -> pl.DataFrame:
         """Return the rows whose users have not asked to be forgotten by now: an old file must not bring them back."""

@@ -146,7 +146,7 @@ class Impression:
 
 
 _Kind = TypeVar("_Kind")
-NEWS_AT_ONCE = 50_000
+NEWS_AT_ONCE = 5_000
 Row = sql.Row[*tuple[Any, ...]]
 Placed = Sequence[tuple[int, _Kind]]
 Change = Event | ItemChange | Erasure | Touch | Impression
@@ -231,6 +231,11 @@ class EventStore:
         has_changed, self._seen_version = version != self._seen_version, version
         return has_changed
 
+    def news_without_events(self, after: int) -> News:
+        """Return what was written after a position but for events, of which a bulk load may have written millions."""
+        bounds = {"after": after, "until": self.position()}
+        return self._news(bounds["until"], (), self._read(_ITEMS_SINCE, bounds), self._read(_MARKS_SINCE, bounds))
+
     def news(self, after: int) -> News:
         """Return what was written after a position, at most the next NEWS_AT_ONCE positions of it."""
         until = min(self.position(), after + NEWS_AT_ONCE)
@@ -241,9 +246,7 @@ class EventStore:
 
     def standing(self) -> News:
         """Return what stands of the catalogue and the erasures at this moment, without any event."""
-        until = self.position()
-        bounds = {"after": 0, "until": until}
-        return self._news(until, (), self._read(_ITEMS_SINCE, bounds), self._read(_MARKS_SINCE, bounds))
+        return self.news_without_events(0)
 
     def events_of(self, user_id: str) -> list[Event]:
         """Return a user's events in the order in which they were written."""

@@ -14,7 +14,6 @@ from rec_engine.utils.logger import get_logger, with_progress
 
 logger = get_logger(__name__)
 
-_COLUMNS = ("position", "event_id", "user_id", "item_id", "event", "timestamp", "value")
 _INTERACTION = ("user_id", "item_id", "timestamp", "event", "value")
 MICROSECONDS = 1_000_000
 _DELETED = "deleted"
@@ -41,7 +40,7 @@ def with_log(files: Tables, store_url: str) -> tuple[Tables, int]:
     log = LogFrames(store_url)
     try:
         position = log.position()
-        events = _events(log, position)
+        events = _events(log, position, with_ids=len(files.interactions) > 0)
         items = _with_sent(files.items, log.items())
         erased = log.erasures()  # read last: whose events went away meanwhile is in it
     finally:
@@ -58,10 +57,11 @@ def with_log(files: Tables, store_url: str) -> tuple[Tables, int]:
     return Tables(_in_order(interactions, events), users, items), position
 
 
-def _events(log: LogFrames, position: int) -> pl.DataFrame:
-    stretches = log.events(_COLUMNS, until=position)
+def _events(log: LogFrames, position: int, *, with_ids: bool) -> pl.DataFrame:
+    columns = ("position", *_INTERACTION, *(["event_id"] if with_ids else []))
     n_stretches = -(-position // STRETCH)
-    return pl.concat([nothing(_COLUMNS), *with_progress(stretches, f"{log.name}: reading", n_stretches)])
+    stretches = with_progress(log.events(columns, until=position), f"{log.name}: reading", n_stretches)
+    return pl.concat([nothing(columns), *stretches])
 
 
 def _with_sent(items: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
