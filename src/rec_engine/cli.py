@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
+from rec_engine.cli_capacity import capacity
 from rec_engine.cli_ingest import ingest
 from rec_engine.cli_keys import keys_app
 from rec_engine.cli_models import models_app
@@ -23,6 +24,7 @@ app = App(name="rec-engine", help="A recommendation engine: train, evaluate, ser
 app.command(models_app)
 app.command(keys_app)
 app.command(ingest)
+app.command(capacity)
 
 
 def main(arguments: list[str] | None = None) -> None:
