@@ -3,10 +3,11 @@
 import time
 from contextlib import closing
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import polars as pl
 import sqlalchemy as sql
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError
 
 from rec_engine.data.database import SQLITE, mark_rows, named, open_engines, take_positions
@@ -117,26 +118,32 @@ class BulkWriter:
         return chunk.filter(~pl.col("user_id").is_in(gone))
 
     def _insert(self, chunk: pl.DataFrame, first: int) -> int:
-        """Return how many of the rows are new; their positions begin with `first`."""
-        rows = chunk.select(pl.int_range(first, first + len(chunk)).alias("position"), *_COLUMNS)
+        """Return how many of the rows are new; their positions begin with `first`.
+
+        Users come one after the other, each with his rows in order: so the index of users is gone through once.
+        """
+        rows = chunk.sort("user_id", maintain_order=True)
+        rows = rows.select(pl.int_range(first, first + len(chunk)).alias("position"), *_COLUMNS)
         columns = [name for name in rows.columns if rows[name].null_count() < len(rows)]
         rows = rows.select(columns)  # nothing is sent of columns that hold nothing
-        return self._insert_many(rows) if self._is_sqlite else self._copy(rows)
-
-    def _insert_many(self, rows: pl.DataFrame) -> int:
-        names, places = ", ".join(rows.columns), ", ".join("?" * rows.width)
-        statement = f"INSERT INTO events ({names}) VALUES ({places}) ON CONFLICT (event_id) DO NOTHING"  # noqa: S608
-        values = list(zip(*(column.to_list() for column in rows), strict=True))
-        return self._connection.exec_driver_sql(statement, values).rowcount
-
-    def _copy(self, rows: pl.DataFrame) -> int:
-        names = ", ".join(rows.columns)
-        driver_error = self._engine.dialect.loaded_dbapi.Error
         with closing(self._connection.connection.cursor()) as cursor:
             try:
-                with cursor.copy(f"COPY incoming ({names}) FROM STDIN (FORMAT csv)") as copy:
-                    copy.write(rows.write_csv(include_header=False))
-            except driver_error as error:
-                raise DBAPIError("COPY", None, error) from error
-        moved = f"INSERT INTO events ({names}) SELECT {names} FROM incoming ORDER BY position"  # noqa: S608
-        return self._connection.exec_driver_sql(f"{moved} ON CONFLICT (event_id) DO NOTHING").rowcount
+                (_insert_many if self._is_sqlite else _copy)(cursor, rows)
+            except self._engine.dialect.loaded_dbapi.Error as error:
+                raise DBAPIError("bulk insert", None, error) from error
+            return cursor.rowcount
+
+
+def _insert_many(cursor: DBAPICursor, rows: pl.DataFrame) -> None:
+    names, places = ", ".join(rows.columns), ", ".join("?" * rows.width)
+    statement = f"INSERT INTO events ({names}) VALUES ({places}) ON CONFLICT (event_id) DO NOTHING"  # noqa: S608
+    # The driver takes any iterable; a list of tuples would only be made to be thrown away.
+    cursor.executemany(statement, zip(*(column.to_list() for column in rows), strict=True))  # type: ignore[arg-type]
+
+
+def _copy(cursor: Any, rows: pl.DataFrame) -> None:  # noqa: ANN401 - psycopg's own cursor
+    names = ", ".join(rows.columns)
+    with cursor.copy(f"COPY incoming ({names}) FROM STDIN (FORMAT csv)") as copy:
+        copy.write(rows.write_csv(include_header=False))
+    moved = f"INSERT INTO events ({names}) SELECT {names} FROM incoming ORDER BY position"  # noqa: S608
+    cursor.execute(f"{moved} ON CONFLICT (event_id) DO NOTHING")
