@@ -30,7 +30,7 @@ def event(name: str, user: str = "ann") -> Event:
 
 
 def test_events_are_those_that_were_written(store: EventStore) -> None:
-    whole = Event("1", "ann", 'a,"b"\n\\N', "rating", 5, -0.25, "request", '{"text": "\\"\\n,"}')
+    whole = Event("1", "ann", 'a,"b"\n\\N\n\\.\n', "rating", 5, -0.25, "request", '{"text": "\\"\\n,"}')
     bare = Event("2", "ann", "", "view", 6)
     with BulkWriter(store.url) as writer:
         writer.write(rows(whole, bare))
