@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
+from rec_engine.cli_capacity import capacity
+from rec_engine.cli_ingest import ingest
 from rec_engine.cli_keys import keys_app
 from rec_engine.cli_models import models_app
 from rec_engine.errors import DataError, RecEngineError
@@ -21,6 +23,8 @@ TABLE_METRICS = ("ndcg", "hit_rate", "recall", "coverage")
 app = App(name="rec-engine", help="A recommendation engine: train, evaluate, serve.", version_flags=["--version"])
 app.command(models_app)
 app.command(keys_app)
+app.command(ingest)
+app.command(capacity)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,8 +63,9 @@ def demo(
 def train(  # noqa: PLR0913 - the brief's flags
     *,
     config: Path | None = None,
-    dataset: str = "demo",
+    dataset: str | None = None,
     train_data: Path | None = None,
+    events: str | None = None,
     val_data: Path | None = None,
     items_data: Path | None = None,
     users_data: Path | None = None,
@@ -82,8 +87,10 @@ def train(  # noqa: PLR0913 - the brief's flags
 
     Args:
         config: settings, such as configs/model_config.yaml.
-        dataset: demo, movielens-100k, -latest-small, -1m, -10m, -20m, -25m, -32m, or custom.
+        dataset: demo, movielens-100k, -latest-small, -1m, -10m, -20m, -25m, -32m, or custom; without it custom where
+            there are data of your own, else demo.
         train_data: interactions of a custom dataset: CSV, Parquet or JSON Lines.
+        events: event store of a service, such as sqlite:///state/events.db; what it holds comes on top of the files.
         val_data: later interactions to stop training on, instead of a split.
         items_data: items of a custom dataset.
         users_data: users of a custom dataset.
@@ -116,7 +123,7 @@ def train(  # noqa: PLR0913 - the brief's flags
         "data.timestamp_format": timestamp_format,
     }
     settings = load_config(ModelConfig, config, flags=flags)
-    files = DataFiles(train_data, val_data, items_data, users_data, rejects)
+    files = DataFiles(train_data, val_data, items_data, users_data, rejects, events)
     source = load_source(dataset, data_dir, files, settings, offline=offline)
     if not 0 <= tune <= MAX_TRIALS:
         raise DataError(f"--tune {tune}: lies between 0 and {MAX_TRIALS:,}")
@@ -126,7 +133,15 @@ def train(  # noqa: PLR0913 - the brief's flags
         split_to_tune = source.split or make_split(source.dataset, settings)
         settings, best = search(source.dataset, settings, split_to_tune, tune, model_dir)
         _say(f"{best} holds the best settings: rec-engine train --config {best} uses them again")
-    report = train_model(source.dataset, settings, model_dir, name=source.name, split=source.split, resume=resume)
+    report = train_model(
+        source.dataset,
+        settings,
+        model_dir,
+        name=source.name,
+        split=source.split,
+        impressions=source.impressions,
+        resume=resume,
+    )
     for evaluation in report.evaluations:
         found = evaluation.estimate("ndcg@10")
         if not len(evaluation.user_codes):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rec_engine.data.dataset import EVENTS, IdMap, RecommendationDataset
-from rec_engine.data.validation import clean_interactions, clean_items, clean_users
+from rec_engine.data.validation import Tables, clean_interactions, clean_items, clean_users
 from rec_engine.errors import DataError
 from rec_engine.utils.config import DataSettings, EventWeights
 
@@ -150,8 +150,8 @@ def test_pandas_frames_give_the_same_dataset_as_polars_frames() -> None:
 
 def test_cleaned_tables_give_the_same_dataset_without_cleaning_again() -> None:
     settings = DataSettings()
-    tables = (clean_interactions(INTERACTIONS, settings).frame, clean_users(None).frame, clean_items(None).frame)
-    dataset = RecommendationDataset.from_clean(*tables, settings)
+    tables = Tables(clean_interactions(INTERACTIONS, settings).frame, clean_users(None).frame, clean_items(None).frame)
+    dataset = RecommendationDataset.from_clean(tables, settings)
     assert dataset.fingerprint == RecommendationDataset(INTERACTIONS).fingerprint
 
 

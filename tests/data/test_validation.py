@@ -114,11 +114,11 @@ def test_ids_come_back_as_they_came_but_for_white_space(ids: list[str]) -> None:
 
 
 def test_missing_empty_and_overlong_ids_are_rejected() -> None:
-    cleaned = clean_interactions(rows(user_id=["a", None, " ", "x" * 257]), SETTINGS)
+    cleaned = clean_interactions(rows(user_id=["a", None, " ", "x" * 257, "a\0b"]), SETTINGS)
     assert cleaned.frame["user_id"].to_list() == ["a"]
-    assert cleaned.rejects["row"].to_list() == [2, 3, 4]
+    assert cleaned.rejects["row"].to_list() == [2, 3, 4, 5]
     assert cleaned.rejects["reason"].to_list()[:2] == ["user_id is missing", "user_id is missing"]
-    assert cleaned.rejects["reason"][2].endswith("is longer than 256 characters")
+    assert cleaned.rejects["reason"][2].endswith("is longer than 256 characters, or holds a NUL")
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,17 @@ def test_events_are_known_in_any_case_and_unknown_ones_rejected() -> None:
     assert cleaned.rejects["reason"].to_list() == [f'event "yodel" is not one of {", ".join(EVENTS)}']
 
 
-@pytest.mark.parametrize("value", ["abc", "inf", "-inf", float("inf")])
-def test_values_that_are_no_finite_numbers_are_rejected(value: object) -> None:
-    assert clean_interactions(rows(value=[value]), SETTINGS).rejects["reason"][0].endswith("is not a finite number")
+@pytest.mark.parametrize("value", ["abc", "inf", "-inf", float("inf"), 1.1e12, "-1e300"])
+def test_values_that_are_no_numbers_or_beyond_all_bounds_are_rejected(value: object) -> None:
+    rejects = clean_interactions(rows(value=[value]), SETTINGS).rejects
+    assert rejects["reason"][0].endswith("is not a number of at most 1e+12")
+
+
+def test_repeated_rows_are_one_unless_their_event_ids_differ() -> None:
+    same = clean_interactions(rows(user_id=[1, 1, 1], timestamp=[5, 5, 5]), SETTINGS)
+    assert (len(same.frame), same.n_duplicates) == (1, 2)
+    named = clean_interactions(rows(user_id=[1, 1, 1], timestamp=[5, 5, 5], event_id=["x", "y", "x"]), SETTINGS)
+    assert named.frame["event_id"].to_list() == ["x", "y"]
 
 
 def test_exact_repetitions_are_merged_into_the_first_and_counted() -> None:

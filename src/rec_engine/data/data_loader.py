@@ -2,7 +2,7 @@
 
 import difflib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -10,7 +10,16 @@ import polars as pl
 from rec_engine.data.dataset import RecommendationDataset as RecommendationDataset
 from rec_engine.data.movielens import find_or_download, read_movielens
 from rec_engine.data.tables import read_table
-from rec_engine.data.validation import Cleaned, clean_interactions, clean_items, clean_users, remedy
+from rec_engine.data.validation import (
+    REQUIRED,
+    Cleaned,
+    Tables,
+    accepted_tables,
+    clean_interactions,
+    clean_items,
+    clean_users,
+    remedy,
+)
 from rec_engine.errors import DataError
 from rec_engine.utils.config import DataSettings
 
@@ -42,7 +51,13 @@ log = logging.getLogger(__name__)
 def load_dataset(
     name: str, data_dir: Path, *, settings: DataSettings | None = None, offline: bool = False
 ) -> RecommendationDataset:
-    """Return a dataset by its name.
+    """Return a dataset by its name; see `named_tables`."""
+    settings = settings or DataSettings()
+    return RecommendationDataset.from_clean(named_tables(name, data_dir, settings, offline=offline), settings)
+
+
+def named_tables(name: str, data_dir: Path, settings: DataSettings, *, offline: bool = False) -> Tables:
+    """Return the tables of a dataset by its name.
 
     Args:
         name: one of DATASETS, in any case.
@@ -65,9 +80,9 @@ def load_dataset(
         from rec_engine.data.clickstream_sim import demo_frames
 
         demo = demo_frames(seed=0)
-        return RecommendationDataset(demo.interactions, demo.users, demo.items, settings=settings)
+        return accepted_tables(demo.interactions, demo.users, demo.items, settings)
     found = read_movielens(find_or_download(known, data_dir, offline=offline))
-    return RecommendationDataset(found.interactions, found.users, found.items, settings=settings)
+    return accepted_tables(found.interactions, found.users, found.items, settings)
 
 
 def load_custom(
@@ -78,7 +93,21 @@ def load_custom(
     settings: DataSettings | None = None,
     rejects_path: Path | None = None,
 ) -> RecommendationDataset:
-    """Return the dataset of a user's own files; rows that cannot be used are written to a file of rejects.
+    """Return the dataset of a user's own files; see `custom_tables`."""
+    settings = settings or DataSettings()
+    tables = custom_tables(train_data, items_data, users_data, settings=settings, rejects_path=rejects_path)
+    return RecommendationDataset.from_clean(tables, settings)
+
+
+def custom_tables(
+    train_data: Path | None,
+    items_data: Path | None = None,
+    users_data: Path | None = None,
+    *,
+    settings: DataSettings,
+    rejects_path: Path | None = None,
+) -> Tables:
+    """Return the tables of a user's own files; rows that cannot be used are written to a file of rejects.
 
     Args:
         train_data: interactions, CSV, TSV, JSON Lines or Parquet; see `clean_interactions` for the columns.
@@ -92,16 +121,20 @@ def load_custom(
         DataError: if a file cannot be read, lacks a column, or more than `settings.max_rejected` of its rows are
             rejected; the message names file and line.
     """
-    settings = settings or DataSettings()
-    rows = _cleaned(train_data, clean_interactions, settings)
+    rows = _cleaned(train_data, clean_interactions, settings) if train_data else _nothing(settings)
     users = _cleaned(users_data, clean_users, settings) if users_data else clean_users(None)
     items = _cleaned(items_data, clean_items, settings) if items_data else clean_items(None)
     given = [(path, table) for path, table in ((train_data, rows), (users_data, users), (items_data, items)) if path]
-    rejects_path = rejects_path or Path(f"{Path(train_data.name.removesuffix('.gz')).stem}.rejects.csv")
-    _write_rejects(given, rejects_path)
-    for path, table in given:
-        _check(path, table, rejects_path)
-    return RecommendationDataset.from_clean(rows.frame, users.frame, items.frame, settings)
+    if given:
+        rejects_path = rejects_path or default_rejects(given[0][0])
+        write_rejects(given, rejects_path)
+        for path, table in given:
+            check_rejects(path, table, rejects_path)
+    return Tables(rows.frame, users.frame, items.frame)
+
+
+def _nothing(settings: DataSettings) -> Cleaned:
+    return clean_interactions(pl.DataFrame(schema=dict.fromkeys(REQUIRED, pl.Int64)), settings)
 
 
 def _cleaned(path: Path, clean: Callable[[pl.DataFrame, DataSettings], Cleaned], settings: DataSettings) -> Cleaned:
@@ -120,8 +153,17 @@ def _cleaned(path: Path, clean: Callable[[pl.DataFrame, DataSettings], Cleaned],
     return cleaned
 
 
-def _write_rejects(given: list[tuple[Path, Cleaned]], rejects_path: Path) -> None:
-    """Write all rejects to one file that is complete whenever it is there."""
+def default_rejects(path: Path) -> Path:
+    """Return where the rejects of a file go if nobody says where: into the current directory."""
+    return Path(f"{Path(path.name.removesuffix('.gz')).stem}.rejects.csv")
+
+
+def write_rejects(given: Sequence[tuple[Path, Cleaned]], rejects_path: Path) -> None:
+    """Write all rejects to one file that is complete whenever it is there, and none where there are no rejects.
+
+    Raises:
+        DataError: if it cannot be written.
+    """
     rejects = pl.concat(
         table.rejects.select(file=pl.lit(str(path)), line="row", reason="reason", content="content")
         for path, table in given
@@ -137,7 +179,12 @@ def _write_rejects(given: list[tuple[Path, Cleaned]], rejects_path: Path) -> Non
     log.warning("%s rejected rows are in %s", f"{len(rejects):,}", rejects_path)
 
 
-def _check(path: Path, table: Cleaned, rejects_path: Path) -> None:
+def check_rejects(path: Path, table: Cleaned, rejects_path: Path) -> None:
+    """Refuse a file of which too much was rejected.
+
+    Raises:
+        DataError: naming the first bad row.
+    """
     if table.is_acceptable:
         return
     first = table.rejects.row(0, named=True)

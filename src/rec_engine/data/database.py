@@ -159,3 +159,9 @@ def named(database: str) -> Iterator[None]:
         raise StoreError(
             f"the event store {database} fails: {cause}", hint="is the database running, the disk full?"
         ) from error
+
+
+def take_positions(connection: sql.Connection, n: int) -> int:
+    """Return the position before the next n, which now belong to this transaction; other writers wait for it."""
+    taken = sql.update(position_row).values(value=position_row.c.value + n).returning(position_row.c.value)
+    return int(connection.execute(taken).scalar_one()) - n

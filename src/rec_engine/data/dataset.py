@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rec_engine.data.validation import EVENTS as EVENTS
-from rec_engine.data.validation import clean_interactions, clean_items, clean_users, to_polars
+from rec_engine.data.validation import Tables, accepted_tables
 from rec_engine.errors import DataError
 from rec_engine.utils.config import DataSettings
 
@@ -136,6 +136,7 @@ class RecommendationDataset:
         user_ids: user id to code.
         item_ids: item id to code.
         fingerprint: SHA-256 over all of the above; the same data gives the same fingerprint.
+        log_position: up to which position of the log its events are among the interactions; 0 for data from elsewhere.
 
     Raises:
         DataError: if a column is missing, no interaction is left, or more than 5% of the rows are unusable.
@@ -150,23 +151,20 @@ class RecommendationDataset:
         settings: DataSettings | None = None,
     ) -> None:
         settings = settings or DataSettings()
-        rows = clean_interactions(to_polars(interactions_df), settings).accepted("interactions")
-        users = clean_users(None if user_features is None else to_polars(user_features), settings).accepted("users")
-        items = clean_items(None if item_features is None else to_polars(item_features), settings).accepted("items")
-        self._fill(rows, users, items, settings)
+        self._fill(accepted_tables(interactions_df, user_features, item_features, settings), settings, log_position=0)
 
     @classmethod
-    def from_clean(
-        cls, rows: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, settings: DataSettings
-    ) -> "RecommendationDataset":
-        """Return the dataset of tables that `clean_interactions`, `clean_users` and `clean_items` have accepted."""
+    def from_clean(cls, tables: Tables, settings: DataSettings, *, log_position: int = 0) -> "RecommendationDataset":
+        """Return the dataset of tables that were accepted, and that know the log up to a position."""
         dataset = cls.__new__(cls)
-        cls._fill(dataset, rows, users, items, settings)
+        cls._fill(dataset, tables, settings, log_position=log_position)
         return dataset
 
-    def _fill(self, rows: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, settings: DataSettings) -> None:
+    def _fill(self, tables: Tables, settings: DataSettings, *, log_position: int) -> None:
+        rows, users, items = tables.interactions, tables.users, tables.items
         if rows.is_empty():
             raise DataError("there is not one interaction in the data", hint="give at least one user_id, item_id row")
+        self.log_position = log_position
         self.user_ids = IdMap.of(rows["user_id"], users["user_id"])
         self.item_ids = IdMap.of(rows["item_id"], items["item_id"])
         self.users = _aligned(users, "user_id", self.user_ids)

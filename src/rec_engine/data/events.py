@@ -24,6 +24,7 @@ from rec_engine.data.database import (
     open_engines,
     position_row,
     prepare,
+    take_positions,
     transaction,
 )
 from rec_engine.data.dataset import ExternalId
@@ -152,7 +153,7 @@ class Impression:
 
 
 _Kind = TypeVar("_Kind")
-NEWS_AT_ONCE = 50_000
+NEWS_AT_ONCE = 5_000
 Row = sql.Row[*tuple[Any, ...]]
 Placed = Sequence[tuple[int, _Kind]]
 Change = Event | ItemChange | RuleChange | Erasure | Touch | Impression
@@ -221,7 +222,7 @@ class EventStore:
         numbered = [change for change in changes if not isinstance(change, Impression)]
         with named(self.name), transaction(self._writer, self._files) as connection:
             if numbered:
-                first = self._take_positions(connection, len(numbered)) + 1
+                first = take_positions(connection, len(numbered)) + 1
                 if items_as_of is not None and connection.execute(_LATEST_ITEM).scalar_one() > items_as_of:
                     raise ConflictError("the items have changed meanwhile", hint="send it again")
                 placed = list(enumerate(numbered, start=first))
@@ -273,6 +274,11 @@ class EventStore:
         has_changed, self._seen_version = version != self._seen_version, version
         return has_changed
 
+    def news_without_events(self, after: int) -> News:
+        """Return what was written after a position but for events, of which a bulk load may have written millions."""
+        bounds = {"after": after, "until": self.position()}
+        return self._news(bounds["until"], (), self._read(_ITEMS_SINCE, bounds), self._read(_MARKS_SINCE, bounds))
+
     def news(self, after: int) -> News:
         """Return what was written after a position, at most the next NEWS_AT_ONCE positions of it."""
         until = min(self.position(), after + NEWS_AT_ONCE)
@@ -288,9 +294,7 @@ class EventStore:
 
     def standing(self) -> News:
         """Return what stands of the catalogue, the rules and the erasures at this moment, without any event."""
-        until = self.position()
-        bounds = {"after": 0, "until": until}
-        return self._news(until, (), self._read(_ITEMS_SINCE, bounds), self._read(_MARKS_SINCE, bounds))
+        return self.news_without_events(0)
 
     def events_of(self, user_id: str) -> list[Event]:
         """Return a user's events in the order in which they were written."""
@@ -307,11 +311,6 @@ class EventStore:
             self._files.close()
         self._writer.dispose()
         self._reader.dispose()
-
-    def _take_positions(self, connection: sql.Connection, n: int) -> int:
-        """Return the position before the next n, which now belong to this transaction; other writers wait for it."""
-        taken = sql.update(position_row).values(value=position_row.c.value + n).returning(position_row.c.value)
-        return int(connection.execute(taken).scalar_one()) - n
 
     def _write_events(self, connection: sql.Connection, placed: Placed[Event]) -> None:
         rows = [_fields(event) | {"position": at} for at, event in placed]

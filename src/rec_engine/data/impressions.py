@@ -99,7 +99,7 @@ def _reactions(log: LogFrames, settings: DataSettings) -> pl.DataFrame:
     """Return request_id, item_id and the earliest moment of the positive events that name an answer."""
     columns = ("request_id", "item_id", "at")
     found = [pl.DataFrame(schema={"request_id": pl.String, "item_id": pl.String, "at": pl.Int64})]
-    for frame in log.events(log.position()):
+    for frame in log.events(("request_id", "item_id", "event", "value", "timestamp"), until=log.position()):
         named = frame.filter(pl.col("request_id").is_not_null()).rename({"timestamp": "at"})
         places = named["event"].replace_strict(EVENTS, list(range(len(EVENTS))), return_dtype=pl.UInt8)
         values = named["value"].cast(pl.Float32).fill_null(float("nan"))

@@ -96,6 +96,10 @@ class LiveHistories:
             self._touched |= news.touched
             self._users.clear()
 
+    def forget(self) -> None:
+        """Forget all users: whoever comes is read from the log again."""
+        self._users.clear()
+
     def user(self, user_id: ExternalId) -> LiveUser:
         """Return a user, as all his events that were written have made him.
 

@@ -1,6 +1,6 @@
 """The log in columns: its tables as polars frames, read in stretches so short that they hold up nobody who writes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +17,7 @@ from rec_engine.data.database import (
     open_engines,
     position_row,
 )
+from rec_engine.data.events import ERASED
 from rec_engine.errors import DataError
 
 STRETCH = 200_000
@@ -24,6 +25,7 @@ STRETCH = 200_000
 _EVENTS = pl.Schema(
     {
         "position": pl.Int64,
+        "event_id": pl.String,
         "user_id": pl.String,
         "item_id": pl.String,
         "event": pl.String,
@@ -33,7 +35,7 @@ _EVENTS = pl.Schema(
     }
 )
 _ITEMS = pl.Schema({"position": pl.Int64, "item_id": pl.String, "status": pl.String, "attributes": pl.String})
-_MARKS = pl.Schema({"position": pl.Int64, "user_hash": pl.String, "kind": pl.String})
+_MARKS = pl.Schema({"user_hash": pl.String, "position": pl.Int64})
 _IMPRESSIONS = pl.Schema(
     {
         "place": pl.Int64,
@@ -78,9 +80,9 @@ class LogFrames:
         """Return how far the log has got."""
         return self._largest(position_row.c.value)
 
-    def events(self, until: int) -> Iterator[pl.DataFrame]:
-        """Yield the events up to a position in the order of positions: the columns of an event but id and context."""
-        return self._stretches(event_rows.c.position, _EVENTS, until)
+    def events(self, columns: Sequence[str], *, until: int) -> Iterator[pl.DataFrame]:
+        """Yield these columns of the events up to a position, in the order of positions."""
+        return self._stretches(event_rows.c.position, nothing(columns).schema, until)
 
     def impressions(self) -> Iterator[pl.DataFrame]:
         """Yield what answers showed, in the order in which it was written: the columns of an impression and `place`."""
@@ -90,9 +92,10 @@ class LogFrames:
         """Return the latest change of each item: position, item_id, status, attributes (JSON)."""
         return self._frame(_statement(item_rows, _ITEMS).order_by(item_rows.c.position), _ITEMS)
 
-    def marks(self) -> pl.DataFrame:
-        """Return the latest mark of each kind by the hash of a user: position, user_hash, kind."""
-        return self._frame(_statement(mark_rows, _MARKS).order_by(mark_rows.c.position), _MARKS)
+    def erasures(self) -> dict[str, int]:
+        """Return the position of the latest erasure by the hash of its user."""
+        erased = _statement(mark_rows, _MARKS).where(mark_rows.c.kind == ERASED)
+        return dict(self._frame(erased, _MARKS).rows())
 
     def _stretches(self, key: "sql.Column[int]", schema: pl.Schema, last: int) -> Iterator[pl.DataFrame]:
         statement = _statement(key.table, schema).order_by(key)
@@ -109,6 +112,11 @@ class LogFrames:
             cursor = connection.execute(statement).cursor
             rows = [] if cursor is None else _rows(cursor)
         return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def nothing(columns: Sequence[str]) -> pl.DataFrame:
+    """Return these columns of no event."""
+    return pl.DataFrame(schema={name: _EVENTS[name] for name in columns})
 
 
 def _rows(cursor: DBAPICursor) -> list[tuple[object, ...]]:

@@ -6,6 +6,7 @@ import json
 import re
 import zlib
 from collections.abc import Sequence
+from enum import Enum
 from io import BytesIO
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -22,7 +23,23 @@ LINE = "__line__"
 SURPLUS = "surplus field"
 """Column in which `read_table` puts the first field beyond the header's last column, where a row has one."""
 
-ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+class Kind(Enum):
+    """What a file holds; of a delimited one, what divides its fields."""
+
+    PARQUET = "parquet"
+    JSON_LINES = "json"
+    COMMA = ","
+    TAB = "\t"
+
+
+KIND_BY_ENDING = {
+    ".csv": Kind.COMMA,
+    ".tsv": Kind.TAB,
+    ".jsonl": Kind.JSON_LINES,
+    ".ndjson": Kind.JSON_LINES,
+    ".parquet": Kind.PARQUET,
+}
 """Endings of the files that can be read; the text ones may be followed by .gz."""
 
 
@@ -34,7 +51,7 @@ def read_table(path: Path) -> pl.DataFrame:
     is there only when needed. Blank lines are skipped.
 
     Args:
-        path: ends in one of ENDINGS; text is UTF-8 and may be compressed (.csv.gz).
+        path: ends in one of KIND_BY_ENDING; text is UTF-8 and may be compressed (.csv.gz).
 
     Returns:
         The file's columns and LINE (Int64): the line where the row begins, the header being line 1; in a Parquet file
@@ -43,22 +60,45 @@ def read_table(path: Path) -> pl.DataFrame:
     Raises:
         DataError: if the file is missing, empty, of an unknown ending, damaged or not UTF-8.
     """
-    ending = path.name.lower().removesuffix(".gz")
-    if not ending.endswith(ENDINGS) or path.name.lower().endswith(".parquet.gz"):
-        raise DataError(
-            f"{path}: what kind of file this is cannot be told from its name",
-            hint=f"the name must end in one of {', '.join(ENDINGS)}, text files also in .csv.gz and the like",
-        )
+    kind = kind_of(path)
     data = _bytes(path)
-    if ending.endswith(".parquet"):
-        table = _read_parquet(path, data)
-    elif ending.endswith((".jsonl", ".ndjson")):
-        table = _read_json_lines(path, data)
-    else:
-        table = _read_delimited(path, data, "\t" if ending.endswith(".tsv") else ",")
+    table = _read_parquet(path, data) if kind is Kind.PARQUET else parse_text(path, data, kind)
     if table.is_empty():
         raise DataError(f"{path}: there are columns but no rows", hint="give a file with at least one row")
     return table
+
+
+def kind_of(path: Path) -> Kind:
+    """Return what kind of file this is.
+
+    Raises:
+        DataError: if its name does not say so.
+    """
+    name = path.name.lower()
+    for ending, kind in KIND_BY_ENDING.items():
+        if name.endswith(ending) or (kind is not Kind.PARQUET and name.endswith(f"{ending}.gz")):
+            return kind
+    raise DataError(
+        f"{path}: what kind of file this is cannot be told from its name",
+        hint=f"the name must end in one of {', '.join(KIND_BY_ENDING)}, text files also in .csv.gz and the like",
+    )
+
+
+def parse_text(path: Path, data: bytes, kind: Kind, n_before: int = 0) -> pl.DataFrame:
+    """Return the rows of a part of a text file, as `read_table` does.
+
+    Args:
+        path: of the file, for messages.
+        data: whole rows; of a delimited file the header first.
+        kind: of the file; not Parquet.
+        n_before: lines of the file that come before these rows; the header is not counted.
+
+    Raises:
+        DataError: if the text is damaged or not UTF-8.
+    """
+    if kind is Kind.JSON_LINES:
+        return _read_json_lines(path, data, n_before)
+    return _read_delimited(path, data, kind.value, n_before)
 
 
 def to_polars(frame: object) -> pl.DataFrame:
@@ -101,18 +141,18 @@ def _read_parquet(path: Path, data: bytes) -> pl.DataFrame:
         raise DataError(f"{path}: not readable as Parquet: {error}", hint="write the file anew") from None
 
 
-def _read_json_lines(path: Path, data: bytes) -> pl.DataFrame:
+def _read_json_lines(path: Path, data: bytes, n_before: int) -> pl.DataFrame:
     try:
         table = pl.read_ndjson(data, infer_schema_length=None)
     except pl.exceptions.PolarsError as error:
-        raise _json_error(path, data, str(error)) from None
-    numbers = [number for number, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
+        raise _json_error(path, data, str(error), n_before) from None
+    numbers = [number for number, line in enumerate(data.split(b"\n"), start=n_before + 1) if line.strip()]
     return table.with_columns(pl.Series(LINE, numbers, dtype=pl.Int64))
 
 
-def _json_error(path: Path, data: bytes, complaint: str) -> DataError:
+def _json_error(path: Path, data: bytes, complaint: str, n_before: int) -> DataError:
     """Return the error that names the first line that is not a JSON object."""
-    for number, line in enumerate(data.split(b"\n"), start=1):
+    for number, line in enumerate(data.split(b"\n"), start=n_before + 1):
         try:
             content = json.loads(line) if line.strip() else {}
         except UnicodeDecodeError:
@@ -126,17 +166,17 @@ def _json_error(path: Path, data: bytes, complaint: str) -> DataError:
     return DataError(f"{path}: {complaint}", hint="a field must be of one type in all lines")
 
 
-def _read_delimited(path: Path, data: bytes, separator: str) -> pl.DataFrame:
+def _read_delimited(path: Path, data: bytes, separator: str, n_before: int) -> pl.DataFrame:
     header, _, rows = data.partition(b"\n")
     # A column that the header lacks catches what long rows have too much; polars would cut it off or refuse the file.
     text = header.rstrip(b"\r") + f"{separator}{SURPLUS}\n".encode() + rows
     try:
         table = pl.read_csv(text, separator=separator, infer_schema=False, truncate_ragged_lines=True)
     except pl.exceptions.PolarsError as error:
-        raise _delimited_error(path, data, str(error)) from None
+        raise _delimited_error(path, data, str(error), n_before) from None
     named = [name for name in table.columns if name != SURPLUS]
     n_line_ends = rows.count(b"\n") + (not rows.endswith(b"\n"))
-    table = table.with_columns(_lines(table, has_line_ends_in_cells=n_line_ends != len(table)))
+    table = table.with_columns(n_before + _lines(table, has_line_ends_in_cells=n_line_ends != len(table)))
     if not table[SURPLUS].is_not_null().any():
         table = table.drop(SURPLUS)
     return table.filter(pl.any_horizontal(pl.col(named).is_not_null()))
@@ -151,19 +191,19 @@ def _lines(table: pl.DataFrame, *, has_line_ends_in_cells: bool) -> pl.Series:
     return table.select((rows + 2 + extra.shift(1, fill_value=0)).alias(LINE)).to_series()
 
 
-def _delimited_error(path: Path, data: bytes, complaint: str) -> DataError:
+def _delimited_error(path: Path, data: bytes, complaint: str, n_before: int) -> DataError:
     """Return the error that names the line where the reader stumbled."""
     try:
         data.decode()
     except UnicodeDecodeError as error:
-        return _encoding_error(path, data.count(b"\n", 0, error.start) + 1)
+        return _encoding_error(path, n_before + data.count(b"\n", 0, error.start) + 1)
     cell = re.search("could not parse `(.+)", complaint)
     if cell is None:
         return DataError(
             f"{path}: not readable as a table: {complaint}", hint="is this a text file of rows and fields?"
         )
     found = cell.group(1).removesuffix("`")
-    number = data.count(b"\n", 0, max(data.find(found.encode()), 0)) + 1
+    number = n_before + data.count(b"\n", 0, max(data.find(found.encode()), 0)) + 1
     return DataError(
         f"{path}:{number}: the quotes of {found[:80]} do not match",
         hint='a field that holds a quote is written "so ""quoted"" inside"',

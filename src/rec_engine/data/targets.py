@@ -6,7 +6,7 @@ import numpy as np
 
 from rec_engine.data.dataset import IdMap, Interactions, RecommendationDataset
 from rec_engine.data.tables import read_table
-from rec_engine.data.validation import clean_interactions, clean_items, clean_users
+from rec_engine.data.validation import Tables, clean_interactions, clean_items, clean_users
 from rec_engine.errors import DataError
 from rec_engine.utils.config import DataSettings
 from rec_engine.utils.logger import get_logger
@@ -21,7 +21,8 @@ def load_targets(path: Path, user_ids: IdMap, item_ids: IdMap, settings: DataSet
         DataError: if the file cannot be used, or none of its interactions is of a known user and item.
     """
     rows = clean_interactions(read_table(path), settings).accepted(str(path))
-    held_out = RecommendationDataset.from_clean(rows, clean_users(None).frame, clean_items(None).frame, settings)
+    tables = Tables(rows, clean_users(None).frame, clean_items(None).frame)
+    held_out = RecommendationDataset.from_clean(tables, settings)
     past = held_out.interactions.positive()
     users = user_ids.codes(held_out.user_ids.ids.to_list())[past.user_codes]
     items = item_ids.codes(held_out.item_ids.ids.to_list())[past.item_codes]

@@ -64,7 +64,7 @@ def new_manifest(  # noqa: PLR0913 - what a manifest says
         split=split,
         features=tuple(FEATURES),
         ease_regularisation=ease_regularisation,
-        log_position=0,
+        log_position=dataset.log_position,
         libraries={library: version(library) for library in LIBRARIES},
         metrics={metric: value for metric, value in metrics.items() if np.isfinite(value)},
         sha256_by_file={},

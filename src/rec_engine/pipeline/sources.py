@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from rec_engine.data.data_loader import load_custom, load_dataset
+from rec_engine.data.data_loader import DEMO, custom_tables, named_tables
 from rec_engine.data.dataset import RecommendationDataset
+from rec_engine.data.impressions import Impressions, load_impressions
+from rec_engine.data.log_tables import with_log
 from rec_engine.data.splits import Split
 from rec_engine.data.targets import load_targets
+from rec_engine.data.validation import Tables
 from rec_engine.errors import DataError
 from rec_engine.utils.config import ModelConfig
 
@@ -17,13 +20,14 @@ CUSTOM = "custom"
 
 @dataclass(frozen=True, slots=True)
 class DataFiles:
-    """A user's own files."""
+    """A user's own data: files, and the URL of the log that his service has kept."""
 
     train: Path | None = None
     validation: Path | None = None
     items: Path | None = None
     users: Path | None = None
     rejects: Path | None = None
+    events: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +38,47 @@ class Source:
         name: for the manifest.
         dataset: what is known.
         split: given by the user's files; None leaves it to the settings.
+        impressions: what the log says was shown; None without a log.
     """
 
     name: str
     dataset: RecommendationDataset
     split: Split | None
+    impressions: Impressions | None = None
 
 
-def load_source(dataset: str, data_dir: Path, files: DataFiles, config: ModelConfig, *, offline: bool) -> Source:
-    """Return the data that the flags name.
+def load_source(dataset: str | None, data_dir: Path, files: DataFiles, config: ModelConfig, *, offline: bool) -> Source:
+    """Return the data that the flags name; without a name it is the user's own where there is any, else the demo's.
 
     Raises:
         DataError: if flags contradict each other or the data cannot be loaded.
+        StoreError: if the log cannot be read.
     """
-    if dataset != CUSTOM:
-        if any((files.train, files.validation, files.items, files.users)):
-            raise DataError(f"--dataset {dataset} takes no files", hint="use --dataset custom with --train-data")
-        return Source(dataset, load_dataset(dataset, data_dir, settings=config.data, offline=offline), None)
-    if files.train is None:
-        raise DataError("--dataset custom needs --train-data", hint="a CSV, Parquet or JSON Lines file of interactions")
-    own = load_custom(files.train, files.items, files.users, settings=config.data, rejects_path=files.rejects)
+    is_own = any((files.train, files.validation, files.items, files.users))
+    dataset = dataset or (CUSTOM if is_own or files.events else DEMO)
+    if dataset == CUSTOM:
+        tables = _own_tables(files, config)
+    elif is_own:
+        raise DataError(f"--dataset {dataset} takes no files", hint="use --dataset custom with --train-data")
+    else:
+        tables = named_tables(dataset, data_dir, config.data, offline=offline)
+    log_position, impressions = 0, None
+    if files.events:
+        tables, log_position = with_log(tables, files.events)
+        impressions = load_impressions(files.events, settings=config.data)
+    own = RecommendationDataset.from_clean(tables, config.data, log_position=log_position)
     split = _given_split(own, files.validation, config) if files.validation else None
-    return Source(files.train.name, own, split)
+    name = files.train.name if files.train else dataset
+    return Source(f"{name} and the log" if files.events else name, own, split, impressions)
+
+
+def _own_tables(files: DataFiles, config: ModelConfig) -> Tables:
+    if files.train is None and files.events is None:
+        raise DataError(
+            "--dataset custom needs --train-data or --events",
+            hint="a CSV, Parquet or JSON Lines file of interactions, or the URL of the event store",
+        )
+    return custom_tables(files.train, files.items, files.users, settings=config.data, rejects_path=files.rejects)
 
 
 def _given_split(own: RecommendationDataset, validation: Path, config: ModelConfig) -> Split:

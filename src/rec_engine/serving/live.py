@@ -22,6 +22,8 @@ from rec_engine.utils.logger import get_logger
 
 SPARE_ITEMS, SPARE_SHARE = 1_000, 20
 """Room for items to come: so many, or this part of the catalogue where that is more; as often as the log needs it."""
+FOLLOWED_EVENTS = 2_000
+"""Of more events at once nobody asks whose they are: to read a user again costs less."""
 VISIBLE, HIDDEN, DELETED = "visible", "hidden", "deleted"
 
 logger = get_logger(__name__)
@@ -91,7 +93,7 @@ class LiveModel:
         try:
             has_changed = self._store.has_changed()  # asked always: it remembers what it has been asked
             if has_changed or self.is_behind or self._is_new:
-                while (news := self._store.news(self.position)).position > self.position:
+                while (news := self._next_news()).position > self.position:
                     self._follow(news)
                     self.position = news.position
             self.is_behind = self._is_new = False
@@ -109,6 +111,13 @@ class LiveModel:
                 logger.warning("answers go on without the latest events: %s", error)
                 self.is_behind = True
         return self.histories.base_user(user_id)
+
+    def _next_news(self) -> News:
+        """Return what to follow next; where that is very much, all users are forgotten instead of each of them."""
+        if self._store.position() - self.position <= FOLLOWED_EVENTS:
+            return self._store.news(self.position)
+        self.histories.forget()
+        return self._store.news_without_events(self.position)
 
     def _assembled(self, knowledge: Knowledge) -> RecommendationInference:
         return RecommendationInference.assemble(

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from rec_engine.data.columns import MAX_VALUE
 from rec_engine.serving.wire import (
     MAX_ATTRIBUTES,
     MAX_CATEGORIES,
@@ -17,9 +18,6 @@ from rec_engine.serving.wire import (
     Timestamp,
     Wire,
 )
-
-MAX_VALUE = 1e12
-"""Values are kept as float32, which ends at 3e38; nothing that anybody rates is near that."""
 
 
 class Item(Asked):
