@@ -1,15 +1,31 @@
 """When each item was met: statistics as of any moment, so that no feature can know its own future."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
+from rec_engine.data.dataset import BoolArray, FloatArray, IntArray, Interactions, LongArray
 from rec_engine.data.kernels import places_at
 
 SECONDS_A_DAY = 86_400
 DAYS_AT_HAND = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What had happened to some items at a moment.
+
+    Attributes:
+        counts: (n_moments, n) float32, how often each item was met before that moment and before earlier ones.
+        days_since_first: (n,) float32 days from the first time an item was met, nan where it was not met before.
+        days_since_last: (n,) float32, from the last time, likewise.
+    """
+
+    counts: FloatArray
+    days_since_first: FloatArray
+    days_since_last: FloatArray
 
 
 class Timeline:
@@ -48,20 +64,19 @@ class Timeline:
 
     def counts(self, item_codes: IntArray, moment: int) -> FloatArray:
         """Return (n,) float32: how often each item was met before `moment` (Unix seconds)."""
-        counts: FloatArray = self.counts_at(item_codes, [moment])[0]
+        counts: FloatArray = (self._places(item_codes, [moment])[0] - self._starts[item_codes]).astype(np.float32)
         return counts
 
-    def counts_at(self, item_codes: IntArray, moments: Sequence[int]) -> FloatArray:
-        """Return (n_moments, n) float32: how often each item was met before each of the moments (Unix seconds)."""
-        return (self._places(item_codes, moments) - self._starts[item_codes]).astype(np.float32)
-
-    def days_since_first(self, item_codes: IntArray, moment: int) -> FloatArray:
-        """Return (n,) float32 days from the first time an item was met to `moment`, nan where it was not met before."""
-        return self._days(item_codes, self._starts[item_codes], moment)
-
-    def days_since_last(self, item_codes: IntArray, moment: int) -> FloatArray:
-        """Return (n,) float32 days from the last time an item was met to `moment`, nan where it was not met before."""
-        return self._days(item_codes, self._places(item_codes, [moment])[0] - 1, moment)
+    def past(self, item_codes: IntArray, moment: int, days_before: Sequence[int] = ()) -> Past:
+        """Return what had happened to items (n,) before `moment` (Unix seconds), and so many days before that."""
+        places = self._places(item_codes, [moment, *(moment - days * SECONDS_A_DAY for days in days_before)])
+        first = self._starts[item_codes]
+        was_met = places[0] > first
+        return Past(
+            counts=(places - self._starts[item_codes]).astype(np.float32),
+            days_since_first=self._days_since(item_codes, first, was_met, moment),
+            days_since_last=self._days_since(item_codes, places[0] - 1, was_met, moment),
+        )
 
     def recent_counts(self, moment: int, days: int) -> FloatArray:
         """Return (n_items,) float32: how often each item was met in the `days` before the day of `moment`."""
@@ -72,11 +87,11 @@ class Timeline:
         items = np.arange(self.n_items, dtype=np.int32)
         return self.counts(items, moment) - self.counts(items, moment - seconds)
 
-    def _days(self, item_codes: IntArray, places: LongArray, moment: int) -> FloatArray:
-        was_met = self._places(item_codes, [moment])[0] > self._starts[item_codes]
-        keys = self._keys[np.where(was_met, places, 0)] if len(self._keys) else np.zeros(len(places), dtype=np.int64)
-        seconds = self._within(moment) - (keys - item_codes.astype(np.int64) * self._span)
-        return np.where(was_met, seconds / SECONDS_A_DAY, np.nan).astype(np.float32)
+    def _days_since(self, item_codes: IntArray, places: LongArray, was_met: BoolArray, moment: int) -> FloatArray:
+        seconds = np.full(len(item_codes), np.nan)
+        met = item_codes[was_met].astype(np.int64)
+        seconds[was_met] = self._within(moment) - (self._keys[places[was_met]] - met * self._span)
+        return (seconds / SECONDS_A_DAY).astype(np.float32)
 
     def _places(self, item_codes: IntArray, moments: Sequence[int]) -> LongArray:
         within = np.array([self._within(moment) for moment in moments], dtype=np.int64)

@@ -131,10 +131,9 @@ class CompiledTrees:
         """
         if features.dtype != np.float32 or features.ndim != 2 or features.shape[1] != self.n_features:
             raise DataError(f"rows of {self.n_features} float32 expected, found {features.shape} {features.dtype}")
-        features = np.require(features, requirements=["C", "A", "W"])
         scores = np.zeros(len(features))
         for first in range(0, len(features), ROWS_A_BLOCK):
-            block = features[first : first + ROWS_A_BLOCK]
+            block = np.require(features[first : first + ROWS_A_BLOCK].T, requirements=["C", "A", "W"])
             columns = _columns(block, self.column_features, self.when_zero, self.when_missing)
             passed = _passed(columns, self.column_starts, self.thresholds)
             trees = self.tree_starts, self.split_leaves, self.split_tests, self.leaf_values
@@ -267,17 +266,13 @@ def _vectorised(result: types.Type) -> Callable[[Emit], Callable[..., Any]]:
 
 @compiled
 def _columns(
-    features: FloatArray, column_features: IntArray, when_zero: FloatArray, when_missing: FloatArray
+    by_feature: FloatArray, column_features: IntArray, when_zero: FloatArray, when_missing: FloatArray
 ) -> FloatArray:
     """Return (n_columns, n_words * WORD) float32, the rows' values; what follows the last row is undefined."""
-    n_rows, n_features = features.shape
-    transposed = np.empty((n_features, n_rows), dtype=np.float32)
-    for row in range(n_rows):
-        for feature in range(n_features):
-            transposed[feature, row] = features[row, feature]
+    n_rows = by_feature.shape[1]
     columns = np.empty((len(column_features), (n_rows + WORD - 1) // WORD * WORD), dtype=np.float32)
     for column in range(len(column_features)):
-        values, zero, missing = transposed[column_features[column]], when_zero[column], when_missing[column]
+        values, zero, missing = by_feature[column_features[column]], when_zero[column], when_missing[column]
         for row in range(n_rows):
             value = zero if abs(values[row]) <= LARGEST_ZERO else values[row]
             columns[column, row] = missing if np.isnan(value) else value

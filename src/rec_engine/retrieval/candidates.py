@@ -7,9 +7,11 @@ from typing import Protocol
 import numpy as np
 
 from rec_engine.data.dataset import FloatArray, IntArray
+from rec_engine.data.rows import inner_products
 from rec_engine.data.state import UserState
 from rec_engine.data.timeline import Timeline
 from rec_engine.retrieval.faiss_index import FAISSIndex
+from rec_engine.retrieval.few_items import FewItems
 from rec_engine.retrieval.filters import Eligible
 from rec_engine.retrieval.links import Links
 
@@ -117,7 +119,7 @@ class TowerSource:
         index: search by vector.
         user_vector: state to (dim,) float32, or None where nothing is known of the user.
         min_score: cosine below which an item is not offered.
-        only: the items that it may offer; all of them without it.
+        only: (n,) codes of the few items that it may offer; all of them without it.
         name: what the answer calls it.
         share: of the candidates.
     """
@@ -125,7 +127,7 @@ class TowerSource:
     index: FAISSIndex
     user_vector: Callable[[UserState], FloatArray | None]
     min_score: float = -1.0
-    only: Eligible | None = None
+    only: IntArray | None = None
     name: str = "tower"
     share: float = 1.0
 
@@ -141,14 +143,15 @@ class _Nearest:
     vector: FloatArray
 
     def best(self, eligible: Eligible, k: int) -> IntArray:
-        allowed = eligible if self.source.only is None else eligible.intersection(self.source.only)
-        scores, codes = self.source.index.search(self.vector[None], k, allowed)
-        found: IntArray = codes[0][(codes[0] >= 0) & (scores[0] >= self.source.min_score)]
-        return found
+        index, only = self.source.index, self.source.only
+        if only is None:
+            (scores,), (codes,) = index.search(self.vector[None], k, eligible)
+        else:
+            scores, codes = index.scan(self.vector, k, only[eligible.keeps(only)])
+        return codes[(codes >= 0) & (scores >= self.source.min_score)]
 
     def scores(self, item_codes: IntArray) -> FloatArray:
-        cosines: FloatArray = self.source.index.rows[item_codes] @ self.vector
-        return cosines
+        return inner_products(self.source.index.rows, item_codes, self.vector)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +177,9 @@ class LinkSource:
             return None
         if self.last is None:
             items = np.unique(liked)
-            return _Some(*self.links.of(items, np.ones(len(items), dtype=np.float32)))
+            return self.links.of(items, np.ones(len(items), dtype=np.float32))
         latest = liked[-self.last :][::-1]
-        return _Some(*self.links.of(latest, (1 / np.arange(1, len(latest) + 1)).astype(np.float32)))
+        return self.links.of(latest, (1 / np.arange(1, len(latest) + 1)).astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +201,7 @@ class HistorySource:
             return None
         weights = 1 / np.sqrt(np.arange(1, len(latest_first) + 1))
         items, places = np.unique(latest_first, return_inverse=True)
-        return _Some(items, np.bincount(places, weights).astype(np.float32))
+        return FewItems.of(items, np.bincount(places, weights).astype(np.float32))
 
 
 class RecentPopularitySource:
@@ -270,24 +273,6 @@ class _Ordered:
     def scores(self, item_codes: IntArray) -> FloatArray:
         scores: FloatArray = self._by_item[item_codes]
         return scores
-
-
-@dataclass(frozen=True, slots=True)
-class _Some:
-    """An offer of a few items, (n,) ascending, with their scores, (n,); others have 0. Only those above are offered."""
-
-    items: IntArray
-    by_place: FloatArray
-
-    def best(self, eligible: Eligible, k: int) -> IntArray:
-        kept = (self.by_place > 0) & eligible.keeps(self.items)
-        return top_of(self.items[kept], self.by_place[kept], k)
-
-    def scores(self, item_codes: IntArray) -> FloatArray:
-        if not len(self.items):
-            return np.zeros(len(item_codes), dtype=np.float32)
-        places = np.minimum(np.searchsorted(self.items, item_codes), len(self.items) - 1)
-        return np.where(self.items[places] == item_codes, self.by_place[places], np.float32(0))
 
 
 def most(by_item: FloatArray, eligible: Eligible, k: int) -> IntArray:

@@ -8,7 +8,7 @@ import polars as pl
 
 from rec_engine.data.dataset import ExternalId, IdMap, IntArray
 from rec_engine.errors import DataError, NotFoundError
-from rec_engine.retrieval.categories import category_matrix, category_names, category_row
+from rec_engine.retrieval.categories import category_mask, category_masks, category_names
 from rec_engine.retrieval.filters import Eligible
 from rec_engine.retrieval.item_attributes import ItemAttributes
 
@@ -32,7 +32,7 @@ class Catalogue:
     Attributes:
         visible: what may be shown to anybody.
         attributes: what filters read.
-        category_shares: (capacity, n_categories) float32 over the frequent categories, rows summing to 1 or 0.
+        category_masks: (capacity,) uint64, a bit for each of the frequent categories.
         n_items: codes that are taken.
     """
 
@@ -50,7 +50,7 @@ class Catalogue:
         lengths = items["categories"].list.len().fill_null(0).to_numpy()
         self._category_starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self._names = category_names(items["categories"])
-        self.category_shares = category_matrix(items["categories"], self._names, self.capacity)
+        self.category_masks = category_masks(items["categories"], self._names, self.capacity)
         self._items = items
         self._labels: dict[str, IntArray] = {}
         self._changed: dict[int, ItemView] = {}
@@ -124,7 +124,7 @@ class Catalogue:
         title, categories = values.get("title"), values.get("categories")
         names = tuple(map(str, categories)) if isinstance(categories, list | tuple) else ()
         self._changed[code] = ItemView(self._typed(item_id), None if title is None else str(title), names)
-        self.category_shares[code] = category_row(names, self._names)
+        self.category_masks[code] = category_mask(names, self._names)
         self._show(code, is_visible=is_visible)
         return code
 
@@ -149,9 +149,8 @@ class Catalogue:
 
     def _show(self, code: int, *, is_visible: bool) -> None:
         one = np.array([code], dtype=np.int32)
-        self.visible = (
-            self.visible.union(Eligible.of_codes(one, self.capacity)) if is_visible else self.visible.without(one)
-        )
+        shown = self.visible.union(Eligible.of_codes(one, self.capacity)) if is_visible else self.visible.without(one)
+        self.visible = shown.counted()
 
     def _typed(self, item_id: str) -> ExternalId:
         """Return the id in the type that the data's ids have, as far as it can be one."""

@@ -10,8 +10,9 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from rec_engine.data.dataset import ExternalId, FloatArray, IntArray
-from rec_engine.data.rows import GrowingRows, Rows
+from rec_engine.data.dataset import ExternalId, FloatArray, IntArray, LongArray
+from rec_engine.data.kernels import best_of
+from rec_engine.data.rows import GrowingRows, Rows, inner_products
 from rec_engine.errors import BundleError, DataError, NotFoundError
 from rec_engine.evaluation.ranking import top_k
 from rec_engine.retrieval.filters import Eligible
@@ -27,6 +28,8 @@ SCAN_SHARE = 0.03
 N_TUNING_QUERIES = 200
 TUNING_NOISE = 0.3
 RECALL_AT = 100
+LARGEST_HALF = 65_504
+"""In IVF's cells the vectors are float16: half the memory to read through, and the scores are exact all the same."""
 TIE = 1e-5
 """Scores this near to each other are the same: FAISS and a matrix product round differently."""
 
@@ -132,6 +135,19 @@ class FAISSIndex:
             scanned = self._scan(queries[incomplete], k_found, allowed.item_codes())
             scores[incomplete, :k_found], codes[incomplete, :k_found] = scanned
         return scores, codes
+
+    def scan(self, query: FloatArray, k: int, codes: IntArray) -> tuple[FloatArray, IntArray]:
+        """Return scores and codes of the best k of these items (n,), best first, equal ones by code: exactly.
+
+        Args:
+            query: (dim,) float32.
+            k: at least 1.
+            codes: distinct.
+        """
+        codes = codes[self._alive.keeps(codes)]
+        scores = inner_products(self.rows, codes, query)
+        found = best_of(codes, scores, self._alive.bits, k, np.float32(-np.inf))
+        return inner_products(self.rows, found, query), found
 
     def search_ids(self, queries: FloatArray, k: int) -> list[list[tuple[ExternalId, float]]]:
         """Return id and score of the best k items of each (q, dim) query, best first."""
@@ -245,7 +261,9 @@ class FAISSIndex:
             return self._alive
         if eligible.n_items != len(self.rows):
             raise DataError(f"a set over {eligible.n_items} items, an index of {len(self.rows)}")
-        return eligible.intersection(self._alive)
+        n = self._index.ntotal
+        is_alive = self._alive.count() == n and eligible.codes is None and eligible.is_below(n)
+        return eligible if is_alive else eligible.intersection(self._alive)
 
     def _scan(self, queries: FloatArray, k: int, codes: IntArray) -> tuple[FloatArray, IntArray]:
         """Return the best k of these ascending codes, exactly."""
@@ -265,9 +283,16 @@ class FAISSIndex:
         scores, found = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), n_places, params=parameters)
         if n_places > k:
             found[scores[:, k] == scores[:, k - 1]] = -1
-            scores, found = scores[:, :k], found[:, :k]
-        order = np.lexsort((found, -scores))
-        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(found, order, axis=1).astype(np.int32)
+        return self._scored(queries, found[:, :k])
+
+    def _scored(self, queries: FloatArray, found: LongArray) -> tuple[FloatArray, IntArray]:
+        """Return exact scores of (q, k) codes, -inf for -1, and the codes, best first: FAISS keeps rounded vectors."""
+        codes = np.sort(found, axis=1).astype(np.int32)
+        scores = np.full(codes.shape, -np.inf, dtype=np.float32)
+        for row, first in enumerate((codes < 0).sum(axis=1).tolist()):
+            scores[row, first:] = inner_products(self.rows, codes[row, first:], queries[row])
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(codes, order, axis=1)
 
     def _parameters(self, *, breadth: int, k: int, selector: faiss.IDSelector | None) -> faiss.SearchParameters:
         chosen = {} if selector is None else {"sel": selector}
@@ -298,7 +323,7 @@ class FAISSIndex:
         while self.recall < self.settings.recall_floor and self.breadth < widest:
             self.breadth = min(max(narrowest, 2 * self.breadth), widest)
             parameters = self._parameters(breadth=self.breadth, k=k, selector=None)
-            scores, found = self._index.search(queries, k, params=parameters)
+            scores, found = self._scored(queries, self._index.search(queries, k, params=parameters)[1])
             self.recall = float(np.mean((found >= 0) & (scores >= enough)))
         if self.recall < self.settings.recall_floor:
             floor = self.settings.recall_floor
@@ -309,7 +334,13 @@ def _build_faiss(vectors: FloatArray, settings: FaissSettings, seed: int) -> fai
     n, dim = vectors.shape
     if settings.index_type == "IVF":
         n_cells = max(1, min(settings.nlist, n // POINTS_A_CELL))
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, n_cells, faiss.METRIC_INNER_PRODUCT)
+        if np.abs(vectors).max() > LARGEST_HALF:
+            raise DataError(
+                f"a vector holds a number beyond {LARGEST_HALF:,}", hint="use faiss.index_type: HNSW or Flat"
+            )
+        half = faiss.ScalarQuantizer.QT_fp16
+        index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(dim), dim, n_cells, half, faiss.METRIC_INNER_PRODUCT)
+        index.by_residual = False
         index.cp.seed = seed + 1
         index.cp.min_points_per_centroid = 1
         index.train(vectors)

@@ -199,7 +199,7 @@ class RecommendationInference:
             *([HistorySource()] if repeats else []),
             PopularitySource(knowledge.popularity),
         ]
-        items = ItemTable(index.rows, knowledge.timeline, catalogue.category_shares, knowledge.links)
+        items = ItemTable(index.rows, knowledge.timeline, catalogue.category_masks, knowledge.links)
         return cls(CandidateGenerator(sources), catalogue, items, ranker, settings, repeats=repeats)
 
     def recommend(self, query: Query, lap: Lap = _unmeasured) -> Trace:
@@ -252,8 +252,8 @@ class RecommendationInference:
         return matrix, self.ranker.log_odds(matrix)
 
 
-def _new_items(knowledge: Knowledge, catalogue: Catalogue) -> Eligible:
-    """Return the items that few users met; where these are many, the least met of them, of those the latest codes.
+def _new_items(knowledge: Knowledge, catalogue: Catalogue) -> IntArray:
+    """Return the codes of the items that few users met; where these are many, the least met of them, of those the latest codes.
 
     The next codes for items to come are among them, so that those compete as soon as they are there.
     """
@@ -261,7 +261,7 @@ def _new_items(knowledge: Knowledge, catalogue: Catalogue) -> Eligible:
     to_come = codes[codes >= catalogue.n_items][: NARROW - MAX_NEW_ITEMS]
     here = codes[codes < catalogue.n_items][::-1]
     least_met = here[np.argsort(knowledge.popularity[here], kind="stable")[:MAX_NEW_ITEMS]]
-    return Eligible.of_codes(np.concatenate([least_met, to_come]), catalogue.capacity)
+    return np.sort(np.concatenate([least_met, to_come]))
 
 
 def _asked_once(vector: Callable[[UserState], FloatArray | None]) -> Callable[[UserState], FloatArray | None]:
