@@ -224,7 +224,8 @@ def _affinity(history: Callable[[Moment], IntArray]) -> Feature:
         shares = members / np.maximum(members.sum(axis=1, keepdims=True), 1)
         taken = shares[history(moment)]
         taste = taken.sum(axis=0) / max(1, len(taken))
-        return (members[moment.candidates.item_codes] @ taste).astype(np.float32)
+        shared: FloatArray = (members[moment.candidates.item_codes] @ taste).astype(np.float32)
+        return shared
 
     return affinity
 

@@ -90,7 +90,7 @@ def products(base: FloatArray, more: FloatArray, items: IntArray, vector: FloatA
 
 
 @compiled
-def slot_of(keys: IntArray, key: int) -> int:
+def slot_of(keys: IntArray, key: int) -> np.int64:
     """Return the slot of a key in a hash table, or the empty one where it would go.
 
     Args:
@@ -345,8 +345,9 @@ def shared_tastes(masks: MaskArray, history: IntArray, items: IntArray) -> Float
 
 
 @compiled
-def _lowest_bit(bits: int) -> int:
-    return BIT_PLACES[((bits & (~bits + np.uint64(1))) * DE_BRUIJN) >> np.uint64(58)]
+def _lowest_bit(bits: np.uint64) -> np.int32:
+    place: np.int32 = BIT_PLACES[((bits & (~bits + np.uint64(1))) * DE_BRUIJN) >> np.uint64(58)]
+    return place
 
 
 @compiled

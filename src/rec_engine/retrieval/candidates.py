@@ -148,7 +148,8 @@ class _Nearest:
             (scores,), (codes,) = index.search(self.vector[None], k, eligible)
         else:
             scores, codes = index.scan(self.vector, k, only[eligible.keeps(only)])
-        return codes[(codes >= 0) & (scores >= self.source.min_score)]
+        found: IntArray = codes[(codes >= 0) & (scores >= self.source.min_score)]
+        return found
 
     def scores(self, item_codes: IntArray) -> FloatArray:
         return inner_products(self.source.index.rows, item_codes, self.vector)

@@ -1,6 +1,7 @@
 """Search by vector: the k items with the highest inner product, inside any set of eligible items."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -146,7 +147,7 @@ class FAISSIndex:
         """
         codes = codes[self._alive.keeps(codes)]
         scores = inner_products(self.rows, codes, query)
-        found = best_of(codes, scores, self._alive.bits, k, np.float32(-np.inf))
+        found = best_of(codes, scores, self._alive.bits, k, -math.inf)
         return inner_products(self.rows, found, query), found
 
     def search_ids(self, queries: FloatArray, k: int) -> list[list[tuple[ExternalId, float]]]:

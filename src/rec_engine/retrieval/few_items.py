@@ -57,7 +57,7 @@ class FewItems:
 
     def best(self, eligible: Eligible, k: int) -> IntArray:
         """Return at most k eligible items, those with the highest scores above 0, best first, equal ones by code."""
-        return best_of(self.keys[self.slots], self.values[self.slots], eligible.bits, k, np.float32(0))
+        return best_of(self.keys[self.slots], self.values[self.slots], eligible.bits, k, 0.0)
 
     def scores(self, item_codes: IntArray) -> FloatArray:
         """Return (n,) float32 scores of these items (n,)."""

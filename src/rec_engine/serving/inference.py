@@ -253,7 +253,7 @@ class RecommendationInference:
 
 
 def _new_items(knowledge: Knowledge, catalogue: Catalogue) -> IntArray:
-    """Return the codes of the items that few users met; where these are many, the least met of them, of those the latest codes.
+    """Return the items that few users met; where these are many, the least met of them, of those the latest codes.
 
     The next codes for items to come are among them, so that those compete as soon as they are there.
     """
