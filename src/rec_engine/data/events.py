@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sql
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DBAPIError
 
@@ -38,6 +39,7 @@ _EVENT_COLUMNS = (
 _EVENTS_OF_USER = (
     sql.select(*_EVENT_COLUMNS).where(event_rows.c.user_id == sql.bindparam("user_id")).order_by("position")
 )
+_EVENTS_OF_USER_SQLITE = str(_EVENTS_OF_USER.compile(dialect=sqlite_dialect()))
 _EVENTS_SINCE = (
     sql.select(*_EVENT_COLUMNS)
     .where(event_rows.c.position > sql.bindparam("after"), event_rows.c.position <= sql.bindparam("until"))
@@ -245,7 +247,10 @@ class EventStore:
         return self._news(until, (), self._read(_ITEMS_SINCE, bounds), self._read(_MARKS_SINCE, bounds))
 
     def events_of(self, user_id: str) -> list[Event]:
-        """Return a user's events in the order in which they were written."""
+        """Return a user's events in the order in which they were written; in microseconds on SQLite, if he has none."""
+        if self._is_sqlite:
+            with named(self.name):
+                return list(map(_event, self._cursor().execute(_EVENTS_OF_USER_SQLITE, (user_id,)).fetchall()))
         return [_event(row) for row in self._read(_EVENTS_OF_USER, {"user_id": user_id})]
 
     def count(self, kind: type[Event] | type[Impression] | type[ItemChange]) -> int:
@@ -337,9 +342,13 @@ class EventStore:
 
     def _data_version(self) -> int:
         """Return SQLite's own count of what others committed, as this one connection sees it."""
+        return int(self._cursor().execute("PRAGMA data_version").fetchone()[0])
+
+    def _cursor(self) -> Any:  # noqa: ANN401 - the driver's own
+        """Return a cursor of the one connection that asks SQLite without SQLAlchemy, which costs ten times the query."""
         if self._watch is None:
             self._watch = self._reader.raw_connection()
-        return int(self._watch.cursor().execute("PRAGMA data_version").fetchone()[0])
+        return self._watch.cursor()
 
     def _forget_log(self) -> None:
         """Empty SQLite's write-ahead log, in which deleted rows would otherwise stay for a while."""
@@ -366,6 +375,6 @@ def _of(kind: type[_Kind], placed: Sequence[tuple[int, Change]]) -> list[tuple[i
     return [(at, change) for at, change in placed if isinstance(change, kind)]
 
 
-def _event(row: Row) -> Event:
+def _event(row: Sequence[Any]) -> Event:
     position, event_id, user_id, item_id, event, timestamp, value, request_id, context = row
     return Event(event_id, user_id, item_id, event, timestamp, value, request_id, context, position)

@@ -129,6 +129,8 @@ class LiveHistories:
 
     def _merged(self, user_code: int, events: list[Event], version: int) -> LiveUser:
         base = state_of(self._base, user_code, 0)
+        if not events:
+            return LiveUser(user_code, base.item_codes, base.weights, base.timestamps, version)
         codes, weights, times = event_arrays(events, self._code_of, self._settings)
         timestamps = np.concatenate([base.timestamps, times])
         order = np.argsort(timestamps, kind="stable")  # late events go where they belong

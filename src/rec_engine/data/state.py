@@ -45,6 +45,8 @@ class UserState:
     def then(self, item_codes: IntArray) -> "UserState":
         """Return the state after the user met these items as well, just now."""
         n = len(item_codes)
+        if not n:
+            return self
         return UserState(
             user_code=self.user_code,
             item_codes=np.concatenate([self.item_codes, item_codes]),

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from rec_engine.data.dataset import ExternalId, IdMap, IntArray
+from rec_engine.data.packed_texts import PackedTexts
 from rec_engine.errors import DataError, NotFoundError
 from rec_engine.retrieval.categories import category_mask, category_masks, category_names
 from rec_engine.retrieval.filters import Eligible
@@ -42,11 +43,12 @@ class Catalogue:
         self.visible = Eligible.of_mask(np.arange(self.capacity) < items.height)
         self.attributes = ItemAttributes.of(items, self.capacity)
         self._ids = IdMap(items["item_id"])
-        self._titles = items["title"] if "title" in items.columns else None
+        self._titles = PackedTexts(items["title"].cast(pl.String)) if "title" in items.columns else None
         # Reading lists of texts out of a frame is slow, and each answer shows many of them.
         members = items["categories"].explode(empty_as_null=False, keep_nulls=False)
         names = members.unique().sort()
-        self._category_names, self._category_labels = names.to_list(), names.search_sorted(members).to_numpy()
+        self._category_names = names.to_list()
+        self._category_labels = names.search_sorted(members).to_numpy().astype(np.int32)
         lengths = items["categories"].list.len().fill_null(0).to_numpy()
         self._category_starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self._names = category_names(items["categories"])
@@ -78,8 +80,8 @@ class Catalogue:
         if changed is not None:
             return changed
         title = None if self._titles is None else self._titles[code]
-        first, last = self._category_starts[code], self._category_starts[code + 1]
-        categories = tuple(self._category_names[label] for label in self._category_labels[first:last].tolist())
+        labels = self._category_labels[self._category_starts[code] : self._category_starts[code + 1]]
+        categories = tuple([self._category_names[label] for label in labels.tolist()])
         return ItemView(self._ids[code], title, categories)
 
     def labels(self, attribute: str) -> IntArray:

@@ -88,9 +88,9 @@ class Answerer:
         """
         started = time.perf_counter()
         user = self.live.user(request.user_id)
-        key = self._cache_key(request, user.version)
-        lap("state")
         is_kept = self.config.redis.cache_ttl > 0 and not self.config.recommendations.exploration
+        key = self._cache_key(request, user.version) if is_kept else ""
+        lap("state")
         if is_kept and not self.live.is_behind and (stored := self.cache.get(key)) is not None:
             n_items, shown, body = stored.split(b"\n", 2)
             return Answer(
