@@ -345,7 +345,7 @@ class EventStore:
         return int(self._cursor().execute("PRAGMA data_version").fetchone()[0])
 
     def _cursor(self) -> Any:  # noqa: ANN401 - the driver's own
-        """Return a cursor of the one connection that asks SQLite without SQLAlchemy, which costs ten times the query."""
+        """Return a cursor of the connection that asks SQLite without SQLAlchemy, which costs ten times the query."""
         if self._watch is None:
             self._watch = self._reader.raw_connection()
         return self._watch.cursor()

@@ -68,24 +68,35 @@ def places_at(keys: LongArray, starts: LongArray, items: IntArray, moments: Long
     return places
 
 
-@compiled_sums
-def products(base: FloatArray, more: FloatArray, items: IntArray, vector: FloatArray) -> FloatArray:
-    """Return (n,) float32: the inner products of some rows of a matrix in two parts with a vector.
+@compiled
+def pasts_at(
+    keys: LongArray, starts: LongArray, items: IntArray, moments: LongArray, span: int, unit: int
+) -> FloatArray:
+    """Return (n_moments + 2, n) float32: how often each item's keys lie before each moment, and two times.
+
+    These are from the item's first key to the first moment and from its last key before that, in units; nan where it
+    has none.
 
     Args:
-        base: (n_base, dim), the first rows.
-        more: (n_more, dim), those behind them.
-        items: (n,) row numbers.
-        vector: (dim,).
+        keys: as in `places_at`.
+        starts: as there.
+        items: (n,) codes.
+        moments: (n_moments,) within the span.
+        span: of each item.
+        unit: of the two times.
     """
-    found = np.empty(len(items), dtype=np.float32)
-    for place in range(len(items)):
-        item = items[place]
-        row = base[item] if item < len(base) else more[item - len(base)]
-        total = np.float32(0)
-        for dimension in range(len(vector)):
-            total += row[dimension] * vector[dimension]
-        found[place] = total
+    n_moments = len(moments)
+    places, found = places_at(keys, starts, items, moments, span), np.empty((n_moments + 2, len(items)), np.float32)
+    for column in range(len(items)):
+        item = np.int64(items[column])
+        for row in range(n_moments):
+            found[row, column] = places[row, column] - starts[item]
+        if places[0, column] > starts[item]:
+            since = item * span + moments[0]
+            found[n_moments, column] = (since - keys[starts[item]]) / unit
+            found[n_moments + 1, column] = (since - keys[places[0, column] - 1]) / unit
+        else:
+            found[n_moments:, column] = np.nan
     return found
 
 
@@ -134,7 +145,7 @@ def numbered(items: IntArray) -> tuple[IntArray, IntArray, MaskArray]:
 @compiled
 def summed_rows(
     indptr: IntArray | LongArray, indices: IntArray, data: FloatArray, items: IntArray, weights: FloatArray
-) -> tuple[IntArray, FloatArray, IntArray]:
+) -> tuple[IntArray, FloatArray, IntArray, FloatArray]:
     """Return a hash table of the columns that some rows of a sparse matrix have, and the weighted sum of each.
 
     Args:
@@ -145,7 +156,7 @@ def summed_rows(
         weights: (n,) of the rows.
 
     Returns:
-        (2^b,) int32 keys, (2^b,) float32 sums, and (n_columns,) int32 slots of the keys.
+        (2^b,) int32 keys and (2^b,) float32 sums; and without the empty slots (n_columns,) int32 and float32.
     """
     n_entries = 0
     for item in items:
@@ -159,7 +170,11 @@ def summed_rows(
                 keys[slot], slots[n_columns] = indices[entry], slot
                 n_columns += 1
             sums[slot] += data[entry] * weights[row]
-    return keys, sums.astype(np.float32), slots[:n_columns]
+    values, columns, column_sums = sums.astype(np.float32), slots[:n_columns], np.empty(n_columns, dtype=np.float32)
+    for column in range(n_columns):
+        column_sums[column] = values[columns[column]]
+        columns[column] = keys[columns[column]]
+    return keys, values, columns, column_sums
 
 
 @compiled
@@ -182,72 +197,6 @@ def places_of(keys: IntArray, places: IntArray, items: IntArray) -> IntArray:
         if keys[slot] == items[row]:
             found[row] = places[slot]
     return found
-
-
-@compiled
-def best_of(items: IntArray, scores: FloatArray, bits: NDArray[np.uint8], k: int, above: float) -> IntArray:
-    """Return at most k of some items (n,), those with the highest scores (n,), best first, equal ones by code.
-
-    Args:
-        items: distinct.
-        scores: of the items.
-        bits: which items may be returned, item c is bit c & 7 of byte c >> 3.
-        k: at least 1.
-        above: only items whose scores are above this.
-    """
-    best_items, best_scores = np.empty(k, dtype=np.int32), np.empty(k, dtype=np.float32)
-    n = 0
-    for place in range(len(items)):
-        item, score = items[place], scores[place]
-        if not score > above or (n == k and not _precedes(score, item, best_scores[0], best_items[0])):
-            continue
-        if not (bits[item >> 3] >> np.uint8(item & 7)) & 1:
-            continue
-        if n < k:
-            best_items[n], best_scores[n] = item, score
-            n += 1
-            if n == k:
-                _heap(best_items, best_scores, n)
-        else:
-            best_items[0], best_scores[0] = item, score
-            _sink(best_items, best_scores, 0, n)
-    if n < k:
-        _heap(best_items, best_scores, n)
-    for last in range(n - 1, 0, -1):
-        _swap(best_items, best_scores, 0, last)
-        _sink(best_items, best_scores, 0, last)
-    return best_items[:n]
-
-
-@compiled
-def _precedes(score: float, item: int, other_score: float, other_item: int) -> bool:
-    return score > other_score or (score == other_score and item < other_item)
-
-
-@compiled
-def _swap(items: IntArray, scores: FloatArray, one: int, other: int) -> None:
-    items[one], items[other] = items[other], items[one]
-    scores[one], scores[other] = scores[other], scores[one]
-
-
-@compiled
-def _heap(items: IntArray, scores: FloatArray, n: int) -> None:
-    """Bring the first n into the order of a heap: none precedes those below it, so the first is the worst of all."""
-    for parent in range(n // 2 - 1, -1, -1):
-        _sink(items, scores, parent, n)
-
-
-@compiled
-def _sink(items: IntArray, scores: FloatArray, parent: int, n: int) -> None:
-    """Let one sink in a heap of n until none that is worse lies below it."""
-    while 2 * parent + 1 < n:
-        child = 2 * parent + 1
-        if child + 1 < n and _precedes(scores[child], items[child], scores[child + 1], items[child + 1]):
-            child += 1
-        if not _precedes(scores[parent], items[parent], scores[child], items[child]):
-            return
-        _swap(items, scores, parent, child)
-        parent = child
 
 
 @compiled
@@ -280,9 +229,9 @@ def entries_of_latest(
     data: FloatArray,
     items: IntArray,
     others: tuple[IntArray, IntArray, MaskArray],
-    n_others: int,
-) -> FloatArray:
-    """Return (4, n_others) float32: what some rows of a sparse matrix hold at some columns, in four figures.
+    found: FloatArray,
+) -> None:
+    """Set (4, n_others) float32 to what some rows of a sparse matrix hold at some columns, in four figures.
 
     These are the entry of the first row, nan without one; that of the second row, likewise; the largest of all rows,
     at least 0; and their sum, the m-th row's with 1 / m.
@@ -293,10 +242,10 @@ def entries_of_latest(
         data: as `indptr`.
         items: (n,) the rows.
         others: the columns, as `numbered` makes it of them.
-        n_others: number of columns.
+        found: where to.
     """
     keys, places, sieve = others
-    found = np.zeros((4, n_others), dtype=np.float32)
+    found[:] = 0
     found[len(items) : 2] = np.nan
     for row in range(len(items)):
         weight = np.float32(1 / (row + 1))
@@ -312,7 +261,6 @@ def entries_of_latest(
                 found[row, place] = value
             found[2, place] = max(found[2, place], value)
             found[3, place] += weight * value
-    return found
 
 
 @compiled

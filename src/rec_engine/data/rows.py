@@ -3,7 +3,7 @@
 import numpy as np
 
 from rec_engine.data.dataset import FloatArray, IntArray, LongArray
-from rec_engine.data.kernels import products
+from rec_engine.data.search_kernels import products
 
 
 class GrowingRows:

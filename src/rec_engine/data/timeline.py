@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from rec_engine.data.dataset import BoolArray, FloatArray, IntArray, Interactions, LongArray
-from rec_engine.data.kernels import places_at
+from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
+from rec_engine.data.kernels import pasts_at, places_at
 
 SECONDS_A_DAY = 86_400
 DAYS_AT_HAND = 8
@@ -69,14 +69,9 @@ class Timeline:
 
     def past(self, item_codes: IntArray, moment: int, days_before: Sequence[int] = ()) -> Past:
         """Return what had happened to items (n,) before `moment` (Unix seconds), and so many days before that."""
-        places = self._places(item_codes, [moment, *(moment - days * SECONDS_A_DAY for days in days_before)])
-        first = self._starts[item_codes]
-        was_met = places[0] > first
-        return Past(
-            counts=(places - self._starts[item_codes]).astype(np.float32),
-            days_since_first=self._days_since(item_codes, first, was_met, moment),
-            days_since_last=self._days_since(item_codes, places[0] - 1, was_met, moment),
-        )
+        moments = self._all_within([moment, *(moment - days * SECONDS_A_DAY for days in days_before)])
+        found = pasts_at(self._keys, self._starts, item_codes, moments, self._span, SECONDS_A_DAY)
+        return Past(found[: len(moments)], found[-2], found[-1])
 
     def recent_counts(self, moment: int, days: int) -> FloatArray:
         """Return (n_items,) float32: how often each item was met in the `days` before the day of `moment`."""
@@ -87,15 +82,11 @@ class Timeline:
         items = np.arange(self.n_items, dtype=np.int32)
         return self.counts(items, moment) - self.counts(items, moment - seconds)
 
-    def _days_since(self, item_codes: IntArray, places: LongArray, was_met: BoolArray, moment: int) -> FloatArray:
-        seconds = np.full(len(item_codes), np.nan)
-        met = item_codes[was_met].astype(np.int64)
-        seconds[was_met] = self._within(moment) - (self._keys[places[was_met]] - met * self._span)
-        return (seconds / SECONDS_A_DAY).astype(np.float32)
-
     def _places(self, item_codes: IntArray, moments: Sequence[int]) -> LongArray:
-        within = np.array([self._within(moment) for moment in moments], dtype=np.int64)
-        return places_at(self._keys, self._starts, item_codes, within, self._span)
+        return places_at(self._keys, self._starts, item_codes, self._all_within(moments), self._span)
+
+    def _all_within(self, moments: Sequence[int]) -> LongArray:
+        return np.array([self._within(moment) for moment in moments], dtype=np.int64)
 
     def _within(self, moment: int) -> int:
         return min(max(moment, self.begin), self.end) - self.begin

@@ -21,7 +21,9 @@ LONGEST_PAUSE = 10 * 365 * 86_400
 """Seconds; training sets the longest pause that is common in the data."""
 
 
-def history_encoder(name: str, dim: int, *, n_blocks: int, n_heads: int, max_len: int, dropout: float) -> nn.Module:
+def history_encoder(
+    name: str, dim: int, *, n_blocks: int, n_heads: int, max_len: int, dropout: float
+) -> "HSTU | Timeless":
     """Return the encoder of this name, mapping (batch, len, dim) to (batch, len, dim) float32.
 
     Raises:
@@ -67,7 +69,7 @@ class HSTU(nn.Module):
         return x
 
     def last_state(self, x: Tensor, times: Tensor, query_times: Tensor, last: Tensor) -> Tensor:
-        """Return (batch, dim), what `forward` has at the positions `last` (batch,): the last block asks nothing else."""
+        """Return (batch, dim), what `forward` has at the positions `last` (batch,): the last block has no other."""
         buckets = self._buckets(times, query_times)
         x = self.dropout(x * self.scale)
         *before, block = self.blocks

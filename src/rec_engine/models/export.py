@@ -51,7 +51,7 @@ class _LastState(nn.Module):
     def forward(
         self, sequence: Tensor, times: Tensor, query_times: Tensor, last: Tensor, user_features: Tensor
     ) -> Tensor:
-        states: Tensor = self.model.encoder.last_state(sequence, times, query_times, last)  # (batch, embedding_dim)
+        states = self.model.last_states(sequence, times, query_times, last)  # (batch, embedding_dim)
         return self.model.user_vectors(states, user_features)
 
 

@@ -1,8 +1,8 @@
 """What the ranker sees. Training and serving both call `features`; there is no other definition.
 
-To add a feature: write a function, add it to GROUPS. The names travel in the bundle's manifest. A feature may read only
-what was known at `state.now`; `Timeline` gives every statistic as of a moment. What is computed together is one group:
-a request has a few hundred candidates, so that a call costs more than what it computes.
+To add a feature: write a function that sets its column, add it to GROUPS. The names travel in the bundle's manifest. A
+feature may read only what was known at `state.now`; `Timeline` gives every statistic as of a moment. What is computed
+together is one group: a request has a few hundred candidates, so that a call costs more than what it computes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -78,117 +78,107 @@ class Moment:
         return self.liked[-RECENT_ITEMS:]
 
 
-Feature = Callable[[Moment], Sequence[FloatArray | float]]
-"""A moment to the columns of a group, each (n_candidates,) float32 or one number for all candidates."""
+Feature = Callable[[Moment, FloatArray], None]
+"""Sets the columns of a group, (n_names, n_candidates) float32, each column in one piece."""
 
 
-def offered_by(source: str) -> Feature:
-    """A source's score, how far that is below the best candidate's, and the logarithm of the source's rank."""
-
-    def offered(moment: Moment) -> Sequence[FloatArray | float]:
-        scores = moment.candidates.score_of(source)
-        gaps = scores - scores.max() if len(scores) else scores
-        return scores, gaps, np.log(moment.candidates.rank_of(source))
-
-    return offered
+def offered(moment: Moment, columns: FloatArray) -> None:
+    """Of each source its score, how far that is below the best candidate's, and the logarithm of its rank."""
+    scores = np.stack([moment.candidates.score_of(source) for source in PERSONAL])
+    columns[0::3] = scores
+    if scores.size:
+        np.subtract(scores, scores.max(axis=1, keepdims=True), out=columns[1::3])
+    np.log(np.stack([moment.candidates.rank_of(source) for source in PERSONAL]), out=columns[2::3])
 
 
-def n_sources(moment: Moment) -> Sequence[FloatArray | float]:
+def n_sources(moment: Moment, columns: FloatArray) -> None:
     """How many sources offered the item."""
-    return (np.isfinite(moment.candidates.ranks).sum(axis=0).astype(np.float32),)
+    columns[0] = np.isfinite(moment.candidates.ranks).sum(axis=0)
 
 
-def pulled_by(link: str) -> Feature:
-    """What the latest item says about the candidate; the one before it; the strongest of the latest; all together.
+def pulled(moment: Moment, columns: FloatArray) -> None:
+    """Of each kind of link what the latest item says, the one before it, the strongest of the latest, and all together.
 
     Together they count with 1 / m, the m-th latest.
     """
-
-    def pulled(moment: Moment) -> Sequence[FloatArray | float]:
-        latest_first = moment.liked[-LINKED_ITEMS:][::-1]
-        return tuple(moment.items.links[link].pulls(latest_first, moment.numbered))
-
-    return pulled
+    latest_first = moment.liked[-LINKED_ITEMS:][::-1]
+    for place, link in enumerate(LINK_NAMES):
+        moment.items.links[link].pulls(latest_first, moment.numbered, columns[4 * place : 4 * place + 4])
 
 
-def own_meetings(moment: Moment) -> Sequence[FloatArray | float]:
+def own_meetings(moment: Moment, columns: FloatArray) -> None:
     """How often the user has met the item himself, and the days since he last did, nan for never."""
-    n = len(moment.candidates.item_codes)
     places = moment.numbered.find(moment.liked)
     is_one = places >= 0
-    if not is_one.any():
-        return 0.0, np.nan
-    latest = np.full(n, np.nan)
-    latest[places[is_one]] = moment.liked_at[is_one]  # in time order: of several meetings the last stays
-    meetings = np.bincount(places[is_one], minlength=n).astype(np.float32)
-    return np.log1p(meetings), ((moment.state.now - latest) / SECONDS_A_DAY).astype(np.float32)
+    columns[0], columns[1] = 0, np.nan
+    if is_one.any():
+        columns[0] = np.log1p(np.bincount(places[is_one], minlength=columns.shape[1]).astype(np.float32))
+        # In time order: of several meetings the last stays.
+        columns[1, places[is_one]] = (moment.state.now - moment.liked_at[is_one]) / SECONDS_A_DAY
 
 
-def popularity(moment: Moment) -> Sequence[FloatArray | float]:
+def popularity(moment: Moment, columns: FloatArray) -> None:
     """How often the item was met: ever, within the last week, month and year; and its trend.
 
     That is the last week's popularity beside that of the month before it.
     """
-    counts, *before = moment.past.counts
-    by_days = [np.log1p(counts - earlier) for earlier in before]
-    last_week, last_month = before[0], before[1]
-    trend = by_days[0] - np.log1p((last_week - last_month) * WEEK / (MONTH - WEEK))
-    return np.log1p(counts), *by_days, trend
+    counts = moment.past.counts
+    _, week, month, _ = counts
+    columns[0] = counts[0]
+    np.subtract(counts[0], counts[1:], out=columns[1:4])
+    np.divide((week - month) * WEEK, MONTH - WEEK, out=columns[4])
+    np.log1p(columns, out=columns)
+    np.subtract(columns[1], columns[4], out=columns[4])
 
 
-def ages(moment: Moment) -> Sequence[FloatArray | float]:
+def ages(moment: Moment, columns: FloatArray) -> None:
     """Age of the item, and days since anybody met it."""
-    return moment.past.days_since_first, moment.past.days_since_last
+    columns[0], columns[1] = moment.past.days_since_first, moment.past.days_since_last
 
 
-def user(moment: Moment) -> Sequence[FloatArray | float]:
+def user(moment: Moment, columns: FloatArray) -> None:
     """How much is known of the user, the time since he was last seen, and how many items he met in the last hour."""
     now, liked_at = moment.state.now, moment.liked_at
-    pause = np.log1p(max(0, now - int(liked_at[-1]))) if len(liked_at) else np.nan
-    session = np.count_nonzero(liked_at > now - SESSION_SECONDS)
-    return np.log1p(len(moment.state.item_codes)), pause, np.log1p(session)
+    columns[0] = np.log1p(len(moment.state.item_codes))
+    columns[1] = np.log1p(max(0, now - int(liked_at[-1]))) if len(liked_at) else np.nan
+    columns[2] = np.log1p(np.count_nonzero(liked_at > now - SESSION_SECONDS))
 
 
-def popularity_taste(moment: Moment) -> Sequence[FloatArray | float]:
+def popularity_taste(moment: Moment, columns: FloatArray) -> None:
     """How much more popular the item is than what the user takes on average."""
-    if not len(moment.recent):
-        return (np.nan,)
-    usual = np.log1p(moment.items.timeline.counts(moment.recent, moment.state.now)).mean()
-    return (np.log1p(moment.past.counts[0]) - usual,)
+    columns[0] = np.nan
+    if len(moment.recent):
+        usual = np.log1p(moment.items.timeline.counts(moment.recent, moment.state.now)).mean()
+        np.subtract(np.log1p(moment.past.counts[0]), usual, out=columns[0])
 
 
-def similarity(moment: Moment) -> Sequence[FloatArray | float]:
+def similarity(moment: Moment, columns: FloatArray) -> None:
     """Cosine of the item with the user's last one, with the nearest of his recent ones, and the mean of those."""
-    recent = moment.recent
-    if not len(recent):
-        return -1.0, -1.0, 0.0
-    vectors = moment.items.vectors
-    cosines = vectors[moment.candidates.item_codes] @ vectors[recent].T  # (n_candidates, n_recent)
-    nearest = np.maximum(cosines.max(axis=1), np.float32(-1))
-    return np.maximum(cosines[:, -1], np.float32(-1)), nearest, cosines.sum(axis=1) / np.float32(len(recent))
+    recent, vectors = moment.recent, moment.items.vectors
+    columns[0], columns[1], columns[2] = -1, -1, 0
+    if len(recent):
+        cosines = vectors[recent] @ vectors[moment.candidates.item_codes].T  # (n_recent, n_candidates)
+        np.maximum(columns[0], cosines[-1], out=columns[0])
+        np.maximum(columns[1], cosines.max(axis=0), out=columns[1])
+        np.divide(cosines.sum(axis=0), np.float32(len(recent)), out=columns[2])
 
 
-def category_affinity(moment: Moment) -> Sequence[FloatArray | float]:
+def category_affinity(moment: Moment, columns: FloatArray) -> None:
     """Share of the item's categories in the history, and in its recent items."""
     codes, masks = moment.candidates.item_codes, moment.items.categories
-    return shared_tastes(masks, moment.liked, codes), shared_tastes(masks, moment.recent, codes)
+    columns[0], columns[1] = shared_tastes(masks, moment.liked, codes), shared_tastes(masks, moment.recent, codes)
 
 
-def _of_source(name: str) -> tuple[str, ...]:
-    return f"{name}_score", f"{name}_gap", f"{name}_log_rank"
+def _each(sources: Sequence[str], *figures: str) -> tuple[str, ...]:
+    return tuple(f"{source.replace('-', '')}_{figure}" for source in sources for figure in figures)
 
 
-def _of_link(link: str) -> tuple[str, ...]:
-    name = link.replace("-", "")
-    return f"{name}_last", f"{name}_second_last", f"{name}_strongest", f"{name}_sum"
-
-
+PERSONAL = ("tower", COVISITATION, SIMILAR)
+"""The sources that have something to say of every candidate, to every user."""
 GROUPS: dict[tuple[str, ...], Feature] = {
-    _of_source("tower"): offered_by("tower"),
-    _of_source("covisitation"): offered_by(COVISITATION),
-    _of_source("similar"): offered_by(SIMILAR),
+    _each(PERSONAL, "score", "gap", "log_rank"): offered,
     ("n_sources",): n_sources,
-    **{_of_link(link): pulled_by(link) for link in LINK_NAMES},
+    _each(LINK_NAMES, "last", "second_last", "strongest", "sum"): pulled,
     ("user_log_item_count", "user_days_since_item"): own_meetings,
     ("item_log_count", "item_log_week", "item_log_month", "item_log_year", "item_trend"): popularity,
     ("item_days_known", "item_days_idle"): ages,
@@ -208,9 +198,8 @@ def features(state: UserState, candidates: Candidates, items: ItemTable) -> Floa
     """
     moment = Moment.of(state, candidates, items)
     columns = np.empty((len(FEATURES), len(candidates.item_codes)), dtype=np.float32)
-    place = 0
-    for group in GROUPS.values():
-        for column in group(moment):
-            columns[place] = column
-            place += 1
+    first = 0
+    for names, group in GROUPS.items():
+        group(moment, columns[first : first + len(names)])
+        first += len(names)
     return columns.T

@@ -8,15 +8,16 @@ import numpy as np
 
 from rec_engine.data.dataset import FloatArray, IntArray
 from rec_engine.data.rows import inner_products
+from rec_engine.data.search_kernels import first_of
 from rec_engine.data.state import UserState
 from rec_engine.data.timeline import Timeline
 from rec_engine.retrieval.faiss_index import FAISSIndex
-from rec_engine.retrieval.few_items import FewItems
+from rec_engine.retrieval.few_items import FewItems, distinct
 from rec_engine.retrieval.filters import Eligible
 from rec_engine.retrieval.links import Links
 
-FIRST_CHUNK = 512
 RECENT_DAYS = 30
+NOTHING = np.empty(0, dtype=np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +100,17 @@ class CandidateGenerator:
         """
         offers = [source.ask(state) for source in self.sources]
         wanted = [max(k, int(source.share * n_candidates)) for source in self.sources]
-        nothing = np.empty(0, dtype=np.int32)
-        best = [offer.best(eligible, n) if offer else nothing for offer, n in zip(offers, wanted, strict=True)]
-        item_codes = np.unique(np.concatenate(best))
+        best = [offer.best(eligible, n) if offer else NOTHING for offer, n in zip(offers, wanted, strict=True)]
+        offered = np.concatenate(best)
+        item_codes = distinct(offered)
         scores = np.full((len(offers), len(item_codes)), np.nan, dtype=np.float32)
-        ranks = scores.copy()
+        ranks, first = scores.copy(), 0
+        places, counted = np.searchsorted(item_codes, offered), np.arange(1, max(map(len, best)) + 1)
         for row, (offer, codes) in enumerate(zip(offers, best, strict=True)):
             if offer:
                 scores[row] = offer.scores(item_codes)
-                ranks[row, np.searchsorted(item_codes, codes)] = np.arange(1, len(codes) + 1)
+                ranks[row, places[first : first + len(codes)]] = counted[: len(codes)]
+            first += len(codes)
         return Candidates(item_codes, scores, ranks, self.names)
 
 
@@ -145,10 +148,10 @@ class _Nearest:
     def best(self, eligible: Eligible, k: int) -> IntArray:
         index, only = self.source.index, self.source.only
         if only is None:
-            (scores,), (codes,) = index.search(self.vector[None], k, eligible)
+            scores, codes = index.nearest(self.vector, k, eligible)
         else:
             scores, codes = index.scan(self.vector, k, only[eligible.keeps(only)])
-        found: IntArray = codes[(codes >= 0) & (scores >= self.source.min_score)]
+        found: IntArray = codes[scores >= self.source.min_score]
         return found
 
     def scores(self, item_codes: IntArray) -> FloatArray:
@@ -177,7 +180,7 @@ class LinkSource:
         if not len(liked):
             return None
         if self.last is None:
-            items = np.unique(liked)
+            items = distinct(liked)
             return self.links.of(items, np.ones(len(items), dtype=np.float32))
         latest = liked[-self.last :][::-1]
         return self.links.of(latest, (1 / np.arange(1, len(latest) + 1)).astype(np.float32))
@@ -263,13 +266,7 @@ class _Ordered:
             codes = eligible.codes[self._offered.keeps(eligible.codes)]
             order: IntArray = codes[np.argsort(-self._by_item[codes], kind="stable")[:k]]
             return order
-        found: list[IntArray] = [self._order[:0]]
-        n_found, first, size = 0, 0, FIRST_CHUNK
-        while n_found < k and first < len(self._order):
-            chunk = self._order[first : first + size]
-            found.append(chunk[eligible.keeps(chunk)])
-            n_found, first, size = n_found + len(found[-1]), first + size, size * 2
-        return np.concatenate(found)[:k]
+        return first_of(self._order, eligible.bits, k)
 
     def scores(self, item_codes: IntArray) -> FloatArray:
         scores: FloatArray = self._by_item[item_codes]

@@ -62,6 +62,25 @@ class Eligible:
         smaller = Eligible(bits, self.n_items, size=None if self.size is None else self.size - n_gone)
         return smaller if self.codes is None else replace(smaller, codes=self.codes[smaller.keeps(self.codes)])
 
+    def including(self, codes: IntArray) -> "Eligible":
+        """Return the set and these items."""
+        bits = self.bits.copy()
+        np.bitwise_or.at(bits, codes >> 3, (1 << (codes & 7)).astype(np.uint8))
+        larger = Eligible(bits, self.n_items)
+        if self.codes is None or len(self.codes) + len(codes) > NARROW:
+            return larger
+        return replace(larger, codes=np.union1d(self.codes, codes).astype(np.int32))
+
+    def widened(self, n_items: int) -> "Eligible":
+        """Return the same items in a catalogue of more."""
+        bits = np.zeros((n_items + 7) // 8, dtype=np.uint8)
+        bits[: len(self.bits)] = self.bits
+        return replace(self, bits=bits, n_items=n_items)
+
+    def mask(self) -> BoolArray:
+        """Return (n_items,) bool, whether each item is in the set."""
+        return np.unpackbits(self.bits, count=self.n_items, bitorder="little").astype(np.bool_)
+
     def intersection(self, other: "Eligible") -> "Eligible":
         """Return the items of both sets."""
         narrow = next((items for items in (self, other) if items.codes is not None), None)

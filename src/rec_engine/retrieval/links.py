@@ -67,14 +67,14 @@ class Links:
         matrix = self.strengths
         return entries_between(matrix.indptr, matrix.indices, matrix.data, item_codes, others)
 
-    def pulls(self, latest: IntArray, others: Numbered) -> FloatArray:
-        """Return (4, n_others) float32: what the latest items of a history, the last one first, say about others.
+    def pulls(self, latest: IntArray, others: Numbered, found: FloatArray) -> None:
+        """Set (4, n_others) float32 to what the latest items of a history, the last one first, say about others.
 
         The rows: the last one alone, nan without any; the one before it, likewise; the strongest of all, at least 0;
         and all together, the m-th latest with 1 / m.
         """
         matrix = self.strengths
-        return entries_of_latest(matrix.indptr, matrix.indices, matrix.data, latest, others.table, others.n)
+        entries_of_latest(matrix.indptr, matrix.indices, matrix.data, latest, others.table, found)
 
     def save(self, directory: Path) -> None:
         """Write the arrays as they are, so that processes can share them without reading them."""

@@ -126,12 +126,11 @@ class Answerer:
         started = time.perf_counter()
         code = self._code(item_id)
         others = self.live.catalogue.visible.without(np.array([code], dtype=np.int32))
-        scores, codes = self.live.index.search(self.live.index.rows[[code]], n_items, others)
+        scores, codes = self.live.index.nearest(self.live.index.rows[code], n_items, others)
         explanation = f"similar to {self.live.catalogue.view(code).title or item_id}"
         found = [
             self._item(item, score, explanation, "similar")
-            for item, score in zip(codes[0].tolist(), scores[0].tolist(), strict=True)
-            if item >= 0
+            for item, score in zip(codes.tolist(), scores.tolist(), strict=True)
         ]
         metadata = self._metadata(started, n_candidates=others.count())
         return SimilarItemsResponse(item_id=item_id, request_id=request_id, similar_items=found, metadata=metadata)

@@ -131,7 +131,7 @@ class LiveModel:
         if encoded:
             item_input, vector = encoded
             self._inputs.put(code, item_input)
-            self.index.add([self.catalogue.view(code).item_id], vector[None])
+            self.index.append(vector[None])
 
     def _encoded(self, values: Mapping[str, object]) -> tuple[FloatArray, FloatArray]:
         """Return what the towers make of an item that they have not met: (embedding_dim,) and (dim,) float32.
