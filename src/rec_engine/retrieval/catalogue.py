@@ -84,6 +84,12 @@ class Catalogue:
         categories = tuple([self._category_names[label] for label in labels.tolist()])
         return ItemView(self._ids[code], title, categories)
 
+    def name(self, code: int) -> str:
+        """Return the title of an item, its id where it has none."""
+        changed = self._changed.get(code)
+        title = changed.title if changed else self._titles and self._titles[code]
+        return str(title or (changed.item_id if changed else self._ids[code]))
+
     def labels(self, attribute: str) -> IntArray:
         """Return (capacity,) int32: equal for items that share an attribute's value, or first category; -1 for none.
 

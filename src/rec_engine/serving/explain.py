@@ -125,7 +125,7 @@ def why_not(inference: RecommendationInference, query: Query, trace: Trace, item
     place = int(np.searchsorted(trace.candidates.item_codes, item_code))
     if place == len(trace.candidates.item_codes) or trace.candidates.item_codes[place] != item_code:
         return _not_recalled(inference, query, trace, code)
-    scores = trace.ranking_scores if trace.ranking_scores is not None else trace.retrieval_scores
+    scores = trace.order
     rank = int(np.flatnonzero(np.argsort(-scores, kind="stable") == place)[0]) + 1
     score, views = float(scores[place]), source_views(trace, place)
     shown = trace.slate.places.tolist()

@@ -76,7 +76,6 @@ class Trace:
     Attributes:
         steps: what was still allowed after each of them, by name; the last one is what could be shown.
         candidates: what the sources offered of it.
-        retrieval_scores: (n_candidates,) float32, what the order goes by without a ranker.
         ranking_scores: (n_candidates,) float32 log-odds of a click, None where nothing was re-ranked.
         features: (n_candidates, n_features) float32, what the ranker saw; None where nothing was re-ranked.
         slate: the places in the candidates of the min(k, eligible) items that are shown, in order, and why there.
@@ -84,15 +83,26 @@ class Trace:
 
     steps: tuple[tuple[str, Eligible], ...]
     candidates: Candidates
-    retrieval_scores: FloatArray
     ranking_scores: FloatArray | None
     features: FloatArray | None
     slate: Slate
 
     @property
+    def order(self) -> FloatArray:
+        """(n_candidates,) float32, what the order goes by: log-odds of a click, or without a ranker, retrieval."""
+        return retrieval_order(self.candidates) if self.ranking_scores is None else self.ranking_scores
+
+    @property
     def scores(self) -> FloatArray:
         """(n_candidates,) float32, what the answer says of them: click probabilities, or what retrieval went by."""
-        return self.retrieval_scores if self.ranking_scores is None else probability(self.ranking_scores)
+        return self.order if self.ranking_scores is None else probability(self.ranking_scores)
+
+    @property
+    def slate_scores(self) -> FloatArray:
+        """(min(k, eligible),) float32, the scores of the answer's items."""
+        if self.ranking_scores is None:
+            return self.order[self.slate.places]
+        return probability(self.ranking_scores[self.slate.places])
 
     @property
     def item_codes(self) -> IntArray:
@@ -102,7 +112,8 @@ class Trace:
     @property
     def best_sources(self) -> list[str]:
         """Who offered each item of the slate on the best rank."""
-        ranks = np.nan_to_num(self.candidates.ranks[:, self.slate.places], nan=np.inf)
+        ranks = self.candidates.ranks[:, self.slate.places]
+        ranks[np.isnan(ranks)] = np.inf
         return [self.candidates.sources[row] for row in ranks.argmin(axis=0).tolist()]
 
 
@@ -212,14 +223,13 @@ class RecommendationInference:
         steps = self.eligibility(query)
         lap("eligible")
         candidates = self.generator.generate(query.state, steps[-1][1], query.k, self.n_candidates(query.k))
-        retrieval_scores = retrieval_order(candidates)
         lap("recall")
         matrix, ranking_scores = self.rank(query, candidates)
         lap("rank")
-        scores = retrieval_scores if ranking_scores is None else ranking_scores
+        scores = retrieval_order(candidates) if ranking_scores is None else ranking_scores
         slate = arrange(scores, candidates.item_codes, query.k, query.arrangement, self.items)
         lap("arrange")
-        return Trace(steps, candidates, retrieval_scores, ranking_scores, matrix, slate)
+        return Trace(steps, candidates, ranking_scores, matrix, slate)
 
     def eligibility(self, query: Query) -> tuple[tuple[str, Eligible], ...]:
         """Return what is left after each step, from the whole catalogue to what may be shown to this user now."""
