@@ -58,6 +58,8 @@ def places_at(keys: LongArray, starts: LongArray, items: IntArray, moments: Long
         for row in range(len(moments)):
             wanted = item * span + moments[row]
             low, high = starts[item], starts[item + 1]
+            if low < high and keys[high - 1] < wanted:  # most moments are later than all that happened
+                low = high
             while low < high:
                 middle = (low + high) // 2
                 if keys[middle] < wanted:

@@ -118,7 +118,7 @@ class LiveHistories:
 
     def _read(self, name: str) -> LiveUser:
         events = [event for event in self._store.events_of(name) if event.position > self._since]
-        hashed = user_hash(name)
+        hashed = user_hash(name) if self._erased or self._touched else ""
         marked = self._erased.get(hashed, 0), self._touched.get(hashed, 0)
         version = max([*marked, *(event.position for event in events)])
         return self._merged(self._base_code(name), events, version)

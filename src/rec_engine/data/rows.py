@@ -32,7 +32,7 @@ class GrowingRows:
         n_base = len(self._base)
         places = np.asarray(codes)
         if not len(self._more) or not (places >= n_base).any():
-            rows: FloatArray = self._base[places]
+            rows: FloatArray = self._base.take(places, axis=0)
             return rows
         is_more = places >= n_base
         of_base = self._base[np.where(is_more, 0, places)]

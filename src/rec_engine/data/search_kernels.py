@@ -6,6 +6,15 @@ from numpy.typing import NDArray
 from rec_engine.data.dataset import FloatArray, IntArray, LongArray
 from rec_engine.data.kernels import compiled, compiled_sums
 
+BitArray = NDArray[np.uint8]
+NO_SCORE = np.int32(-(2**31))
+"""No score is as low."""
+COUNTED = 4_096
+"""Steps from the lowest to the highest score that are counted."""
+
+CellArrays = tuple[NDArray[np.int8], NDArray[np.int8], LongArray, IntArray]
+"""The rows of all cells one after the other, the centroids likewise, the first row of each cell, the rows' items."""
+
 
 @compiled_sums
 def products(base: FloatArray, more: FloatArray, items: IntArray, vector: FloatArray) -> FloatArray:
@@ -29,39 +38,87 @@ def products(base: FloatArray, more: FloatArray, items: IntArray, vector: FloatA
 
 
 @compiled
-def cell_scores(
-    rows: NDArray[np.int8], starts: LongArray, items: IntArray, cells: LongArray, query: NDArray[np.int16]
-) -> tuple[IntArray, IntArray]:
-    """Return the inner product of a query with each row of some cells, and the items of the rows, both int32.
+def near_items(cells: CellArrays, query: NDArray[np.int16], breadth: int, k: int, n: int, bits: BitArray) -> IntArray:
+    """Return the eligible items in the nearest cells that have the highest scores, in no order: about n, int32.
+
+    They are fewer where the cells hold fewer, and where some are not eligible, but then at least k if there are.
 
     Args:
-        rows: (n * dim,), one row after the other.
-        starts: (n_cells + 1,), the first row of each cell.
-        items: (n,) of the rows.
-        cells: (breadth,) to look at.
-        query: (dim,).
+        cells: the arrays.
+        query: (dim,), what the bytes are multiplied by.
+        breadth: cells to look at.
+        k: items wanted at least.
+        n: items wanted.
+        bits: which items are eligible, item c is bit c & 7 of byte c >> 3.
     """
-    dim, n_found = len(query), 0
-    for cell in cells:
-        n_found += starts[cell + 1] - starts[cell]
-    scores, found, done = np.empty(n_found, dtype=np.int32), np.empty(n_found, dtype=np.int32), 0
-    for cell in cells:
-        first, n = starts[cell], starts[cell + 1] - starts[cell]
-        of_cell = rows[dim * first : dim * (first + n)]
-        for row in range(n):
-            total = np.int32(0)
-            for dimension in range(dim):
-                total += np.int32(of_cell[dim * row + dimension]) * np.int32(query[dimension])
-            scores[done + row] = total
-        found[done : done + n] = items[first : first + n]
-        done += n
-    return scores, found
+    rows, centroids, starts, items = cells
+    by_cell = np.empty(len(starts) - 1, dtype=np.int32)
+    _score_rows(centroids, query, by_cell)
+    nearest = np.flatnonzero(by_cell >= _nth_highest(by_cell, breadth))
+    n_rows, dim, done = 0, len(query), 0
+    for cell in nearest:
+        n_rows += starts[cell + 1] - starts[cell]
+    scores, found = np.empty(n_rows, dtype=np.int32), np.empty(n_rows, dtype=np.int32)
+    for cell in nearest:
+        first, end = starts[cell], starts[cell + 1]
+        _score_rows(rows[dim * first : dim * end], query, scores[done : done + end - first])
+        found[done : done + end - first] = items[first:end]
+        done += end - first
+    kept = _chosen(found, scores, _nth_highest(scores, n), bits)
+    if len(kept) >= k or n >= n_rows:
+        return kept
+    for place in range(n_rows):
+        if not _is_in(bits, found[place]):
+            scores[place] = NO_SCORE
+    return _chosen(found, scores, max(_nth_highest(scores, n), np.int64(NO_SCORE) + 1), bits)
 
 
 @compiled
-def best_of(
-    items: IntArray, scores: FloatArray, bits: NDArray[np.uint8], k: int, above: float
-) -> tuple[IntArray, FloatArray]:
+def _score_rows(rows: NDArray[np.int8], query: NDArray[np.int16], scores: IntArray) -> None:
+    dim = len(query)
+    for row in range(len(scores)):
+        total = np.int32(0)
+        for dimension in range(dim):
+            total += np.int32(rows[dim * row + dimension]) * np.int32(query[dimension])
+        scores[row] = total
+
+
+@compiled
+def _nth_highest(scores: IntArray, n: int) -> np.int64:
+    """Return a score that at least n reach, and few more: found by counting, which is faster than sorting."""
+    if n >= len(scores):
+        return np.int64(NO_SCORE)
+    lowest, highest, shift = np.int64(scores.min()), np.int64(scores.max()), np.int64(0)
+    while (highest - lowest) >> shift >= COUNTED:
+        shift += 1
+    counts = np.zeros(COUNTED, dtype=np.int32)
+    for score in scores:
+        counts[(score - lowest) >> shift] += 1
+    n_above, step = 0, COUNTED
+    while n_above < n:
+        step -= 1
+        n_above += counts[step]
+    return np.int64(lowest + (np.int64(step) << shift))
+
+
+@compiled
+def _chosen(items: IntArray, scores: IntArray, least: np.int64, bits: BitArray) -> IntArray:
+    """Return the eligible ones of some items (n,) whose scores are not below the least."""
+    chosen, n = np.empty(len(items), dtype=np.int32), 0
+    for place in range(len(items)):
+        if scores[place] >= least and _is_in(bits, items[place]):
+            chosen[n] = items[place]
+            n += 1
+    return chosen[:n]
+
+
+@compiled
+def _is_in(bits: BitArray, item: int) -> bool:
+    return bool((bits[item >> 3] >> np.uint8(item & 7)) & 1)
+
+
+@compiled
+def best_of(items: IntArray, scores: FloatArray, bits: BitArray, k: int, above: float) -> tuple[IntArray, FloatArray]:
     """Return the at most k of some items (n,) with the highest scores (n,), best first, equal ones by code; and those.
 
     Args:
@@ -77,7 +134,7 @@ def best_of(
         item, score = items[place], scores[place]
         if not score > above or (n == k and not _precedes(score, item, best_scores[0], best_items[0])):
             continue
-        if not (bits[item >> 3] >> np.uint8(item & 7)) & 1:
+        if not _is_in(bits, item):
             continue
         if n < k:
             best_items[n], best_scores[n] = item, score
@@ -96,7 +153,7 @@ def best_of(
 
 
 @compiled
-def first_of(items: IntArray, bits: NDArray[np.uint8], k: int) -> IntArray:
+def first_of(items: IntArray, bits: BitArray, k: int) -> IntArray:
     """Return the first k of some items (n,) that may be returned, or as many as there are.
 
     Args:
@@ -108,7 +165,7 @@ def first_of(items: IntArray, bits: NDArray[np.uint8], k: int) -> IntArray:
     for item in items:
         if n == len(found):
             break
-        if (bits[item >> 3] >> np.uint8(item & 7)) & 1:
+        if _is_in(bits, item):
             found[n] = item
             n += 1
     return found[:n]

@@ -133,7 +133,7 @@ class CompiledTrees:
             raise DataError(f"rows of {self.n_features} float32 expected, found {features.shape} {features.dtype}")
         scores = np.zeros(len(features))
         for first in range(0, len(features), ROWS_A_BLOCK):
-            block = np.require(features[first : first + ROWS_A_BLOCK].T, requirements=["C", "A", "W"])
+            block = np.ascontiguousarray(features.T[:, first : first + ROWS_A_BLOCK])
             columns = _columns(block, self.column_features, self.when_zero, self.when_missing)
             passed = _passed(columns, self.column_starts, self.thresholds)
             trees = self.tree_starts, self.split_leaves, self.split_tests, self.leaf_values

@@ -84,11 +84,11 @@ Feature = Callable[[Moment, FloatArray], None]
 
 def offered(moment: Moment, columns: FloatArray) -> None:
     """Of each source its score, how far that is below the best candidate's, and the logarithm of its rank."""
-    scores = np.stack([moment.candidates.score_of(source) for source in PERSONAL])
-    columns[0::3] = scores
+    rows = [moment.candidates.sources.index(source) for source in PERSONAL]
+    columns[0::3] = scores = moment.candidates.scores[rows]
     if scores.size:
         np.subtract(scores, scores.max(axis=1, keepdims=True), out=columns[1::3])
-    np.log(np.stack([moment.candidates.rank_of(source) for source in PERSONAL]), out=columns[2::3])
+    np.log(moment.candidates.ranks[rows], out=columns[2::3])
 
 
 def n_sources(moment: Moment, columns: FloatArray) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rec_engine.data.dataset import FloatArray, IntArray, LongArray
-from rec_engine.data.search_kernels import cell_scores
+from rec_engine.data.search_kernels import near_items
 from rec_engine.retrieval.filters import Eligible
 
 ARRAYS = ("centroids", "starts", "items", "rows", "steps")
@@ -29,14 +29,14 @@ class Cells:
     """An inverted file.
 
     Attributes:
-        centroids: (n_cells, dim) float32.
+        centroids: (n_cells, dim) int8, in units of `steps`.
         starts: (n_cells + 1,) int64; cell c owns rows starts[c] to starts[c + 1].
         items: (n,) int32, the item of each row.
         rows: (n, dim) int8, the vectors in units of `steps`.
         steps: (dim,) float32.
     """
 
-    centroids: FloatArray
+    centroids: NDArray[np.int8]
     starts: LongArray
     items: IntArray
     rows: NDArray[np.int8]
@@ -49,8 +49,9 @@ class Cells:
         items = np.argsort(cell_of_item, kind="stable").astype(np.int32)
         starts = np.concatenate([[0], np.cumsum(np.bincount(cell_of_item, minlength=len(centroids)))])
         steps = np.maximum(np.abs(vectors).max(axis=0), np.finfo(np.float32).tiny) / np.float32(LARGEST_BYTE)
+        in_bytes = np.rint(centroids / steps).clip(-LARGEST_BYTE, LARGEST_BYTE).astype(np.int8)
         rows = np.rint(vectors / steps).astype(np.int8)[items]
-        return cls(centroids, starts.astype(np.int64), items, rows, steps.astype(np.float32))
+        return cls(in_bytes, starts.astype(np.int64), items, rows, steps.astype(np.float32))
 
     @property
     def n_cells(self) -> int:
@@ -73,13 +74,9 @@ class Cells:
             k: items wanted.
             eligible: items that may be found.
         """
-        cells, n = self._nearest_cells(query, breadth), k + k // 2 + MORE
-        scores, items = cell_scores(self.rows.reshape(-1), self.starts, self.items, cells, self._in_steps(query))
-        best = _highest(scores, items, n)
-        found = best[eligible.keeps(best)]
-        if len(found) < k and len(best) < len(items):
-            is_eligible = eligible.keeps(items)
-            found = _highest(scores[is_eligible], items[is_eligible], n)
+        arrays = self.rows.reshape(-1), self.centroids.reshape(-1), self.starts, self.items
+        n = k + k // 2 + MORE
+        found = near_items(arrays, self._in_steps(query), breadth, k, n, eligible.bits)
         return np.concatenate([found, self._added[eligible.keeps(self._added)]]) if len(self._added) else found
 
     def add(self, vectors: FloatArray) -> None:
@@ -87,11 +84,6 @@ class Cells:
         first = len(self.items) + len(self._added)
         added = np.arange(first, first + len(vectors), dtype=np.int32)
         self._added = np.concatenate([self._added, added])
-
-    def _nearest_cells(self, query: FloatArray, breadth: int) -> LongArray:
-        if breadth >= len(self.centroids):
-            return np.arange(len(self.centroids))
-        return np.argpartition(self.centroids @ query, -breadth)[-breadth:]
 
     def _in_steps(self, query: FloatArray) -> NDArray[np.int16]:
         """Return (dim,) int16, the query as the bytes' partner: as exact as the sum of the products allows."""
@@ -119,11 +111,3 @@ class Cells:
         if found.items.shape != (n,) or found.steps.shape != (dim,) or found.starts[-1] != n:
             raise ValueError(f"{n} rows of {dim} bytes, {len(found.items)} items, {len(found.steps)} steps")
         return found
-
-
-def _highest(scores: IntArray, items: IntArray, n: int) -> IntArray:
-    """Return those of some items that have the n highest scores, and those that equal the last of them."""
-    if n >= len(items):
-        return items
-    found: IntArray = items[scores >= np.partition(scores, len(scores) - n)[len(scores) - n]]
-    return found

@@ -300,8 +300,8 @@ class FAISSIndex:
             return self._alive
         if eligible.n_items != len(self.rows):
             raise DataError(f"a set over {eligible.n_items} items, an index of {len(self.rows)}")
-        is_alive = self._alive.count() == self._n and eligible.is_below(self._n)
-        return eligible if is_alive else eligible.intersection(self._alive)
+        # What is not in the index is not found either, and a set that counts it is scanned where it is needed whole.
+        return eligible if self._alive.count() == self._n else eligible.intersection(self._alive)
 
     def _tune(self, seed: int) -> None:
         """Widen the search until recall@100 reaches the floor, on queries near the real vectors.

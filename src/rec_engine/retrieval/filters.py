@@ -110,11 +110,6 @@ class Eligible:
         """Return the same set, counted once for all who ask."""
         return replace(self, size=self.count())
 
-    def is_below(self, n: int) -> bool:
-        """Return whether every item's code is below n."""
-        tail = self.bits[n >> 3 :]
-        return not (tail[1:].any() or (tail[:1] >> (n & 7)).any())
-
     def item_codes(self) -> IntArray:
         """Return the ascending codes of the set, unpacked where it is a wide one."""
         if self.codes is not None:
