@@ -103,6 +103,24 @@ def pasts_at(
 
 
 @compiled
+def distinct_users(items: IntArray, starts: LongArray, n_items: int) -> FloatArray:
+    """Return (n_items,) float32: how many users met each item.
+
+    Args:
+        items: (n,) codes; user u met items[starts[u]:starts[u + 1]].
+        starts: (n_users + 1,).
+        n_items: size of the catalogue.
+    """
+    counts, latest = np.zeros(n_items, dtype=np.int32), np.full(n_items, -1, dtype=np.int64)
+    for user in range(len(starts) - 1):
+        for place in range(starts[user], starts[user + 1]):
+            item = items[place]
+            counts[item] += latest[item] != user
+            latest[item] = user
+    return counts.astype(np.float32)
+
+
+@compiled
 def slot_of(keys: IntArray, key: int) -> np.int64:
     """Return the slot of a key in a hash table, or the empty one where it would go.
 

@@ -40,7 +40,7 @@ class Timeline:
     """
 
     def __init__(self, interactions: Interactions, n_items: int, until: int | None = None) -> None:
-        past = interactions.positive()
+        past = interactions.positive() if (interactions.weights <= 0).any() else interactions
         self._fill(past.item_codes.astype(np.int64), past.timestamps, n_items, until or 0)
 
     def then(self, item_codes: IntArray, timestamps: LongArray) -> "Timeline":
@@ -59,7 +59,7 @@ class Timeline:
         self._span = self.end - self.begin + 1
         # One ascending row of (item, time) keys answers every question by binary search.
         self._keys = np.sort(items * self._span + (times - self.begin))
-        self._starts = np.searchsorted(self._keys, np.arange(n_items + 1) * self._span)
+        self._starts = np.concatenate([[0], np.cumsum(np.bincount(items, minlength=n_items))])
         self._counts_of_day = lru_cache(maxsize=DAYS_AT_HAND)(self._recent_counts)
 
     def counts(self, item_codes: IntArray, moment: int) -> FloatArray:

@@ -17,12 +17,12 @@ References:
         equal tests made once.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import lightgbm
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -34,6 +34,9 @@ from numpy.typing import NDArray
 from rec_engine.data.dataset import FloatArray, IntArray
 from rec_engine.data.kernels import compiled
 from rec_engine.errors import DataError, RecEngineError
+
+if TYPE_CHECKING:
+    import lightgbm  # noqa: TID251 - the type alone
 
 MAX_LEAVES = 64
 LEAF_BITS = 6
@@ -104,19 +107,28 @@ class CompiledTrees:
     leaf_values: ScoreArray
 
     @classmethod
-    def of(cls, booster: lightgbm.Booster) -> "CompiledTrees":
+    def of(cls, booster: "lightgbm.Booster") -> "CompiledTrees":
         """Return the trees that `booster.predict` would use, with the machine code ready.
 
         Raises:
             UnsupportedTreesError: for categorical splits, linear leaves, several classes, averaged trees, a tree of
                 more than MAX_LEAVES leaves or none at all.
         """
-        head, *blocks = booster.model_to_string().split("\nend of trees")[0].split("\nTree=")
+        return cls.of_text(booster.model_to_string())
+
+    @classmethod
+    def of_text(cls, text: str) -> "CompiledTrees":
+        """Return the same of LightGBM's text format.
+
+        Raises:
+            UnsupportedTreesError: as `of`, and where it is no such text.
+        """
+        head, *blocks = text.split("\nend of trees")[0].split("\nTree=")
         _check_model(head)
         if not blocks:
             raise UnsupportedTreesError("the model has no trees")
         trees = [_read_tree(number, block) for number, block in enumerate(blocks)]
-        compiled = _assemble(booster.num_feature(), trees)
+        compiled = _assemble(_n_features(head), trees)
         compiled.raw_scores(np.zeros((1, compiled.n_features), dtype=np.float32))
         return compiled
 
@@ -164,6 +176,13 @@ def _check_model(head: str) -> None:
             raise UnsupportedTreesError(f"a model with {line} is expected, found {found}")
     if "average_output" in lines:
         raise UnsupportedTreesError("the model averages its trees")
+
+
+def _n_features(head: str) -> int:
+    found = re.search(r"^max_feature_idx=([0-9]+)$", head, re.MULTILINE)
+    if not found:
+        raise UnsupportedTreesError("the model does not say of how many features it is")
+    return int(found[1]) + 1
 
 
 def _read_tree(number: int, block: str) -> _Tree:

@@ -3,9 +3,11 @@
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -17,6 +19,9 @@ from rec_engine.models.compiled_trees import CompiledTrees, UnsupportedTreesErro
 from rec_engine.models.features import FEATURES
 from rec_engine.utils.config import CTRSettings
 from rec_engine.utils.logger import get_logger
+
+if TYPE_CHECKING:
+    import lightgbm
 
 OBJECTIVES = ("binary", "lambdarank", "rank_xendcg")
 MAX_TREES = 500
@@ -61,7 +66,8 @@ class CTRRanker:
     probability = 1 / (1 + exp(-(slope * trees + intercept))), fitted where the trees did not learn.
 
     Args:
-        booster: fitted on the features of FEATURES, in that order.
+        booster: fitted on the features of FEATURES, in that order; or its text, of which LightGBM makes a booster once
+            somebody asks what only it can tell.
         objective: that it was fitted for.
         slope: above 0, so that trees and probability agree about the order.
         intercept: in log-odds.
@@ -70,8 +76,8 @@ class CTRRanker:
         Platt, Probabilistic outputs for support vector machines, 1999: the mapping.
     """
 
-    def __init__(self, booster: lightgbm.Booster, objective: str, slope: float, intercept: float) -> None:
-        self.booster = booster
+    def __init__(self, booster: "lightgbm.Booster | str", objective: str, slope: float, intercept: float) -> None:
+        self._given = booster
         self.objective = objective
         self.slope = slope
         self.intercept = intercept
@@ -103,7 +109,7 @@ class CTRRanker:
         """Return the same ranker, with as many trees and the same calibration, learned from these rows."""
         data = _dataset(rows)
         parameters = _parameters(settings, self.objective, seed)
-        booster = lightgbm.train(parameters, data, num_boost_round=max(1, self.booster.best_iteration))
+        booster = _lightgbm().train(parameters, data, num_boost_round=max(1, self.booster.best_iteration))
         return CTRRanker(booster, self.objective, self.slope, self.intercept)
 
     def log_odds(self, features: FloatArray) -> FloatArray:
@@ -135,10 +141,16 @@ class CTRRanker:
         return {list(FEATURES)[place]: float(shares[place]) for place in np.argsort(-shares, kind="stable")}
 
     @cached_property
+    def booster(self) -> "lightgbm.Booster":
+        """The trees as LightGBM has them."""
+        return _lightgbm().Booster(model_str=self._given) if isinstance(self._given, str) else self._given
+
+    @cached_property
     def _compiled(self) -> CompiledTrees | None:
         """The same trees, some thirty times faster; None for trees that only LightGBM itself can evaluate."""
         try:
-            return CompiledTrees.of(self.booster)
+            is_text = isinstance(self._given, str)
+            return CompiledTrees.of_text(self._given) if is_text else CompiledTrees.of(self._given)
         except UnsupportedTreesError as error:
             logger.warning("the re-ranker's trees are evaluated by LightGBM, which is slower: %s", error)
             return None
@@ -160,15 +172,33 @@ class CTRRanker:
             BundleError: if the file is no LightGBM model, or of other features than this version computes.
         """
         try:
-            booster = lightgbm.Booster(model_file=path)
+            text = path.read_text(encoding="utf-8")
             about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            ranker = cls(booster, str(about["objective"]), float(about["slope"]), float(about["intercept"]))
-        except (lightgbm.basic.LightGBMError, OSError, ValueError, KeyError, TypeError) as error:
+            ranker = cls(text, str(about["objective"]), float(about["slope"]), float(about["intercept"]))
+            is_readable = ranker._compiled is not None or _can_read(text)  # now, so that no request waits for it
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{path}: not a readable LightGBM model ({error})", hint="train again") from None
-        if booster.feature_name() != list(FEATURES):
+        if not is_readable:
+            raise BundleError(f"{path}: not a readable LightGBM model", hint="train again")
+        if f"\nfeature_names={' '.join(FEATURES)}\n" not in text:
             raise BundleError(f"{path}: made for other features", hint="train again with this version")
-        _ = ranker._compiled  # now, so that no request waits for it
         return ranker
+
+
+def _lightgbm() -> ModuleType:
+    """Return the library, which is loaded once it is needed: to answer requests it is not.
+
+    Where they are installed it brings pandas, scikit-learn and scipy.stats along, a second or two and 100 MB.
+    """
+    return import_module("lightgbm")
+
+
+def _can_read(text: str) -> bool:
+    try:
+        _lightgbm().Booster(model_str=text)
+    except _lightgbm().basic.LightGBMError:
+        return False
+    return True
 
 
 def probability(log_odds: FloatArray) -> FloatArray:
@@ -178,12 +208,12 @@ def probability(log_odds: FloatArray) -> FloatArray:
 
 def _boost(
     train: RankerRows, validation: RankerRows, settings: CTRSettings, objective: str, seed: int
-) -> lightgbm.Booster:
+) -> "lightgbm.Booster":
     data = _dataset(train)
     held_out = _dataset(validation, reference=data)
-    stop = lightgbm.early_stopping(EARLY_STOPPING_TREES, verbose=False)
+    stop = _lightgbm().early_stopping(EARLY_STOPPING_TREES, verbose=False)
     parameters = _parameters(settings, objective, seed)
-    return lightgbm.train(parameters, data, num_boost_round=MAX_TREES, valid_sets=[held_out], callbacks=[stop])
+    return _lightgbm().train(parameters, data, num_boost_round=MAX_TREES, valid_sets=[held_out], callbacks=[stop])
 
 
 def _parameters(settings: CTRSettings, objective: str, seed: int) -> dict[str, object]:
@@ -191,8 +221,8 @@ def _parameters(settings: CTRSettings, objective: str, seed: int) -> dict[str, o
     return {**FIXED, **chosen, "objective": objective, "seed": seed}
 
 
-def _dataset(rows: RankerRows, reference: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
-    return lightgbm.Dataset(
+def _dataset(rows: RankerRows, reference: "lightgbm.Dataset | None" = None) -> "lightgbm.Dataset":
+    return _lightgbm().Dataset(
         rows.features, rows.labels, group=rows.sizes, feature_name=list(FEATURES), reference=reference
     )
 

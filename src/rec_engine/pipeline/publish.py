@@ -41,7 +41,7 @@ def write_data(directory: Path, dataset: RecommendationDataset, split: Split, li
     (directory / "links").mkdir()
     for name, of_kind in links.items():
         of_kind.save(directory / "links" / name)
-    write_history(directory / "history.npz", dataset.interactions, split)
+    write_history(directory / "history", dataset.interactions, split)
 
 
 def new_manifest(  # noqa: PLR0913 - what a manifest says

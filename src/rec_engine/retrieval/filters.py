@@ -58,7 +58,7 @@ class Eligible:
         """Return the set less these items."""
         if not len(codes):
             return self
-        bits, n_gone = cleared(self.bits, codes)
+        bits, n_gone = cleared(self.bits, np.array(codes, dtype=np.int32))
         smaller = Eligible(bits, self.n_items, size=None if self.size is None else self.size - n_gone)
         return smaller if self.codes is None else replace(smaller, codes=self.codes[smaller.keeps(self.codes)])
 

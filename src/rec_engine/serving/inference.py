@@ -9,6 +9,7 @@ import numpy as np
 
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions
+from rec_engine.data.kernels import distinct_users
 from rec_engine.data.state import UserState, state_of
 from rec_engine.data.timeline import Timeline
 from rec_engine.evaluation.evaluator import Recommender, Task
@@ -136,10 +137,8 @@ class Knowledge:
         """Return what these interactions say, and that there were no others `until`; links must know nothing later."""
         n_items = next(iter(links.values())).n_items
         past = known.positive()
-        pairs = np.sort(past.user_codes.astype(np.int64) * n_items + past.item_codes)
-        distinct = pairs[np.diff(pairs, prepend=-1) > 0]
-        popularity = np.bincount(distinct % n_items, minlength=n_items).astype(np.float32)
-        return cls(popularity, Timeline(known, n_items, until), links)
+        popularity = distinct_users(past.item_codes, past.starts, n_items)
+        return cls(popularity, Timeline(past, n_items, until), links)
 
 
 class RecommendationInference:
