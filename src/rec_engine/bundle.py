@@ -4,7 +4,7 @@ models/current           the name of the promoted version
 models/promotions.jsonl  how it came to be that one: a line for each change, the latest last
 models/<version>/        manifest.json, config.yaml, user_tower.onnx, item_inputs.npy, user_inputs.npy,
 user_features.npy, item_tower/, index/, ranker.txt, items.parquet, users.parquet,
-history.npz, links/<name>/
+history/<part>/, links/<name>/
 """
 
 import fcntl
@@ -14,6 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,7 +38,7 @@ from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.retrieval.links import Links
 from rec_engine.utils.config import ModelConfig
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MANIFEST = "manifest.json"
 CURRENT = "current"
 HISTORY, PARTS = "history", ("train", "validation", "test")
@@ -238,7 +239,7 @@ def open_bundle(path: Path, *, verified: str | None = None) -> ModelBundle:
     manifest = read_manifest(directory) if directory.name == verified else verified_manifest(directory)
     users, items = pl.read_parquet(directory / "users.parquet"), pl.read_parquet(directory / "items.parquet")
     config = ModelConfig.model_validate(yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8")))
-    history = directory / "history.npz"
+    history = directory / "history"
     ranker = directory / "ranker.txt"
     return ModelBundle(
         manifest=manifest,
@@ -264,22 +265,24 @@ def open_bundle(path: Path, *, verified: str | None = None) -> ModelBundle:
     )
 
 
-def write_history(path: Path, history: Interactions, split: Split) -> None:
+def write_history(directory: Path, history: Interactions, split: Split) -> None:
     """Write all interactions beside the three parts that the model was trained, validated and tested on."""
     parts = dict(zip((HISTORY, *PARTS), (history, split.train, split.validation, split.test), strict=True))
-    arrays = {f"{part}.{name}": getattr(rows, name) for part, rows in parts.items() for name in Interactions.__slots__}
-    np.savez(path, allow_pickle=False, **arrays)
+    for part, rows in parts.items():
+        (directory / part).mkdir(parents=True)
+        for name in Interactions.__slots__:
+            np.save(directory / part / f"{name}.npy", getattr(rows, name))
 
 
-def read_interactions(path: Path, part: str) -> Interactions:
-    """Return one part of what `write_history` wrote: HISTORY or one of PARTS."""
-    with np.load(path, allow_pickle=False) as stored:
-        return Interactions(**{name: stored[f"{part}.{name}"] for name in Interactions.__slots__})
+def read_interactions(directory: Path, part: str) -> Interactions:
+    """Return one part of what `write_history` wrote, HISTORY or one of PARTS, mapped from its files."""
+    arrays = {name: np.load(directory / part / f"{name}.npy", mmap_mode="r") for name in Interactions.__slots__}
+    return Interactions(**{name: np.asarray(array) for name, array in arrays.items()})
 
 
-def read_split(path: Path, name: str, *, repeats: bool) -> Split:
+def read_split(directory: Path, name: str, *, repeats: bool) -> Split:
     """Return the parts of what `write_history` wrote."""
-    train, validation, test = (read_interactions(path, part) for part in PARTS)
+    train, validation, test = (read_interactions(directory, part) for part in PARTS)
     return Split(name, train, validation, test, repeats)
 
 
@@ -295,10 +298,14 @@ def verified_manifest(directory: Path) -> Manifest:
         BundleError: if a file is missing, damaged or of another format version.
     """
     manifest = read_manifest(directory)
-    for name, expected in manifest.sha256_by_file.items():
-        file = directory / name
-        if _sha256(file) != expected:
-            raise BundleError(f"{file}: damaged, its checksum is not the manifest's", hint="restore it or train again")
+    names = sorted(manifest.sha256_by_file, key=lambda name: -(directory / name).stat().st_size)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
+        for name, found in zip(names, pool.map(_sha256, (directory / name for name in names)), strict=True):
+            if found != manifest.sha256_by_file[name]:
+                raise BundleError(
+                    f"{directory / name}: damaged, its checksum is not the manifest's",
+                    hint="restore it or train again",
+                )
     return manifest
 
 

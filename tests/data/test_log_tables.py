@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rec_engine.data.columns import EVENTS
-from rec_engine.data.dataset import RecommendationDataset
+from rec_engine.data.dataset import LogMark, RecommendationDataset
 from rec_engine.data.event_table import clean_events, log_rows
 from rec_engine.data.events import Change, Erasure, Event, EventStore, ItemChange, user_hash
 from rec_engine.data.live import LiveHistories
@@ -81,9 +81,9 @@ def test_histories_are_those_of_a_service_that_follows_the_log(
     base = RecommendationDataset.from_clean(files(rows), SETTINGS)
     live = LiveHistories(base.interactions, base.user_ids, base.item_ids.code, settings=SETTINGS, store=store, since=0)
     live.follow(store.news(0))
-    tables, position = with_log(files(rows), store.url)
+    tables, mark = with_log(files(rows), store.url)
     trained = histories(tables)
-    assert position == store.position()
+    assert mark == LogMark(store.log_id, store.position())
     for user in (*USERS, "99"):
         known = live.user(user)
         items = [str(base.item_ids[item]) for item in known.item_codes.tolist()]
@@ -96,8 +96,8 @@ def test_a_log_alone_is_training_data(store: EventStore) -> None:
     store.write(
         [event("1", "ann", "tea"), event("2", "ann", "rum", START + 5), event("3", "bob", "tea", kind="dislike")]
     )
-    tables, position = with_log(NOTHING, store.url)
-    assert position == 3
+    tables, mark = with_log(NOTHING, store.url)
+    assert mark.position == 3
     assert histories(tables) == {
         "ann": [("tea", START, 1.0), ("rum", START + 5, 1.0)], "bob": [("tea", START, -1.0)]
     }  # fmt: skip
@@ -161,7 +161,7 @@ def test_a_long_log_is_read_in_stretches(store: EventStore, monkeypatch: pytest.
 
 
 def test_an_empty_log_adds_nothing_and_none_is_an_error(store: EventStore, tmp_path: Path) -> None:
-    tables, position = with_log(files([(1, 2, START)]), store.url)
-    assert (len(tables.interactions), position) == (1, 0)
+    tables, mark = with_log(files([(1, 2, START)]), store.url)
+    assert (len(tables.interactions), mark.position) == (1, 0)
     with pytest.raises(DataError, match="no event store"):
         with_log(NOTHING, f"sqlite:///{tmp_path / 'gone.db'}")

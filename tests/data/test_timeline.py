@@ -30,7 +30,10 @@ def test_every_statistic_is_that_of_the_log_cut_at_the_moment(log: list[list[tup
     for item in ITEMS:
         times = known.timestamps[(known.item_codes == item) & (known.timestamps < moment)]
         assert timeline.counts(ITEMS, moment)[item] == len(times)
-        first, last = timeline.days_since_first(ITEMS, moment)[item], timeline.days_since_last(ITEMS, moment)[item]
+        past = timeline.past(ITEMS, moment, (7,))
+        first, last = past.days_since_first[item], past.days_since_last[item]
+        week_before = times[times < moment - 7 * SECONDS_A_DAY]
+        assert past.counts[:, item].tolist() == [len(times), len(week_before)]
         if len(times):
             assert np.isclose(first, (clamped - times.min()) / SECONDS_A_DAY)
             assert np.isclose(last, (clamped - times.max()) / SECONDS_A_DAY)

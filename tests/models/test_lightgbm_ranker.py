@@ -1,12 +1,17 @@
 """The ranker and what it sees."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import lightgbm
 import numpy as np
 import polars as pl
 import pytest
-from worlds import LATER, checkerboard, user_state
+from hypothesis import given
+from hypothesis import strategies as st
+from plain_features import FEATURES as PLAIN
+from plain_features import plain_features
+from worlds import LATER, START, checkerboard, user_state
 
 from rec_engine.data.dataset import FloatArray, Interactions
 from rec_engine.data.state import state_of
@@ -16,15 +21,15 @@ from rec_engine.models.features import FEATURES, ItemTable, features
 from rec_engine.models.lightgbm_ranker import OBJECTIVES, CTRRanker, RankerRows
 from rec_engine.models.links import fit_links
 from rec_engine.retrieval.candidates import Candidates
-from rec_engine.retrieval.categories import category_matrix, category_names
+from rec_engine.retrieval.categories import category_masks, category_names
 from rec_engine.utils.config import CTRSettings
 
 RNG = np.random.default_rng(0)
 LOG = checkerboard(20)
 VECTORS: FloatArray = RNG.standard_normal((20, 4)).astype(np.float32)
 CATEGORIES = pl.Series([["even"] if item % 2 == 0 else ["odd", "rare"] if item < 4 else None for item in range(20)])
-SHARES = category_matrix(CATEGORIES, category_names(CATEGORIES), 20)
-ITEMS = ItemTable(VECTORS, Timeline(LOG, 20), SHARES, fit_links(LOG, 20, 50))
+MASKS = category_masks(CATEGORIES, category_names(CATEGORIES), 20)
+ITEMS = ItemTable(VECTORS, Timeline(LOG, 20), MASKS, fit_links(LOG, 20, 50))
 SOURCES = ("tower", "co-visitation", "similar", "recent popularity", "new items", "popularity")
 
 
@@ -135,6 +140,31 @@ def test_features_are_one_finite_or_nan_column_each() -> None:
     assert matrix.shape == (4, len(FEATURES))
     assert matrix.dtype == np.dtype(np.float32)
     assert not np.isinf(matrix).any()
+
+
+def test_plain_features_have_the_same_names_in_the_same_order() -> None:
+    assert tuple(PLAIN) == FEATURES
+
+
+@given(
+    history=st.lists(st.integers(0, 19), max_size=30),
+    offered=st.lists(st.integers(0, 19), unique=True, min_size=1),
+    dislikes=st.booleans(),
+    pause=st.integers(0, 400 * 86_400),
+)
+def test_features_are_those_of_their_plain_definitions(
+    history: list[int],
+    offered: list[int],
+    dislikes: bool,  # noqa: FBT001
+    pause: int,
+) -> None:
+    weights = [-1.0 if dislikes and place % 3 == 0 else 1.0 for place in range(len(history))]
+    state = replace(user_state(history, weights), now=START + pause)
+    on_offer = candidates(sorted(offered))
+    # Sums of float32 are added up in another order.
+    assert np.allclose(
+        features(state, on_offer, ITEMS), plain_features(state, on_offer, ITEMS), rtol=2e-6, atol=2e-6, equal_nan=True
+    )
 
 
 def test_a_candidates_features_do_not_depend_on_the_order_of_the_others() -> None:

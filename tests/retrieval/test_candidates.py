@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from worlds import interactions, user_state
 
+from rec_engine.data.dataset import IntArray
 from rec_engine.data.timeline import Timeline
 from rec_engine.retrieval.candidates import (
     CandidateGenerator,
@@ -36,7 +37,7 @@ LINKS = Links.strongest(sparse.csr_array((STRENGTHS, (PAIRS[0], PAIRS[1])), shap
 TIMELINE = Timeline(interactions([RNG.integers(0, N_ITEMS, 3_000).tolist()]), N_ITEMS)
 
 
-def tower(min_score: float = -1.0, only: Eligible | None = None) -> TowerSource:
+def tower(min_score: float = -1.0, only: IntArray | None = None) -> TowerSource:
     return TowerSource(INDEX, lambda state: VECTORS[state.liked[-1]] if len(state.liked) else None, min_score, only)
 
 
@@ -100,7 +101,7 @@ def test_towers_offer_nothing_below_the_threshold_and_nothing_outside_their_item
     found = offer.best(Eligible.everything(N_ITEMS), 500)
     assert 0 < len(found) < 500
     assert offer.scores(found).min() >= 0.8
-    few = tower(only=Eligible.of_codes(np.array([5, 6, 7], dtype=np.int32), N_ITEMS)).ask(WARM)
+    few = tower(only=np.array([5, 6, 7], dtype=np.int32)).ask(WARM)
     assert few is not None
     assert set(few.best(Eligible.everything(N_ITEMS), 500).tolist()) == {5, 6, 7}
 

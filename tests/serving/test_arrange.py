@@ -22,7 +22,7 @@ N = 12
 RNG = np.random.default_rng(0)
 VECTORS: FloatArray = RNG.standard_normal((N, 4)).astype(np.float32)
 VECTORS /= np.linalg.norm(VECTORS, axis=1, keepdims=True)
-ITEMS = ItemTable(VECTORS, Timeline(interactions([[0]]), N), np.zeros((N, 0), dtype=np.float32), {})
+ITEMS = ItemTable(VECTORS, Timeline(interactions([[0]]), N), np.zeros(N, dtype=np.uint64), {})
 CODES = np.arange(N, dtype=np.int32)
 LABELS = {"brand": (CODES % 3 - 1).astype(np.int32)}  # -1 is no brand
 
@@ -81,7 +81,7 @@ def test_caps_hold_as_long_as_there_are_others(values: list[float], cap: int) ->
 
 def test_diversity_takes_the_unlike_one_of_two_equally_good() -> None:
     vectors = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
-    items = ItemTable(vectors, ITEMS.timeline, np.zeros((3, 0), dtype=np.float32), {})
+    items = ItemTable(vectors, ITEMS.timeline, np.zeros(3, dtype=np.uint64), {})
     scores = np.array([3.0, 2.9, 2.8], dtype=np.float32)
     plain = arrange(scores, CODES[:3], 2, BY_SCORE, items)
     diverse = arrange(scores, CODES[:3], 2, Arrangement(diversity=0.7), items)

@@ -1,5 +1,6 @@
 """The tables of the log, and engines for SQLite and PostgreSQL that keep what they acknowledge."""
 
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -154,7 +155,7 @@ def named(database: str) -> Iterator[None]:
     """
     try:
         yield
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         cause = str(getattr(error, "orig", error)).strip().splitlines()[0]
         raise StoreError(
             f"the event store {database} fails: {cause}", hint="is the database running, the disk full?"

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rec_engine.data.packed_texts import PackedTexts
 from rec_engine.data.validation import EVENTS as EVENTS
 from rec_engine.data.validation import Tables, accepted_tables
 from rec_engine.errors import DataError
@@ -21,6 +22,7 @@ LongArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
+MAX_INTEGER = 2**63 - 1
 MAX_DIGITS = 20
 """Longest text of a 64-bit integer, sign included."""
 
@@ -39,26 +41,36 @@ class IdMap:
         return len(self.ids)
 
     @cached_property
-    def _code_by_id(self) -> dict[ExternalId, int]:
-        return {external: code for code, external in enumerate(self.ids.to_list())}
+    def _texts(self) -> PackedTexts | None:
+        return PackedTexts(self.ids) if self.ids.dtype == pl.String else None
+
+    @cached_property
+    def _numbers(self) -> LongArray:
+        return np.empty(0, dtype=np.int64) if self._texts else self.ids.to_numpy()
 
     def code(self, external: ExternalId) -> int:
         """Return the code of an id, -1 where it is unknown; 123 and "123" name the same id."""
-        if self.ids.dtype == pl.String:
-            return self._code_by_id.get(str(external), -1)
-        if isinstance(external, str):
-            is_number = len(external) <= MAX_DIGITS and re.fullmatch(r"-?[0-9]+", external) is not None
-            is_same = is_number and str(int(external)) == external
-            return self._code_by_id.get(int(external), -1) if is_same else -1
-        return self._code_by_id.get(external, -1)
+        if self._texts is not None:
+            return self._texts.find(str(external))
+        number = external
+        if isinstance(number, str):
+            is_number = len(number) <= MAX_DIGITS and re.fullmatch(r"-?[0-9]+", number) is not None
+            if not is_number or str(int(number)) != number:
+                return -1
+            number = int(number)
+        if not -MAX_INTEGER <= number <= MAX_INTEGER:
+            return -1
+        code = int(np.searchsorted(self._numbers, number))
+        return code if code < len(self) and self._numbers[code] == number else -1
 
     def codes(self, externals: Sequence[ExternalId]) -> IntArray:
         """Return (n,) int32 codes, -1 where an id is unknown."""
         return np.array([self.code(external) for external in externals], dtype=np.int32)
 
     def __getitem__(self, code: int) -> ExternalId:
-        external: ExternalId = self.ids[int(code)]
-        return external
+        if self._texts is None:
+            return int(self._numbers[code])
+        return self._texts[code] or ""
 
     @classmethod
     def of(cls, *columns: pl.Series) -> "IdMap":
@@ -121,6 +133,19 @@ class Interactions:
         return self.where(self.weights > 0)
 
 
+@dataclass(frozen=True, slots=True)
+class LogMark:
+    """How far a log is known.
+
+    Attributes:
+        log_id: of that log and no other.
+        position: up to which, with it.
+    """
+
+    log_id: str
+    position: int
+
+
 class RecommendationDataset:
     """Interactions, users and items under contiguous codes.
 
@@ -136,7 +161,7 @@ class RecommendationDataset:
         user_ids: user id to code.
         item_ids: item id to code.
         fingerprint: SHA-256 over all of the above; the same data gives the same fingerprint.
-        log_position: up to which position of the log its events are among the interactions; 0 for data from elsewhere.
+        log: which log its events are from, and up to where; None for data from elsewhere.
 
     Raises:
         DataError: if a column is missing, no interaction is left, or more than 5% of the rows are unusable.
@@ -151,20 +176,22 @@ class RecommendationDataset:
         settings: DataSettings | None = None,
     ) -> None:
         settings = settings or DataSettings()
-        self._fill(accepted_tables(interactions_df, user_features, item_features, settings), settings, log_position=0)
+        self._fill(accepted_tables(interactions_df, user_features, item_features, settings), settings, log=None)
 
     @classmethod
-    def from_clean(cls, tables: Tables, settings: DataSettings, *, log_position: int = 0) -> "RecommendationDataset":
-        """Return the dataset of tables that were accepted, and that know the log up to a position."""
+    def from_clean(
+        cls, tables: Tables, settings: DataSettings, *, log: LogMark | None = None
+    ) -> "RecommendationDataset":
+        """Return the dataset of tables that were accepted, and that know a log up to a position."""
         dataset = cls.__new__(cls)
-        cls._fill(dataset, tables, settings, log_position=log_position)
+        cls._fill(dataset, tables, settings, log=log)
         return dataset
 
-    def _fill(self, tables: Tables, settings: DataSettings, *, log_position: int) -> None:
+    def _fill(self, tables: Tables, settings: DataSettings, *, log: LogMark | None) -> None:
         rows, users, items = tables.interactions, tables.users, tables.items
         if rows.is_empty():
             raise DataError("there is not one interaction in the data", hint="give at least one user_id, item_id row")
-        self.log_position = log_position
+        self.log = log
         self.user_ids = IdMap.of(rows["user_id"], users["user_id"])
         self.item_ids = IdMap.of(rows["item_id"], items["item_id"])
         self.users = _aligned(users, "user_id", self.user_ids)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sql
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DBAPIError
 
@@ -39,6 +40,7 @@ _EVENT_COLUMNS = (
 _EVENTS_OF_USER = (
     sql.select(*_EVENT_COLUMNS).where(event_rows.c.user_id == sql.bindparam("user_id")).order_by("position")
 )
+_EVENTS_OF_USER_SQLITE = str(_EVENTS_OF_USER.compile(dialect=sqlite_dialect()))
 _EVENTS_SINCE = (
     sql.select(*_EVENT_COLUMNS)
     .where(event_rows.c.position > sql.bindparam("after"), event_rows.c.position <= sql.bindparam("until"))
@@ -297,7 +299,10 @@ class EventStore:
         return self.news_without_events(0)
 
     def events_of(self, user_id: str) -> list[Event]:
-        """Return a user's events in the order in which they were written."""
+        """Return a user's events in the order in which they were written; in microseconds on SQLite, if he has none."""
+        if self._files:
+            with named(self.name):
+                return list(map(_event, self._files.rows(self._reader, _EVENTS_OF_USER_SQLITE, (user_id,))))
         return [_event(row) for row in self._read(_EVENTS_OF_USER, {"user_id": user_id})]
 
     def count(self, kind: type[Event] | type[Impression] | type[ItemChange]) -> int:
@@ -388,6 +393,6 @@ def _of(kind: type[_Kind], placed: Sequence[tuple[int, Change]]) -> list[tuple[i
     return [(at, change) for at, change in placed if isinstance(change, kind)]
 
 
-def _event(row: Row) -> Event:
+def _event(row: Sequence[Any]) -> Event:
     position, event_id, user_id, item_id, event, timestamp, value, request_id, context = row
     return Event(event_id, user_id, item_id, event, timestamp, value, request_id, context, position)

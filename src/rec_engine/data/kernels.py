@@ -14,16 +14,30 @@ BIT_PLACES = np.zeros(64, dtype=np.int32)
 """Place of the one bit of a 64-bit word, by the six highest bits of its product with a de Bruijn sequence."""
 for _bit in range(64):
     BIT_PLACES[((1 << _bit) * int(DE_BRUIJN) & (2**64 - 1)) >> 58] = _bit
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 divided by the golden ratio: the highest bits of its product with a code are as good as random."""
+EMPTY = np.int32(-1)
+SIEVE_WORDS = 1_024
 
+MaskArray = NDArray[np.uint64]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(function: Function) -> Function:
     """Return the function as machine code, which is kept for the next process where there is a place to write."""
+    return _compiled(function, fastmath=False)
+
+
+def compiled_sums(function: Function) -> Function:
+    """Return the same of a function whose sums may be added up in any order, many at a time."""
+    return _compiled(function, fastmath={"reassoc", "contract"})
+
+
+def _compiled(function: Function, *, fastmath: bool | set[str]) -> Function:
     try:
-        machine_code: Function = numba.njit(cache=True, nogil=True)(function)
+        machine_code: Function = numba.njit(cache=True, nogil=True, fastmath=fastmath)(function)
     except RuntimeError:
-        machine_code = numba.njit(nogil=True)(function)
+        machine_code = numba.njit(nogil=True, fastmath=fastmath)(function)
     return machine_code
 
 
@@ -44,6 +58,8 @@ def places_at(keys: LongArray, starts: LongArray, items: IntArray, moments: Long
         for row in range(len(moments)):
             wanted = item * span + moments[row]
             low, high = starts[item], starts[item + 1]
+            if low < high and keys[high - 1] < wanted:  # most moments are later than all that happened
+                low = high
             while low < high:
                 middle = (low + high) // 2
                 if keys[middle] < wanted:
@@ -55,16 +71,102 @@ def places_at(keys: LongArray, starts: LongArray, items: IntArray, moments: Long
 
 
 @compiled
-def summed_rows(  # noqa: PLR0913 - three arrays are the matrix, two are memory to work in
-    indptr: IntArray | LongArray,
-    indices: IntArray,
-    data: FloatArray,
-    items: IntArray,
-    weights: FloatArray,
-    sums: NDArray[np.float64],
-    marks: NDArray[np.uint64],
-) -> tuple[IntArray, FloatArray]:
-    """Return which columns some rows of a sparse matrix have, in ascending order, and their weighted sums.
+def pasts_at(
+    keys: LongArray, starts: LongArray, items: IntArray, moments: LongArray, span: int, unit: int
+) -> FloatArray:
+    """Return (n_moments + 2, n) float32: how often each item's keys lie before each moment, and two times.
+
+    These are from the item's first key to the first moment and from its last key before that, in units; nan where it
+    has none.
+
+    Args:
+        keys: as in `places_at`.
+        starts: as there.
+        items: (n,) codes.
+        moments: (n_moments,) within the span.
+        span: of each item.
+        unit: of the two times.
+    """
+    n_moments = len(moments)
+    places, found = places_at(keys, starts, items, moments, span), np.empty((n_moments + 2, len(items)), np.float32)
+    for column in range(len(items)):
+        item = np.int64(items[column])
+        for row in range(n_moments):
+            found[row, column] = places[row, column] - starts[item]
+        if places[0, column] > starts[item]:
+            since = item * span + moments[0]
+            found[n_moments, column] = (since - keys[starts[item]]) / unit
+            found[n_moments + 1, column] = (since - keys[places[0, column] - 1]) / unit
+        else:
+            found[n_moments:, column] = np.nan
+    return found
+
+
+@compiled
+def distinct_users(items: IntArray, starts: LongArray, n_items: int) -> FloatArray:
+    """Return (n_items,) float32: how many users met each item.
+
+    Args:
+        items: (n,) codes; user u met items[starts[u]:starts[u + 1]].
+        starts: (n_users + 1,).
+        n_items: size of the catalogue.
+    """
+    counts, latest = np.zeros(n_items, dtype=np.int32), np.full(n_items, -1, dtype=np.int64)
+    for user in range(len(starts) - 1):
+        for place in range(starts[user], starts[user + 1]):
+            item = items[place]
+            counts[item] += latest[item] != user
+            latest[item] = user
+    return counts.astype(np.float32)
+
+
+@compiled
+def slot_of(keys: IntArray, key: int) -> np.int64:
+    """Return the slot of a key in a hash table, or the empty one where it would go.
+
+    Args:
+        keys: (2^n,) int32, EMPTY where there is none; at least one slot is empty.
+        key: not below 0.
+    """
+    last = len(keys) - 1
+    slot = np.int64((np.uint64(key) * GOLDEN) >> np.uint64(32)) & last
+    while keys[slot] != key and keys[slot] != EMPTY:
+        slot = (slot + 1) & last
+    return slot
+
+
+@compiled
+def _slots_for(n_keys: int) -> int:
+    """Return a power of two, larger by a third at least: there is always an empty slot near by."""
+    n_slots = 64
+    while 3 * n_slots < 4 * n_keys:
+        n_slots *= 2
+    return n_slots
+
+
+@compiled
+def numbered(items: IntArray) -> tuple[IntArray, IntArray, MaskArray]:
+    """Return a hash table of distinct items (n,), and a first sieve that lets all of them through and few others.
+
+    Returns:
+        (2^b,) int32 keys; (2^b,) int32 places of the keys among the items; (SIEVE_WORDS,) uint64, where bit c & 63 of
+        word c >> 6 & (SIEVE_WORDS - 1) is set for item c.
+    """
+    keys = np.full(_slots_for(4 * len(items)), EMPTY, dtype=np.int32)
+    places, sieve = np.empty(len(keys), dtype=np.int32), np.zeros(SIEVE_WORDS, dtype=np.uint64)
+    for place in range(len(items)):
+        item = items[place]
+        slot = slot_of(keys, item)
+        keys[slot], places[slot] = item, place
+        sieve[(item >> 6) & (SIEVE_WORDS - 1)] |= np.uint64(1) << np.uint64(item & 63)
+    return keys, places, sieve
+
+
+@compiled
+def summed_rows(
+    indptr: IntArray | LongArray, indices: IntArray, data: FloatArray, items: IntArray, weights: FloatArray
+) -> tuple[IntArray, FloatArray, IntArray, FloatArray]:
+    """Return a hash table of the columns that some rows of a sparse matrix have, and the weighted sum of each.
 
     Args:
         indptr: of the matrix in compressed rows.
@@ -72,39 +174,54 @@ def summed_rows(  # noqa: PLR0913 - three arrays are the matrix, two are memory 
         data: as `indptr`.
         items: (n,) the rows.
         weights: (n,) of the rows.
-        sums: (n_columns,) zeros, and zeros again at the end.
-        marks: (n_columns // 64 + 1,) zeros, and zeros again at the end; a bit for each column makes sorting needless.
+
+    Returns:
+        (2^b,) int32 keys and (2^b,) float32 sums; and without the empty slots (n_columns,) int32 and float32.
     """
     n_entries = 0
+    for item in items:
+        n_entries += indptr[item + 1] - indptr[item]
+    keys, slots = np.full(_slots_for(n_entries), EMPTY, dtype=np.int32), np.empty(n_entries, dtype=np.int32)
+    sums, n_columns = np.zeros(len(keys), dtype=np.float64), 0
     for row in range(len(items)):
-        for place in range(indptr[items[row]], indptr[items[row] + 1]):
-            column = indices[place]
-            sums[column] += data[place] * weights[row]
-            marks[column >> 6] |= np.uint64(1) << np.uint64(column & 63)
-            n_entries += 1
-    columns, values = np.empty(n_entries, dtype=np.int32), np.empty(n_entries, dtype=np.float32)
-    n_columns = 0
-    for word in range(len(marks)):
-        bits = marks[word]
-        while bits:
-            lowest = bits & (~bits + np.uint64(1))
-            column = 64 * word + BIT_PLACES[(lowest * DE_BRUIJN) >> np.uint64(58)]
-            columns[n_columns], values[n_columns] = column, sums[column]
-            sums[column] = 0.0
-            n_columns += 1
-            bits ^= lowest
-        marks[word] = 0
-    return columns[:n_columns], values[:n_columns]
+        for entry in range(indptr[items[row]], indptr[items[row] + 1]):
+            slot = slot_of(keys, indices[entry])
+            if keys[slot] == EMPTY:
+                keys[slot], slots[n_columns] = indices[entry], slot
+                n_columns += 1
+            sums[slot] += data[entry] * weights[row]
+    values, columns, column_sums = sums.astype(np.float32), slots[:n_columns], np.empty(n_columns, dtype=np.float32)
+    for column in range(n_columns):
+        column_sums[column] = values[columns[column]]
+        columns[column] = keys[columns[column]]
+    return keys, values, columns, column_sums
 
 
 @compiled
-def entries_between(  # noqa: PLR0913 - three arrays are the matrix, one is memory to work in
-    indptr: IntArray | LongArray,
-    indices: IntArray,
-    data: FloatArray,
-    items: IntArray,
-    others: IntArray,
-    places: IntArray,
+def values_at(keys: IntArray, values: FloatArray, items: IntArray) -> FloatArray:
+    """Return (n,) float32, what a hash table holds of these items (n,); 0 where it has none."""
+    found = np.zeros(len(items), dtype=np.float32)
+    for place in range(len(items)):
+        slot = slot_of(keys, items[place])
+        if keys[slot] == items[place]:
+            found[place] = values[slot]
+    return found
+
+
+@compiled
+def places_of(keys: IntArray, places: IntArray, items: IntArray) -> IntArray:
+    """Return (n,) int32, what a hash table of `numbered` holds of these items (n,); -1 where it has none."""
+    found = np.full(len(items), np.int32(-1), dtype=np.int32)
+    for row in range(len(items)):
+        slot = slot_of(keys, items[row])
+        if keys[slot] == items[row]:
+            found[row] = places[slot]
+    return found
+
+
+@compiled
+def entries_between(
+    indptr: IntArray | LongArray, indices: IntArray, data: FloatArray, items: IntArray, others: IntArray
 ) -> FloatArray:
     """Return (n, n_others) float32: the entries of some rows of a sparse matrix at some columns, 0 where there is none.
 
@@ -114,16 +231,99 @@ def entries_between(  # noqa: PLR0913 - three arrays are the matrix, one is memo
         data: as `indptr`.
         items: (n,) the rows.
         others: (n_others,) the columns, distinct.
-        places: (n_columns,) zeros, and zeros again at the end.
     """
+    keys, places, _ = numbered(others)
     found = np.zeros((len(items), len(others)), dtype=np.float32)
-    for column in range(len(others)):
-        places[others[column]] = column + 1
     for row in range(len(items)):
         for entry in range(indptr[items[row]], indptr[items[row] + 1]):
-            column = places[indices[entry]]
-            if column > 0:
-                found[row, column - 1] = data[entry]
-    for other in others:
-        places[other] = 0
+            slot = slot_of(keys, indices[entry])
+            if keys[slot] != EMPTY:
+                found[row, places[slot]] = data[entry]
     return found
+
+
+@compiled
+def entries_of_latest(
+    indptr: IntArray | LongArray,
+    indices: IntArray,
+    data: FloatArray,
+    items: IntArray,
+    others: tuple[IntArray, IntArray, MaskArray],
+    found: FloatArray,
+) -> None:
+    """Set (4, n_others) float32 to what some rows of a sparse matrix hold at some columns, in four figures.
+
+    These are the entry of the first row, nan without one; that of the second row, likewise; the largest of all rows,
+    at least 0; and their sum, the m-th row's with 1 / m.
+
+    Args:
+        indptr: of the matrix in compressed rows.
+        indices: as `indptr`.
+        data: as `indptr`.
+        items: (n,) the rows.
+        others: the columns, as `numbered` makes it of them.
+        found: where to.
+    """
+    keys, places, sieve = others
+    found[:] = 0
+    found[len(items) : 2] = np.nan
+    for row in range(len(items)):
+        weight = np.float32(1 / (row + 1))
+        for entry in range(indptr[items[row]], indptr[items[row] + 1]):
+            column = indices[entry]
+            if not (sieve[(column >> 6) & (SIEVE_WORDS - 1)] >> np.uint64(column & 63)) & np.uint64(1):
+                continue
+            slot = slot_of(keys, column)
+            if keys[slot] == EMPTY:
+                continue
+            place, value = places[slot], data[entry]
+            if row < 2:
+                found[row, place] = value
+            found[2, place] = max(found[2, place], value)
+            found[3, place] += weight * value
+
+
+@compiled
+def shared_tastes(masks: MaskArray, history: IntArray, items: IntArray) -> FloatArray:
+    """Return (n,) float32: the shares that an item's categories have in a history, added up.
+
+    Args:
+        masks: (n_items,) uint64, a bit for each category that an item has.
+        history: (n_history,) items, of which each counts alike and divides that among its categories.
+        items: (n,) codes.
+    """
+    taste = np.zeros(64, dtype=np.float32)
+    for item in history:
+        n_categories, bits = 0, masks[item]
+        while bits:
+            bits &= bits - np.uint64(1)
+            n_categories += 1
+        bits = masks[item]
+        while bits:
+            taste[_lowest_bit(bits)] += np.float32(1 / n_categories)
+            bits &= bits - np.uint64(1)
+    taste /= np.float32(max(1, len(history)))
+    shared = np.zeros(len(items), dtype=np.float32)
+    for place in range(len(items)):
+        bits = masks[items[place]]
+        while bits:
+            shared[place] += taste[_lowest_bit(bits)]
+            bits &= bits - np.uint64(1)
+    return shared
+
+
+@compiled
+def _lowest_bit(bits: np.uint64) -> np.int32:
+    place: np.int32 = BIT_PLACES[((bits & (~bits + np.uint64(1))) * DE_BRUIJN) >> np.uint64(58)]
+    return place
+
+
+@compiled
+def cleared(bits: NDArray[np.uint8], items: IntArray) -> tuple[NDArray[np.uint8], int]:
+    """Return a copy of a set's bits without these items, and how many of them were in it."""
+    fewer, n_gone = bits.copy(), 0
+    for item in items:
+        bit = np.uint8(1 << (item & 7))
+        n_gone += fewer[item >> 3] & bit != 0
+        fewer[item >> 3] &= ~bit
+    return fewer, n_gone

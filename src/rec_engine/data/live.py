@@ -122,7 +122,7 @@ class LiveHistories:
 
     def _read(self, name: str) -> LiveUser:
         events = [event for event in self._store.events_of(name) if event.position > self._since]
-        hashed = user_hash(name)
+        hashed = user_hash(name) if self._erased or self._touched else ""
         marked = self._erased.get(hashed, 0), self._touched.get(hashed, 0)
         version = max([*marked, *(event.position for event in events)])
         return self._merged(self._base_code(name), events, version)
@@ -133,6 +133,8 @@ class LiveHistories:
 
     def _merged(self, user_code: int, events: list[Event], version: int) -> LiveUser:
         base = state_of(self._base, user_code, 0)
+        if not events:
+            return LiveUser(user_code, base.item_codes, base.weights, base.timestamps, version)
         codes, weights, times = event_arrays(events, self._code_of, self._settings)
         timestamps = np.concatenate([base.timestamps, times])
         order = np.argsort(timestamps, kind="stable")  # late events go where they belong

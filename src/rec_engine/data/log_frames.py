@@ -10,6 +10,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from rec_engine.data.database import (
     SQLITE,
     event_rows,
+    identity_row,
     impression_rows,
     item_rows,
     mark_rows,
@@ -17,6 +18,7 @@ from rec_engine.data.database import (
     open_engines,
     position_row,
 )
+from rec_engine.data.dataset import LogMark
 from rec_engine.data.events import ERASED
 from rec_engine.errors import DataError
 
@@ -67,7 +69,7 @@ class LogFrames:
             writer.dispose()
         self.name = self._reader.url.render_as_string(hide_password=True)
         with named(self.name):
-            is_there = sql.inspect(self._reader).has_table(position_row.name)
+            is_there = sql.inspect(self._reader).has_table(identity_row.name)
         if not is_there:
             self.close()
             raise _no_log(self.name)
@@ -79,6 +81,12 @@ class LogFrames:
     def position(self) -> int:
         """Return how far the log has got."""
         return self._largest(position_row.c.value)
+
+    def mark(self) -> LogMark:
+        """Return which log this is, and how far it has got."""
+        with named(self.name), self._reader.connect() as connection:
+            log_id = connection.execute(sql.select(identity_row.c.value)).scalar_one()
+        return LogMark(str(log_id), self.position())
 
     def events(self, columns: Sequence[str], *, until: int) -> Iterator[pl.DataFrame]:
         """Yield these columns of the events up to a position, in the order of positions."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from rec_engine.data.columns import narrowed
+from rec_engine.data.dataset import LogMark
 from rec_engine.data.event_table import event_ids
 from rec_engine.data.events import user_hash
 from rec_engine.data.log_frames import STRETCH, LogFrames, nothing
@@ -19,8 +20,8 @@ MICROSECONDS = 1_000_000
 _DELETED = "deleted"
 
 
-def with_log(files: Tables, store_url: str) -> tuple[Tables, int]:
-    """Return the tables of files with what a log has added to them, and up to which position of it.
+def with_log(files: Tables, store_url: str) -> tuple[Tables, LogMark]:
+    """Return the tables of files with what a log has added to them, and which log that is, up to where.
 
     In the order in which a service has it that follows the log with a model of these files: of one second, the rows of
     the files come first, then the events in the order in which they were written. A row that was ingested as well is
@@ -39,8 +40,8 @@ def with_log(files: Tables, store_url: str) -> tuple[Tables, int]:
     """
     log = LogFrames(store_url)
     try:
-        position = log.position()
-        events = _events(log, position, with_ids=len(files.interactions) > 0)
+        mark = log.mark()
+        events = _events(log, mark.position, with_ids=len(files.interactions) > 0)
         items = _with_sent(files.items, log.items())
         erased = log.erasures()  # read last: whose events went away meanwhile is in it
     finally:
@@ -53,8 +54,8 @@ def with_log(files: Tables, store_url: str) -> tuple[Tables, int]:
         events = events.join(pl.DataFrame({"event_id": event_ids(interactions)}), on="event_id", how="anti")
     if len(files.items):
         events = _of_known_items(events, interactions, items)
-    logger.info("%s: %s events up to position %s", log.name, f"{len(events):,}", f"{position:,}")
-    return Tables(_in_order(interactions, events), users, items), position
+    logger.info("%s: %s events up to position %s", log.name, f"{len(events):,}", f"{mark.position:,}")
+    return Tables(_in_order(interactions, events), users, items), mark
 
 
 def _events(log: LogFrames, position: int, *, with_ids: bool) -> pl.DataFrame:

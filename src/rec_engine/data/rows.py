@@ -3,6 +3,7 @@
 import numpy as np
 
 from rec_engine.data.dataset import FloatArray, IntArray, LongArray
+from rec_engine.data.search_kernels import products
 
 
 class GrowingRows:
@@ -31,11 +32,15 @@ class GrowingRows:
         n_base = len(self._base)
         places = np.asarray(codes)
         if not len(self._more) or not (places >= n_base).any():
-            rows: FloatArray = self._base[places]
+            rows: FloatArray = self._base.take(places, axis=0)
             return rows
         is_more = places >= n_base
         of_base = self._base[np.where(is_more, 0, places)]
         return np.where(is_more[..., None], self._more[np.where(is_more, places - n_base, 0)], of_base)
+
+    def products(self, codes: IntArray, vector: FloatArray) -> FloatArray:
+        """Return (n,) float32 inner products of the rows of codes (n,) with a vector (dim,)."""
+        return products(self._base, self._more, codes, vector)
 
     def put(self, code: int, row: FloatArray) -> None:
         """Set one of the rows behind the base.
@@ -53,3 +58,10 @@ class GrowingRows:
 
 Rows = FloatArray | GrowingRows
 """What rows are read from by codes."""
+
+
+def inner_products(rows: Rows, codes: IntArray, vector: FloatArray) -> FloatArray:
+    """Return (n,) float32 inner products of the rows of codes (n,) with a vector (dim,)."""
+    if isinstance(rows, GrowingRows):
+        return rows.products(codes, vector)
+    return products(rows, rows[:0], codes, vector)

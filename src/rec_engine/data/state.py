@@ -1,6 +1,7 @@
 """What the past of one user means at one moment."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArra
 COLD = -1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class UserState:
     """One user at one moment.
 
@@ -27,7 +28,7 @@ class UserState:
     timestamps: LongArray
     now: int
 
-    @property
+    @cached_property
     def liked(self) -> IntArray:
         """The items with a positive weight, oldest first."""
         return self.item_codes[self.weights > 0]
@@ -37,7 +38,7 @@ class UserState:
         """The items with a negative weight, oldest first."""
         return self.item_codes[self.weights < 0]
 
-    @property
+    @cached_property
     def liked_at(self) -> LongArray:
         """(len(liked),) int64, Unix seconds of the items with a positive weight."""
         return self.timestamps[self.weights > 0]
@@ -45,6 +46,8 @@ class UserState:
     def then(self, item_codes: IntArray) -> "UserState":
         """Return the state after the user met these items as well, just now."""
         n = len(item_codes)
+        if not n:
+            return self
         return UserState(
             user_code=self.user_code,
             item_codes=np.concatenate([self.item_codes, item_codes]),

@@ -1,15 +1,31 @@
 """When each item was met: statistics as of any moment, so that no feature can know its own future."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
-from rec_engine.data.kernels import places_at
+from rec_engine.data.kernels import pasts_at, places_at
 
 SECONDS_A_DAY = 86_400
 DAYS_AT_HAND = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What had happened to some items at a moment.
+
+    Attributes:
+        counts: (n_moments, n) float32, how often each item was met before that moment and before earlier ones.
+        days_since_first: (n,) float32 days from the first time an item was met, nan where it was not met before.
+        days_since_last: (n,) float32, from the last time, likewise.
+    """
+
+    counts: FloatArray
+    days_since_first: FloatArray
+    days_since_last: FloatArray
 
 
 class Timeline:
@@ -24,7 +40,7 @@ class Timeline:
     """
 
     def __init__(self, interactions: Interactions, n_items: int, until: int | None = None) -> None:
-        past = interactions.positive()
+        past = interactions.positive() if (interactions.weights <= 0).any() else interactions
         self._fill(past.item_codes.astype(np.int64), past.timestamps, n_items, until or 0)
 
     def then(self, item_codes: IntArray, timestamps: LongArray) -> "Timeline":
@@ -43,25 +59,19 @@ class Timeline:
         self._span = self.end - self.begin + 1
         # One ascending row of (item, time) keys answers every question by binary search.
         self._keys = np.sort(items * self._span + (times - self.begin))
-        self._starts = np.searchsorted(self._keys, np.arange(n_items + 1) * self._span)
+        self._starts = np.concatenate([[0], np.cumsum(np.bincount(items, minlength=n_items))])
         self._counts_of_day = lru_cache(maxsize=DAYS_AT_HAND)(self._recent_counts)
 
     def counts(self, item_codes: IntArray, moment: int) -> FloatArray:
         """Return (n,) float32: how often each item was met before `moment` (Unix seconds)."""
-        counts: FloatArray = self.counts_at(item_codes, [moment])[0]
+        counts: FloatArray = (self._places(item_codes, [moment])[0] - self._starts[item_codes]).astype(np.float32)
         return counts
 
-    def counts_at(self, item_codes: IntArray, moments: Sequence[int]) -> FloatArray:
-        """Return (n_moments, n) float32: how often each item was met before each of the moments (Unix seconds)."""
-        return (self._places(item_codes, moments) - self._starts[item_codes]).astype(np.float32)
-
-    def days_since_first(self, item_codes: IntArray, moment: int) -> FloatArray:
-        """Return (n,) float32 days from the first time an item was met to `moment`, nan where it was not met before."""
-        return self._days(item_codes, self._starts[item_codes], moment)
-
-    def days_since_last(self, item_codes: IntArray, moment: int) -> FloatArray:
-        """Return (n,) float32 days from the last time an item was met to `moment`, nan where it was not met before."""
-        return self._days(item_codes, self._places(item_codes, [moment])[0] - 1, moment)
+    def past(self, item_codes: IntArray, moment: int, days_before: Sequence[int] = ()) -> Past:
+        """Return what had happened to items (n,) before `moment` (Unix seconds), and so many days before that."""
+        moments = self._all_within([moment, *(moment - days * SECONDS_A_DAY for days in days_before)])
+        found = pasts_at(self._keys, self._starts, item_codes, moments, self._span, SECONDS_A_DAY)
+        return Past(found[: len(moments)], found[-2], found[-1])
 
     def recent_counts(self, moment: int, days: int) -> FloatArray:
         """Return (n_items,) float32: how often each item was met in the `days` before the day of `moment`."""
@@ -72,15 +82,11 @@ class Timeline:
         items = np.arange(self.n_items, dtype=np.int32)
         return self.counts(items, moment) - self.counts(items, moment - seconds)
 
-    def _days(self, item_codes: IntArray, places: LongArray, moment: int) -> FloatArray:
-        was_met = self._places(item_codes, [moment])[0] > self._starts[item_codes]
-        keys = self._keys[np.where(was_met, places, 0)] if len(self._keys) else np.zeros(len(places), dtype=np.int64)
-        seconds = self._within(moment) - (keys - item_codes.astype(np.int64) * self._span)
-        return np.where(was_met, seconds / SECONDS_A_DAY, np.nan).astype(np.float32)
-
     def _places(self, item_codes: IntArray, moments: Sequence[int]) -> LongArray:
-        within = np.array([self._within(moment) for moment in moments], dtype=np.int64)
-        return places_at(self._keys, self._starts, item_codes, within, self._span)
+        return places_at(self._keys, self._starts, item_codes, self._all_within(moments), self._span)
+
+    def _all_within(self, moments: Sequence[int]) -> LongArray:
+        return np.array([self._within(moment) for moment in moments], dtype=np.int64)
 
     def _within(self, moment: int) -> int:
         return min(max(moment, self.begin), self.end) - self.begin

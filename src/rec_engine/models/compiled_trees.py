@@ -17,12 +17,12 @@ References:
         equal tests made once.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import lightgbm
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -34,6 +34,9 @@ from numpy.typing import NDArray
 from rec_engine.data.dataset import FloatArray, IntArray
 from rec_engine.data.kernels import compiled
 from rec_engine.errors import DataError, RecEngineError
+
+if TYPE_CHECKING:
+    import lightgbm  # noqa: TID251 - the type alone
 
 MAX_LEAVES = 64
 LEAF_BITS = 6
@@ -104,19 +107,28 @@ class CompiledTrees:
     leaf_values: ScoreArray
 
     @classmethod
-    def of(cls, booster: lightgbm.Booster) -> "CompiledTrees":
+    def of(cls, booster: "lightgbm.Booster") -> "CompiledTrees":
         """Return the trees that `booster.predict` would use, with the machine code ready.
 
         Raises:
             UnsupportedTreesError: for categorical splits, linear leaves, several classes, averaged trees, a tree of
                 more than MAX_LEAVES leaves or none at all.
         """
-        head, *blocks = booster.model_to_string().split("\nend of trees")[0].split("\nTree=")
+        return cls.of_text(booster.model_to_string())
+
+    @classmethod
+    def of_text(cls, text: str) -> "CompiledTrees":
+        """Return the same of LightGBM's text format.
+
+        Raises:
+            UnsupportedTreesError: as `of`, and where it is no such text.
+        """
+        head, *blocks = text.split("\nend of trees")[0].split("\nTree=")
         _check_model(head)
         if not blocks:
             raise UnsupportedTreesError("the model has no trees")
         trees = [_read_tree(number, block) for number, block in enumerate(blocks)]
-        compiled = _assemble(booster.num_feature(), trees)
+        compiled = _assemble(_n_features(head), trees)
         compiled.raw_scores(np.zeros((1, compiled.n_features), dtype=np.float32))
         return compiled
 
@@ -131,10 +143,9 @@ class CompiledTrees:
         """
         if features.dtype != np.float32 or features.ndim != 2 or features.shape[1] != self.n_features:
             raise DataError(f"rows of {self.n_features} float32 expected, found {features.shape} {features.dtype}")
-        features = np.require(features, requirements=["C", "A", "W"])
         scores = np.zeros(len(features))
         for first in range(0, len(features), ROWS_A_BLOCK):
-            block = features[first : first + ROWS_A_BLOCK]
+            block = np.ascontiguousarray(features.T[:, first : first + ROWS_A_BLOCK])
             columns = _columns(block, self.column_features, self.when_zero, self.when_missing)
             passed = _passed(columns, self.column_starts, self.thresholds)
             trees = self.tree_starts, self.split_leaves, self.split_tests, self.leaf_values
@@ -165,6 +176,13 @@ def _check_model(head: str) -> None:
             raise UnsupportedTreesError(f"a model with {line} is expected, found {found}")
     if "average_output" in lines:
         raise UnsupportedTreesError("the model averages its trees")
+
+
+def _n_features(head: str) -> int:
+    found = re.search(r"^max_feature_idx=([0-9]+)$", head, re.MULTILINE)
+    if not found:
+        raise UnsupportedTreesError("the model does not say of how many features it is")
+    return int(found[1]) + 1
 
 
 def _read_tree(number: int, block: str) -> _Tree:
@@ -267,17 +285,13 @@ def _vectorised(result: types.Type) -> Callable[[Emit], Callable[..., Any]]:
 
 @compiled
 def _columns(
-    features: FloatArray, column_features: IntArray, when_zero: FloatArray, when_missing: FloatArray
+    by_feature: FloatArray, column_features: IntArray, when_zero: FloatArray, when_missing: FloatArray
 ) -> FloatArray:
     """Return (n_columns, n_words * WORD) float32, the rows' values; what follows the last row is undefined."""
-    n_rows, n_features = features.shape
-    transposed = np.empty((n_features, n_rows), dtype=np.float32)
-    for row in range(n_rows):
-        for feature in range(n_features):
-            transposed[feature, row] = features[row, feature]
+    n_rows = by_feature.shape[1]
     columns = np.empty((len(column_features), (n_rows + WORD - 1) // WORD * WORD), dtype=np.float32)
     for column in range(len(column_features)):
-        values, zero, missing = transposed[column_features[column]], when_zero[column], when_missing[column]
+        values, zero, missing = by_feature[column_features[column]], when_zero[column], when_missing[column]
         for row in range(n_rows):
             value = zero if abs(values[row]) <= LARGEST_ZERO else values[row]
             columns[column, row] = missing if np.isnan(value) else value

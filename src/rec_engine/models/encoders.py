@@ -2,7 +2,8 @@
 
 All of them are causal and read sequences that are padded at the end, so padding can never reach a real position. Each
 is called with (inputs, times, query_times): `times` (batch, len) int64 Unix seconds of the inputs, `query_times` of the
-moment at which each position is asked what comes next. Only HSTU reads the two.
+moment at which each position is asked what comes next. Only HSTU reads the two. `last_state` does what `forward` does,
+for one position of each sequence: all that a request asks for.
 """
 
 import math
@@ -20,7 +21,9 @@ LONGEST_PAUSE = 10 * 365 * 86_400
 """Seconds; training sets the longest pause that is common in the data."""
 
 
-def history_encoder(name: str, dim: int, *, n_blocks: int, n_heads: int, max_len: int, dropout: float) -> nn.Module:
+def history_encoder(
+    name: str, dim: int, *, n_blocks: int, n_heads: int, max_len: int, dropout: float
+) -> "HSTU | Timeless":
     """Return the encoder of this name, mapping (batch, len, dim) to (batch, len, dim) float32.
 
     Raises:
@@ -59,12 +62,26 @@ class HSTU(nn.Module):
 
     def forward(self, x: Tensor, times: Tensor, query_times: Tensor) -> Tensor:
         """Return (batch, len, dim)."""
-        query_times = torch.minimum(query_times, times + self.max_pause)
-        buckets = gap_buckets(query_times[:, :, None] - times[:, None, :])  # (batch, len, len)
+        buckets = self._buckets(times, query_times)
         x = self.dropout(x * self.scale)
         for block in self.blocks:
             x = block(x, buckets)
         return x
+
+    def last_state(self, x: Tensor, times: Tensor, query_times: Tensor, last: Tensor) -> Tensor:
+        """Return (batch, dim), what `forward` has at the positions `last` (batch,): the last block has no other."""
+        buckets = self._buckets(times, query_times)
+        x = self.dropout(x * self.scale)
+        *before, block = self.blocks
+        for earlier in before:
+            x = earlier(x, buckets)
+        state: Tensor = block(x, buckets, last)[:, 0]
+        return state
+
+    def _buckets(self, times: Tensor, query_times: Tensor) -> Tensor:
+        """Return (batch, len, len) buckets of the time between each position's question and each input."""
+        query_times = torch.minimum(query_times, times + self.max_pause)
+        return gap_buckets(query_times[:, :, None] - times[:, None, :])
 
 
 def gap_buckets(gaps_seconds: Tensor) -> Tensor:
@@ -92,31 +109,45 @@ class HSTUBlock(nn.Module):
         nn.init.normal_(self.project_in.weight, std=0.02)
         nn.init.xavier_uniform_(self.project_out.weight)
 
-    def forward(self, x: Tensor, buckets: Tensor) -> Tensor:
-        """Return (batch, len, dim) for inputs of that shape and (batch, len, len) buckets of time gaps."""
-        batch, length, dim = x.shape
+    def forward(self, x: Tensor, buckets: Tensor, asked: Tensor | None = None) -> Tensor:
+        """Return (batch, len, dim) for inputs of that shape and (batch, len, len) buckets of time gaps.
+
+        With `asked`, one position (batch,) of each sequence, only that one's state is returned: (batch, 1, dim).
+        """
+        length = x.shape[1]
         gate, value, query, key = functional.silu(self.project_in(self.norm_in(x))).chunk(4, dim=-1)
-        query, key, value = (self._heads(part) for part in (query, key, value))  # (batch, heads, len, dim / heads)
         places = torch.arange(length, device=x.device)
-        distance = places[:, None] - places[None, :]  # (len, len)
-        visible = (distance >= 0) / (places[:, None] + 1)  # (len, len): 1 / n_visible, 0 in the future
-        by_distance = self.bias_by_distance[:, distance.clamp(min=0)]  # (heads, len, len)
-        by_gap = torch.stack([self._by_gap(bias, buckets) for bias in self.bias_by_gap], dim=1)  # as the products below
-        attention = functional.silu(query @ key.transpose(-1, -2) + by_distance + by_gap) * visible
-        attended = (attention @ value).transpose(1, 2).reshape(batch, length, dim)
+        asking = places[None, :, None]  # (1, n_asked, 1)
+        if asked is not None:
+            x, gate, query, buckets = (_picked(rows, asked) for rows in (x, gate, query, buckets))
+            asking = asked[:, None, None]  # (batch, 1, 1)
+        query, key, value = (self._heads(part) for part in (query, key, value))  # (batch, heads, len, dim / heads)
+        distance = asking - places  # (1 or batch, n_asked, len)
+        visible = (distance >= 0) / (asking + 1)  # as distance: 1 / n_visible, 0 in the future
+        by_distance = self._by_place(self.bias_by_distance, distance.abs())
+        by_gap = self._by_place(self.bias_by_gap, buckets)
+        attention = functional.silu(query @ key.transpose(-1, -2) + by_distance + by_gap) * visible[:, None]
+        attended = (attention @ value).transpose(1, 2).reshape(x.shape)
         out: Tensor = x + self.project_out(self.dropout(self.norm_attended(attended) * gate))
         return out
 
-    def _by_gap(self, bias: Tensor, buckets: Tensor) -> Tensor:
-        """Return (batch, len, len), the bias of each bucket."""
-        if not self.training:
-            return bias[buckets]
-        picked: Tensor = _Pick.apply(bias, buckets)  # type: ignore[no-untyped-call]
-        return picked
+    def _by_place(self, biases: Tensor, places: Tensor) -> Tensor:
+        """Return (batch, heads, n_asked, len), of each head (heads, n) the bias at each place (batch, n_asked, len)."""
+        if self.training:
+            picked: list[Tensor] = [_Pick.apply(bias, places) for bias in biases]  # type: ignore[no-untyped-call]
+        else:
+            # As biases[places] it would be exported as GatherND, which takes half of the time of a long history.
+            picked = [bias.expand(*places.shape[:-1], -1).gather(-1, places) for bias in biases]
+        return torch.stack(picked, dim=1)
 
     def _heads(self, x: Tensor) -> Tensor:
         batch, length, dim = x.shape
         return x.reshape(batch, length, self.n_heads, dim // self.n_heads).transpose(1, 2)
+
+
+def _picked(rows: Tensor, places: Tensor) -> Tensor:
+    """Return (batch, 1, width), one row of each (batch, len, width)."""
+    return rows.gather(1, places[:, None, None].expand(-1, 1, rows.shape[-1]))
 
 
 class _Pick(torch.autograd.Function):
@@ -146,6 +177,10 @@ class Timeless(nn.Module):
         """Return (batch, len, dim)."""
         states: Tensor = self.layers(x)
         return states
+
+    def last_state(self, x: Tensor, times: Tensor, query_times: Tensor, last: Tensor) -> Tensor:
+        """Return (batch, dim), what `forward` has at the positions `last` (batch,)."""
+        return _picked(self.forward(x, times, query_times), last)[:, 0]
 
 
 class SASRecBlock(nn.Module):

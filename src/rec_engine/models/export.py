@@ -51,8 +51,7 @@ class _LastState(nn.Module):
     def forward(
         self, sequence: Tensor, times: Tensor, query_times: Tensor, last: Tensor, user_features: Tensor
     ) -> Tensor:
-        states = self.model.user_states(sequence, times, query_times)  # (batch, len, embedding_dim)
-        states = states.gather(1, last[:, None, None].expand(-1, 1, states.shape[-1]))[:, 0]
+        states = self.model.last_states(sequence, times, query_times, last)  # (batch, embedding_dim)
         return self.model.user_vectors(states, user_features)
 
 

@@ -1,20 +1,24 @@
 """What the ranker sees. Training and serving both call `features`; there is no other definition.
 
-To add a feature: write a function, add it to FEATURES. The names travel in the bundle's manifest. A feature may read
-only what was known at `state.now`; `Timeline` gives every statistic as of a moment.
+To add a feature: write a function that sets its column, add it to GROUPS. The names travel in the bundle's manifest. A
+feature may read only what was known at `state.now`; `Timeline` gives every statistic as of a moment. What is computed
+together is one group: a request has a few hundred candidates, so that a call costs more than what it computes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rec_engine.data.dataset import FloatArray, IntArray
+from rec_engine.data.dataset import FloatArray, IntArray, LongArray
+from rec_engine.data.kernels import shared_tastes
 from rec_engine.data.rows import Rows
 from rec_engine.data.state import UserState
-from rec_engine.data.timeline import SECONDS_A_DAY, Timeline
+from rec_engine.data.timeline import SECONDS_A_DAY, Past, Timeline
 from rec_engine.retrieval.candidates import Candidates
-from rec_engine.retrieval.links import LINK_NAMES, Links
+from rec_engine.retrieval.few_items import Numbered
+from rec_engine.retrieval.links import COVISITATION, LINK_NAMES, SIMILAR, Links
 
 RECENT_ITEMS = 10
 LINKED_ITEMS = 20
@@ -29,265 +33,173 @@ class ItemTable:
     Attributes:
         vectors: (n_items, dim) float32, the item tower's, L2-normalised.
         timeline: when each item was met.
-        categories: (n_items, n_categories) float32, 1 / (an item's categories) at each of them.
+        categories: (n_items,) uint64, a bit for each category that an item has.
         links: name to links between items; those of LINK_NAMES are among them.
     """
 
     vectors: Rows
     timeline: Timeline
-    categories: FloatArray
+    categories: NDArray[np.uint64]
     links: Mapping[str, Links]
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One request as the features see it: who asks, what is on offer, and what they share."""
+    """One request as the features see it: who asks, what is on offer, and what they share.
+
+    Attributes:
+        state: of the user.
+        candidates: what is on offer, (n_candidates,) items.
+        items: what is known of the items.
+        liked: the user's items with a positive weight, oldest first.
+        liked_at: when he met them.
+        numbered: the candidates, to be found by code.
+        past: of the candidates, before `state.now` and DAYS before that.
+    """
 
     state: UserState
     candidates: Candidates
     items: ItemTable
-    recent: IntArray
-    counts: FloatArray
-    counts_by_days: Mapping[int, FloatArray]
-    similarity: FloatArray
-    pulls: Mapping[str, FloatArray]
-    meetings: FloatArray
-    days_since_met: FloatArray
+    liked: IntArray
+    liked_at: LongArray
+    numbered: Numbered
+    past: Past
 
     @classmethod
     def of(cls, state: UserState, candidates: Candidates, items: ItemTable) -> "Moment":
         """Return the moment of a request."""
-        recent = state.liked[-RECENT_ITEMS:]
-        latest_first = state.liked[-LINKED_ITEMS:][::-1]
-        meetings, days_since_met = _own_meetings(state, candidates.item_codes)
-        moments = [state.now - days * SECONDS_A_DAY for days in (0, *DAYS)]
-        counts, *counts_before = items.timeline.counts_at(candidates.item_codes, moments)
-        return cls(
-            state=state,
-            candidates=candidates,
-            items=items,
-            recent=recent,
-            counts=counts,
-            counts_by_days=dict(zip(DAYS, counts_before, strict=True)),
-            similarity=items.vectors[candidates.item_codes] @ items.vectors[recent].T,  # (n_candidates, n_recent)
-            pulls={
-                name: links.between(latest_first, candidates.item_codes)  # (n_latest, n_candidates)
-                for name, links in items.links.items()
-            },
-            meetings=meetings,
-            days_since_met=days_since_met,
-        )
+        codes = candidates.item_codes
+        past = items.timeline.past(codes, state.now, DAYS)
+        return cls(state, candidates, items, state.liked, state.liked_at, Numbered.of(codes), past)
 
-    def everywhere(self, value: float) -> FloatArray:
-        """Return (n_candidates,) of one value."""
-        return np.full(len(self.candidates.item_codes), value, dtype=np.float32)
-
-    def counts_before(self, days: int) -> FloatArray:
-        """Return (n_candidates,), how often each item was met until so many DAYS ago."""
-        return self.counts_by_days[days]
+    @property
+    def recent(self) -> IntArray:
+        """The latest liked items, oldest first."""
+        return self.liked[-RECENT_ITEMS:]
 
 
-def _own_meetings(state: UserState, item_codes: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Return how often the user met each of these items, and the days since he last did, nan for never."""
-    order = np.argsort(item_codes)
-    nearest = np.minimum(np.searchsorted(item_codes, state.liked, sorter=order), len(item_codes) - 1)
-    places = order[nearest] if len(item_codes) else np.empty(0, dtype=np.int64)
-    is_one = item_codes[places] == state.liked[: len(places)]
-    latest = np.full(len(item_codes), np.nan)
-    latest[places[is_one]] = state.liked_at[: len(places)][is_one]  # in time order: of several meetings the last stays
-    meetings = np.bincount(places[is_one], minlength=len(item_codes)).astype(np.float32)
-    return meetings, ((state.now - latest) / SECONDS_A_DAY).astype(np.float32)
+Feature = Callable[[Moment, FloatArray], None]
+"""Sets the columns of a group, (n_names, n_candidates) float32, each column in one piece."""
 
 
-Feature = Callable[[Moment], FloatArray]
+def offered(moment: Moment, columns: FloatArray) -> None:
+    """Of each source its score, how far that is below the best candidate's, and the logarithm of its rank."""
+    rows = [moment.candidates.sources.index(source) for source in PERSONAL]
+    columns[0::3] = scores = moment.candidates.scores[rows]
+    if scores.size:
+        np.subtract(scores, scores.max(axis=1, keepdims=True), out=columns[1::3])
+    np.log(moment.candidates.ranks[rows], out=columns[2::3])
 
 
-def _score(source: str) -> Feature:
-    return lambda moment: moment.candidates.score_of(source)
-
-
-def _gap(source: str) -> Feature:
-    """How far the score is below the best candidate's."""
-
-    def gap(moment: Moment) -> FloatArray:
-        scores = moment.candidates.score_of(source)
-        gaps: FloatArray = scores - scores.max() if len(scores) else scores
-        return gaps
-
-    return gap
-
-
-def _log_rank(source: str) -> Feature:
-    return lambda moment: np.log(moment.candidates.rank_of(source))
-
-
-def _log_recent(days: int) -> Feature:
-    return lambda moment: np.log1p(moment.counts - moment.counts_before(days))
-
-
-def n_sources(moment: Moment) -> FloatArray:
+def n_sources(moment: Moment, columns: FloatArray) -> None:
     """How many sources offered the item."""
-    counted: FloatArray = np.isfinite(moment.candidates.ranks).sum(axis=0).astype(np.float32)
-    return counted
+    columns[0] = np.isfinite(moment.candidates.ranks).sum(axis=0)
 
 
-def _pull_of_latest(link: str, place: int) -> Feature:
-    """What the latest item (place 0), or the one before it, says about the candidate."""
+def pulled(moment: Moment, columns: FloatArray) -> None:
+    """Of each kind of link what the latest item says, the one before it, the strongest of the latest, and all together.
 
-    def pull(moment: Moment) -> FloatArray:
-        pulls = moment.pulls[link]
-        return pulls[place] if len(pulls) > place else moment.everywhere(np.nan)
-
-    return pull
-
-
-def _strongest_pull(link: str) -> Feature:
-    """The most that one of the latest items says about the candidate."""
-    return lambda moment: moment.pulls[link].max(axis=0, initial=0.0)
+    Together they count with 1 / m, the m-th latest.
+    """
+    latest_first = moment.liked[-LINKED_ITEMS:][::-1]
+    for place, link in enumerate(LINK_NAMES):
+        moment.items.links[link].pulls(latest_first, moment.numbered, columns[4 * place : 4 * place + 4])
 
 
-def _summed_pull(link: str) -> Feature:
-    """What the latest items say together, the m-th latest with 1 / m."""
-
-    def pull(moment: Moment) -> FloatArray:
-        pulls = moment.pulls[link]
-        summed: FloatArray = (1 / np.arange(1, len(pulls) + 1)).astype(np.float32) @ pulls
-        return summed
-
-    return pull
-
-
-def _pulls(link: str) -> dict[str, Feature]:
-    name = link.replace("-", "")
-    return {
-        f"{name}_last": _pull_of_latest(link, 0),
-        f"{name}_second_last": _pull_of_latest(link, 1),
-        f"{name}_strongest": _strongest_pull(link),
-        f"{name}_sum": _summed_pull(link),
-    }
+def own_meetings(moment: Moment, columns: FloatArray) -> None:
+    """How often the user has met the item himself, and the days since he last did, nan for never."""
+    places = moment.numbered.find(moment.liked)
+    is_one = places >= 0
+    columns[0], columns[1] = 0, np.nan
+    if is_one.any():
+        columns[0] = np.log1p(np.bincount(places[is_one], minlength=columns.shape[1]).astype(np.float32))
+        # In time order: of several meetings the last stays.
+        columns[1, places[is_one]] = (moment.state.now - moment.liked_at[is_one]) / SECONDS_A_DAY
 
 
-def user_log_item_count(moment: Moment) -> FloatArray:
-    """How often the user has met the item himself."""
-    return np.log1p(moment.meetings)
+def popularity(moment: Moment, columns: FloatArray) -> None:
+    """How often the item was met: ever, within the last week, month and year; and its trend.
+
+    That is the last week's popularity beside that of the month before it.
+    """
+    counts = moment.past.counts
+    _, week, month, _ = counts
+    columns[0] = counts[0]
+    np.subtract(counts[0], counts[1:], out=columns[1:4])
+    np.divide((week - month) * WEEK, MONTH - WEEK, out=columns[4])
+    np.log1p(columns, out=columns)
+    np.subtract(columns[1], columns[4], out=columns[4])
 
 
-def user_days_since_item(moment: Moment) -> FloatArray:
-    """Days since the user met the item himself."""
-    return moment.days_since_met
+def ages(moment: Moment, columns: FloatArray) -> None:
+    """Age of the item, and days since anybody met it."""
+    columns[0], columns[1] = moment.past.days_since_first, moment.past.days_since_last
 
 
-def item_log_count(moment: Moment) -> FloatArray:
-    """Popularity of the item."""
-    return np.log1p(moment.counts)
+def user(moment: Moment, columns: FloatArray) -> None:
+    """How much is known of the user, the time since he was last seen, and how many items he met in the last hour."""
+    now, liked_at = moment.state.now, moment.liked_at
+    columns[0] = np.log1p(len(moment.state.item_codes))
+    columns[1] = np.log1p(max(0, now - int(liked_at[-1]))) if len(liked_at) else np.nan
+    columns[2] = np.log1p(np.count_nonzero(liked_at > now - SESSION_SECONDS))
 
 
-def item_trend(moment: Moment) -> FloatArray:
-    """The last week's popularity beside that of the month before it."""
-    last_week, last_month = moment.counts_before(WEEK), moment.counts_before(MONTH)
-    trend: FloatArray = np.log1p(moment.counts - last_week) - np.log1p((last_week - last_month) * WEEK / (MONTH - WEEK))
-    return trend
-
-
-def item_days_known(moment: Moment) -> FloatArray:
-    """Age of the item."""
-    return moment.items.timeline.days_since_first(moment.candidates.item_codes, moment.state.now)
-
-
-def item_days_idle(moment: Moment) -> FloatArray:
-    """Days since anybody met the item."""
-    return moment.items.timeline.days_since_last(moment.candidates.item_codes, moment.state.now)
-
-
-def user_log_history(moment: Moment) -> FloatArray:
-    """How much is known of the user."""
-    return moment.everywhere(np.log1p(len(moment.state.item_codes)))
-
-
-def user_log_pause(moment: Moment) -> FloatArray:
-    """Time since the user was last seen."""
-    liked_at = moment.state.liked_at
-    return moment.everywhere(np.log1p(max(0, moment.state.now - int(liked_at[-1]))) if len(liked_at) else np.nan)
-
-
-def user_log_session(moment: Moment) -> FloatArray:
-    """How many items the user met in the last hour."""
-    return moment.everywhere(np.log1p((moment.state.liked_at > moment.state.now - SESSION_SECONDS).sum()))
-
-
-def popularity_taste(moment: Moment) -> FloatArray:
+def popularity_taste(moment: Moment, columns: FloatArray) -> None:
     """How much more popular the item is than what the user takes on average."""
-    if not len(moment.recent):
-        return moment.everywhere(np.nan)
-    usual = np.log1p(moment.items.timeline.counts(moment.recent, moment.state.now)).mean()
-    gap: FloatArray = np.log1p(moment.counts) - usual
-    return gap
+    columns[0] = np.nan
+    if len(moment.recent):
+        usual = np.log1p(moment.items.timeline.counts(moment.recent, moment.state.now)).mean()
+        np.subtract(np.log1p(moment.past.counts[0]), usual, out=columns[0])
 
 
-def similarity_to_last(moment: Moment) -> FloatArray:
-    """Cosine of the item with the user's last one."""
-    cosine: FloatArray = moment.similarity[:, -1:].max(axis=1, initial=-1.0)
-    return cosine
+def similarity(moment: Moment, columns: FloatArray) -> None:
+    """Cosine of the item with the user's last one, with the nearest of his recent ones, and the mean of those."""
+    recent, vectors = moment.recent, moment.items.vectors
+    columns[0], columns[1], columns[2] = -1, -1, 0
+    if len(recent):
+        cosines = vectors[recent] @ vectors[moment.candidates.item_codes].T  # (n_recent, n_candidates)
+        np.maximum(columns[0], cosines[-1], out=columns[0])
+        np.maximum(columns[1], cosines.max(axis=0), out=columns[1])
+        np.divide(cosines.sum(axis=0), np.float32(len(recent)), out=columns[2])
 
 
-def similarity_to_nearest(moment: Moment) -> FloatArray:
-    """Highest cosine of the item with one of the user's recent ones."""
-    cosine: FloatArray = moment.similarity.max(axis=1, initial=-1.0)
-    return cosine
+def category_affinity(moment: Moment, columns: FloatArray) -> None:
+    """Share of the item's categories in the history, and in its recent items."""
+    codes, masks = moment.candidates.item_codes, moment.items.categories
+    columns[0], columns[1] = shared_tastes(masks, moment.liked, codes), shared_tastes(masks, moment.recent, codes)
 
 
-def similarity_to_recent(moment: Moment) -> FloatArray:
-    """Mean cosine of the item with the user's recent ones."""
-    mean: FloatArray = moment.similarity.sum(axis=1) / np.float32(max(1, len(moment.recent)))
-    return mean
+def _each(sources: Sequence[str], *figures: str) -> tuple[str, ...]:
+    return tuple(f"{source.replace('-', '')}_{figure}" for source in sources for figure in figures)
 
 
-def _affinity(history: Callable[[Moment], IntArray]) -> Feature:
-    """Share of the item's categories in a history."""
-
-    def affinity(moment: Moment) -> FloatArray:
-        taken = moment.items.categories[history(moment)]
-        taste = taken.sum(axis=0) / np.float32(max(1, len(taken)))
-        shared: FloatArray = (moment.items.categories[moment.candidates.item_codes] > 0) @ taste
-        return shared
-
-    return affinity
-
-
-FEATURES: dict[str, Feature] = {
-    "tower_score": _score("tower"),
-    "tower_gap": _gap("tower"),
-    "tower_log_rank": _log_rank("tower"),
-    "covisitation_score": _score("co-visitation"),
-    "covisitation_gap": _gap("co-visitation"),
-    "covisitation_log_rank": _log_rank("co-visitation"),
-    "similar_score": _score("similar"),
-    "similar_gap": _gap("similar"),
-    "similar_log_rank": _log_rank("similar"),
-    "n_sources": n_sources,
-    **{name: pull for link in LINK_NAMES for name, pull in _pulls(link).items()},
-    "user_log_item_count": user_log_item_count,
-    "user_days_since_item": user_days_since_item,
-    "item_log_count": item_log_count,
-    "item_log_week": _log_recent(WEEK),
-    "item_log_month": _log_recent(MONTH),
-    "item_log_year": _log_recent(YEAR),
-    "item_trend": item_trend,
-    "item_days_known": item_days_known,
-    "item_days_idle": item_days_idle,
-    "user_log_history": user_log_history,
-    "user_log_pause": user_log_pause,
-    "user_log_session": user_log_session,
-    "popularity_taste": popularity_taste,
-    "similarity_to_last": similarity_to_last,
-    "similarity_to_nearest": similarity_to_nearest,
-    "similarity_to_recent": similarity_to_recent,
-    "category_affinity": _affinity(lambda moment: moment.state.liked),
-    "category_affinity_recent": _affinity(lambda moment: moment.recent),
+PERSONAL = ("tower", COVISITATION, SIMILAR)
+"""The sources that have something to say of every candidate, to every user."""
+GROUPS: dict[tuple[str, ...], Feature] = {
+    _each(PERSONAL, "score", "gap", "log_rank"): offered,
+    ("n_sources",): n_sources,
+    _each(LINK_NAMES, "last", "second_last", "strongest", "sum"): pulled,
+    ("user_log_item_count", "user_days_since_item"): own_meetings,
+    ("item_log_count", "item_log_week", "item_log_month", "item_log_year", "item_trend"): popularity,
+    ("item_days_known", "item_days_idle"): ages,
+    ("user_log_history", "user_log_pause", "user_log_session"): user,
+    ("popularity_taste",): popularity_taste,
+    ("similarity_to_last", "similarity_to_nearest", "similarity_to_recent"): similarity,
+    ("category_affinity", "category_affinity_recent"): category_affinity,
 }
+"""Names of the columns to what computes them."""
+FEATURES = tuple(name for names in GROUPS for name in names)
 
 
 def features(state: UserState, candidates: Candidates, items: ItemTable) -> FloatArray:
-    """Return (n_candidates, n_features) float32, columns in the order of FEATURES, nan where a value is unknown."""
+    """Return (n_candidates, n_features) float32, columns in the order of FEATURES, nan where a value is unknown.
+
+    Each column lies in one piece in memory.
+    """
     moment = Moment.of(state, candidates, items)
-    return np.column_stack([feature(moment) for feature in FEATURES.values()]).astype(np.float32)
+    columns = np.empty((len(FEATURES), len(candidates.item_codes)), dtype=np.float32)
+    first = 0
+    for names, group in GROUPS.items():
+        group(moment, columns[first : first + len(names)])
+        first += len(names)
+    return columns.T

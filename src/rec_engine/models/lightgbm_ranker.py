@@ -3,9 +3,11 @@
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -18,6 +20,9 @@ from rec_engine.models.features import FEATURES
 from rec_engine.models.position_bias import position_offsets
 from rec_engine.utils.config import CTRSettings
 from rec_engine.utils.logger import get_logger
+
+if TYPE_CHECKING:
+    import lightgbm
 
 OBJECTIVES = ("binary", "lambdarank", "rank_xendcg")
 MAX_TREES = 500
@@ -68,7 +73,8 @@ class CTRRanker:
     probability = 1 / (1 + exp(-(slope * trees + intercept))), fitted where the trees did not learn.
 
     Args:
-        booster: fitted on the features of FEATURES, in that order.
+        booster: fitted on the features of FEATURES, in that order; or its text, of which LightGBM makes a booster once
+            somebody asks what only it can tell.
         objective: that it was fitted for.
         slope: above 0, so that trees and probability agree about the order.
         intercept: in log-odds.
@@ -81,13 +87,13 @@ class CTRRanker:
 
     def __init__(
         self,
-        booster: lightgbm.Booster,
+        booster: "lightgbm.Booster | str",
         objective: str,
         slope: float,
         intercept: float,
         offsets: FloatArray = NO_OFFSETS,
     ) -> None:
-        self.booster = booster
+        self._given = booster
         self.objective = objective
         self.slope = slope
         self.intercept = intercept
@@ -124,7 +130,7 @@ class CTRRanker:
         offsets = _offsets(rows, settings, seed)
         parameters = _parameters(settings, self.objective, seed)
         n_trees = max(1, self.booster.best_iteration)
-        booster = lightgbm.train(parameters, _beside(rows, offsets), num_boost_round=n_trees)
+        booster = _lightgbm().train(parameters, _beside(rows, offsets), num_boost_round=n_trees)
         return CTRRanker(booster, self.objective, self.slope, self.intercept, offsets)
 
     def log_odds(self, features: FloatArray) -> FloatArray:
@@ -159,10 +165,16 @@ class CTRRanker:
         return {list(FEATURES)[place]: float(shares[place]) for place in np.argsort(-shares, kind="stable")}
 
     @cached_property
+    def booster(self) -> "lightgbm.Booster":
+        """The trees as LightGBM has them."""
+        return _lightgbm().Booster(model_str=self._given) if isinstance(self._given, str) else self._given
+
+    @cached_property
     def _compiled(self) -> CompiledTrees | None:
         """The same trees, some thirty times faster; None for trees that only LightGBM itself can evaluate."""
         try:
-            return CompiledTrees.of(self.booster)
+            is_text = isinstance(self._given, str)
+            return CompiledTrees.of_text(self._given) if is_text else CompiledTrees.of(self._given)
         except UnsupportedTreesError as error:
             logger.warning("the re-ranker's trees are evaluated by LightGBM, which is slower: %s", error)
             return None
@@ -192,16 +204,34 @@ class CTRRanker:
             BundleError: if the file is no LightGBM model, or of other features than this version computes.
         """
         try:
-            booster = lightgbm.Booster(model_file=path)
+            text = path.read_text(encoding="utf-8")
             about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             offsets = np.array(about.get("position_offsets", []), dtype=np.float32)
-            ranker = cls(booster, str(about["objective"]), float(about["slope"]), float(about["intercept"]), offsets)
-        except (lightgbm.basic.LightGBMError, OSError, ValueError, KeyError, TypeError) as error:
+            ranker = cls(text, str(about["objective"]), float(about["slope"]), float(about["intercept"]), offsets)
+            is_readable = ranker._compiled is not None or _can_read(text)  # now, so that no request waits for it
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{path}: not a readable LightGBM model ({error})", hint="train again") from None
-        if booster.feature_name() != list(FEATURES):
+        if not is_readable:
+            raise BundleError(f"{path}: not a readable LightGBM model", hint="train again")
+        if f"\nfeature_names={' '.join(FEATURES)}\n" not in text:
             raise BundleError(f"{path}: made for other features", hint="train again with this version")
-        _ = ranker._compiled  # now, so that no request waits for it
         return ranker
+
+
+def _lightgbm() -> ModuleType:
+    """Return the library, which is loaded once it is needed: to answer requests it is not.
+
+    Where they are installed it brings pandas, scikit-learn and scipy.stats along, a second or two and 100 MB.
+    """
+    return import_module("lightgbm")
+
+
+def _can_read(text: str) -> bool:
+    try:
+        _lightgbm().Booster(model_str=text)
+    except _lightgbm().basic.LightGBMError:
+        return False
+    return True
 
 
 def probability(log_odds: FloatArray) -> FloatArray:
@@ -210,12 +240,12 @@ def probability(log_odds: FloatArray) -> FloatArray:
 
 
 def _boost(
-    data: lightgbm.Dataset, validation: RankerRows, settings: CTRSettings, objective: str, seed: int
-) -> lightgbm.Booster:
+    data: "lightgbm.Dataset", validation: RankerRows, settings: CTRSettings, objective: str, seed: int
+) -> "lightgbm.Booster":
     held_out = _dataset(validation, reference=data)
-    stop = lightgbm.early_stopping(EARLY_STOPPING_TREES, verbose=False)
+    stop = _lightgbm().early_stopping(EARLY_STOPPING_TREES, verbose=False)
     parameters = _parameters(settings, objective, seed)
-    return lightgbm.train(parameters, data, num_boost_round=MAX_TREES, valid_sets=[held_out], callbacks=[stop])
+    return _lightgbm().train(parameters, data, num_boost_round=MAX_TREES, valid_sets=[held_out], callbacks=[stop])
 
 
 def _parameters(settings: CTRSettings, objective: str, seed: int) -> dict[str, object]:
@@ -230,7 +260,7 @@ def _offsets(rows: RankerRows, settings: CTRSettings, seed: int) -> FloatArray:
     parameters = _parameters(settings, "binary", seed)
 
     def fit(of_rows: FloatArray) -> FloatArray:
-        booster = lightgbm.train(parameters, _dataset(rows, of_rows), num_boost_round=OFFSET_TREES)
+        booster = _lightgbm().train(parameters, _dataset(rows, of_rows), num_boost_round=OFFSET_TREES)
         return BASE_LOG_ODDS + np.asarray(booster.predict(rows.features, raw_score=True), dtype=np.float32)
 
     offsets = position_offsets(rows.positions, rows.labels, fit)
@@ -238,16 +268,16 @@ def _offsets(rows: RankerRows, settings: CTRSettings, seed: int) -> FloatArray:
     return offsets
 
 
-def _beside(rows: RankerRows, offsets: FloatArray) -> lightgbm.Dataset:
+def _beside(rows: RankerRows, offsets: FloatArray) -> "lightgbm.Dataset":
     """Return the rows for trees that are not to learn what the positions add."""
     return _dataset(rows, offsets[rows.positions] if len(offsets) and rows.positions is not None else None)
 
 
 def _dataset(
-    rows: RankerRows, offsets: FloatArray | None = None, reference: lightgbm.Dataset | None = None
-) -> lightgbm.Dataset:
+    rows: RankerRows, offsets: FloatArray | None = None, reference: "lightgbm.Dataset | None" = None
+) -> "lightgbm.Dataset":
     """Return LightGBM's form of the rows; trees are fitted beside the offsets, (n,) float32 in log-odds."""
-    return lightgbm.Dataset(
+    return _lightgbm().Dataset(
         rows.features,
         rows.labels,
         group=rows.sizes,

@@ -128,6 +128,11 @@ class TwoTowerModel(nn.Module):
         states: Tensor = self.encoder(sequence, times, query_times)
         return states
 
+    def last_states(self, sequence: Tensor, times: Tensor, query_times: Tensor, last: Tensor) -> Tensor:
+        """Return (batch, embedding_dim), what `user_states` has at the positions `last` (batch,), and nothing else."""
+        states: Tensor = self.encoder.last_state(sequence, times, query_times, last)
+        return states
+
     def user_vectors(self, states: Tensor, user_features: Tensor) -> Tensor:
         """Return (n, tower_dims[-1]), L2-normalised, for (n, embedding_dim) states and (n, n_features) features."""
         return functional.normalize(self.user_tower(states + self.from_user_features(user_features)), dim=-1)

@@ -1,6 +1,6 @@
 """The user tower at request time: ONNX Runtime and arrays, no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,11 @@ class UserTower:
     user_features: FloatArray
     max_history_len: int
     room: GrowingRows | None = None
+    _inputs: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Remember what the network reads; asking it costs as much as a small network does."""
+        object.__setattr__(self, "_inputs", tuple(node.name for node in self.session.get_inputs()))
 
     def vector(self, state: UserState) -> FloatArray | None:
         """Return (dim,) float32, L2-normalised; None for a user of whom the tower knows nothing.
@@ -107,9 +112,8 @@ class UserTower:
             "last": last.astype(np.int64),
             "user_features": features,
         }
-        inputs = {node.name: feed[node.name] for node in self.session.get_inputs()}
         try:
-            vectors: FloatArray = self.session.run(None, inputs)[0]
+            vectors: FloatArray = self.session.run(None, {name: feed[name] for name in self._inputs})[0]
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's own errors have no common base but Exception
             raise BundleError(f"the user tower fails: {error}", hint="restore the model or train again") from error
         return vectors

@@ -64,7 +64,7 @@ def _recommendations(
         state = state_of(bundle.history, user_code if user_code >= 0 else COLD, now)
         trace = inference.recommend(Query(state, k))
         codes.append(trace.item_codes)
-        scores.append(pl.Series(trace.scores[trace.slate.places]))
+        scores.append(pl.Series(trace.slate_scores))
     lengths = [len(of_user) for of_user in codes]
     return pl.DataFrame(
         {

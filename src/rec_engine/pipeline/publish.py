@@ -41,7 +41,7 @@ def write_data(directory: Path, dataset: RecommendationDataset, split: Split, li
     (directory / "links").mkdir()
     for name, of_kind in links.items():
         of_kind.save(directory / "links" / name)
-    write_history(directory / "history.npz", dataset.interactions, split)
+    write_history(directory / "history", dataset.interactions, split)
 
 
 def new_manifest(  # noqa: PLR0913 - what a manifest says
@@ -64,7 +64,8 @@ def new_manifest(  # noqa: PLR0913 - what a manifest says
         split=split,
         features=tuple(FEATURES),
         ease_regularisation=ease_regularisation,
-        log_position=dataset.log_position,
+        log_position=dataset.log.position if dataset.log else 0,
+        log_id=dataset.log.log_id if dataset.log else None,
         libraries={library: version(library) for library in LIBRARIES},
         metrics={metric: value for metric, value in metrics.items() if np.isfinite(value)},
         sha256_by_file={},

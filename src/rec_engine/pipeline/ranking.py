@@ -93,7 +93,7 @@ def ranker_rows(inference: RecommendationInference, task: Task, user_codes: IntA
     for user_code in with_progress(user_codes.tolist(), "ranking features"):
         query = Query(state_of(task.history, user_code, int(now[user_code])), k=SLATE)
         candidates = inference.recommend(query).candidates
-        blocks.append(features(query.state, candidates, inference.items))
+        blocks.append(np.ascontiguousarray(features(query.state, candidates, inference.items)))
         labels.append(np.isin(candidates.item_codes, task.targets.items_of(user_code)).astype(np.float32))
     if not any(taken.any() for taken in labels):
         raise TrainingError("no validation item is among anybody's candidates", hint="set ctr.model_type: none")

@@ -62,11 +62,11 @@ def load_source(dataset: str | None, data_dir: Path, files: DataFiles, config: M
         raise DataError(f"--dataset {dataset} takes no files", hint="use --dataset custom with --train-data")
     else:
         tables = named_tables(dataset, data_dir, config.data, offline=offline)
-    log_position, impressions = 0, None
+    log, impressions = None, None
     if files.events:
-        tables, log_position = with_log(tables, files.events)
+        tables, log = with_log(tables, files.events)
         impressions = load_impressions(files.events, settings=config.data)
-    own = RecommendationDataset.from_clean(tables, config.data, log_position=log_position)
+    own = RecommendationDataset.from_clean(tables, config.data, log=log)
     split = _given_split(own, files.validation, config) if files.validation else None
     name = files.train.name if files.train else dataset
     return Source(f"{name} and the log" if files.events else name, own, split, impressions)

@@ -8,15 +8,18 @@ from typing import Protocol
 import numpy as np
 
 from rec_engine.data.dataset import FloatArray, IntArray
+from rec_engine.data.rows import inner_products
+from rec_engine.data.search_kernels import first_of
 from rec_engine.data.state import UserState
 from rec_engine.data.timeline import Timeline
 from rec_engine.retrieval.budget import Budget
 from rec_engine.retrieval.faiss_index import FAISSIndex
+from rec_engine.retrieval.few_items import FewItems, distinct
 from rec_engine.retrieval.filters import Eligible
 from rec_engine.retrieval.links import Links
 
-FIRST_CHUNK = 512
 RECENT_DAYS = 30
+NOTHING = np.empty(0, dtype=np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +114,18 @@ class CandidateGenerator:
         wanted = [max(k, int(source.share * n_candidates)) for source in self.sources]
         looks = [partial(_found, source, state, eligible, n) for source, n in zip(self.sources, wanted, strict=True)]
         found = [*map(budget.spend, self.names[:-1], looks), looks[-1]()]
-        joined = np.array(joining, dtype=np.int32)
-        offered_codes = (codes for _, codes in filter(None, found))
-        item_codes = np.unique(np.concatenate([*offered_codes, joined[eligible.keeps(joined)]]))
+        best = [each[1] if each else NOTHING for each in found]
+        offered, joined = np.concatenate(best), np.array(joining, dtype=np.int32)
+        item_codes = distinct(np.concatenate([offered, joined[eligible.keeps(joined)]]) if len(joined) else offered)
         scores = np.full((len(found), len(item_codes)), np.nan, dtype=np.float32)
-        ranks = scores.copy()
-        for row, offered in enumerate(found):
-            if offered:
-                offer, codes = offered
+        ranks, first = scores.copy(), 0
+        places, counted = np.searchsorted(item_codes, offered), np.arange(1, max(map(len, best)) + 1)
+        for row, (each, codes) in enumerate(zip(found, best, strict=True)):
+            if each:
+                offer = each[0]
                 scores[row] = offer.scores(item_codes)
-                ranks[row, np.searchsorted(item_codes, codes)] = np.arange(1, len(codes) + 1)
+                ranks[row, places[first : first + len(codes)]] = counted[: len(codes)]
+            first += len(codes)
         return Candidates(item_codes, scores, ranks, self.names)
 
 
@@ -138,7 +143,7 @@ class TowerSource:
         index: search by vector.
         user_vector: state to (dim,) float32, or None where nothing is known of the user.
         min_score: cosine below which an item is not offered.
-        only: the items that it may offer; all of them without it.
+        only: (n,) codes of the few items that it may offer; all of them without it.
         name: what the answer calls it.
         share: of the candidates.
     """
@@ -146,7 +151,7 @@ class TowerSource:
     index: FAISSIndex
     user_vector: Callable[[UserState], FloatArray | None]
     min_score: float = -1.0
-    only: Eligible | None = None
+    only: IntArray | None = None
     name: str = "tower"
     share: float = 1.0
 
@@ -162,14 +167,16 @@ class _Nearest:
     vector: FloatArray
 
     def best(self, eligible: Eligible, k: int) -> IntArray:
-        allowed = eligible if self.source.only is None else eligible.intersection(self.source.only)
-        scores, codes = self.source.index.search(self.vector[None], k, allowed)
-        found: IntArray = codes[0][(codes[0] >= 0) & (scores[0] >= self.source.min_score)]
+        index, only = self.source.index, self.source.only
+        if only is None:
+            scores, codes = index.nearest(self.vector, k, eligible)
+        else:
+            scores, codes = index.scan(self.vector, k, only[eligible.keeps(only)])
+        found: IntArray = codes[scores >= self.source.min_score]
         return found
 
     def scores(self, item_codes: IntArray) -> FloatArray:
-        cosines: FloatArray = self.source.index.rows[item_codes] @ self.vector
-        return cosines
+        return inner_products(self.source.index.rows, item_codes, self.vector)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +201,10 @@ class LinkSource:
         if not len(liked):
             return None
         if self.last is None:
-            items = np.unique(liked)
-            return _Some(*self.links.of(items, np.ones(len(items), dtype=np.float32)))
+            items = distinct(liked)
+            return self.links.of(items, np.ones(len(items), dtype=np.float32))
         latest = liked[-self.last :][::-1]
-        return _Some(*self.links.of(latest, (1 / np.arange(1, len(latest) + 1)).astype(np.float32)))
+        return self.links.of(latest, (1 / np.arange(1, len(latest) + 1)).astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +226,7 @@ class HistorySource:
             return None
         weights = 1 / np.sqrt(np.arange(1, len(latest_first) + 1))
         items, places = np.unique(latest_first, return_inverse=True)
-        return _Some(items, np.bincount(places, weights).astype(np.float32))
+        return FewItems.of(items, np.bincount(places, weights).astype(np.float32))
 
 
 class RecentPopularitySource:
@@ -280,35 +287,11 @@ class _Ordered:
             codes = eligible.codes[self._offered.keeps(eligible.codes)]
             order: IntArray = codes[np.argsort(-self._by_item[codes], kind="stable")[:k]]
             return order
-        found: list[IntArray] = [self._order[:0]]
-        n_found, first, size = 0, 0, FIRST_CHUNK
-        while n_found < k and first < len(self._order):
-            chunk = self._order[first : first + size]
-            found.append(chunk[eligible.keeps(chunk)])
-            n_found, first, size = n_found + len(found[-1]), first + size, size * 2
-        return np.concatenate(found)[:k]
+        return first_of(self._order, eligible.bits, k)
 
     def scores(self, item_codes: IntArray) -> FloatArray:
         scores: FloatArray = self._by_item[item_codes]
         return scores
-
-
-@dataclass(frozen=True, slots=True)
-class _Some:
-    """An offer of a few items, (n,) ascending, with their scores, (n,); others have 0. Only those above are offered."""
-
-    items: IntArray
-    by_place: FloatArray
-
-    def best(self, eligible: Eligible, k: int) -> IntArray:
-        kept = (self.by_place > 0) & eligible.keeps(self.items)
-        return top_of(self.items[kept], self.by_place[kept], k)
-
-    def scores(self, item_codes: IntArray) -> FloatArray:
-        if not len(self.items):
-            return np.zeros(len(item_codes), dtype=np.float32)
-        places = np.minimum(np.searchsorted(self.items, item_codes), len(self.items) - 1)
-        return np.where(self.items[places] == item_codes, self.by_place[places], np.float32(0))
 
 
 def most(by_item: FloatArray, eligible: Eligible, k: int) -> IntArray:

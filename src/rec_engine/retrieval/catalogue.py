@@ -7,8 +7,9 @@ import numpy as np
 import polars as pl
 
 from rec_engine.data.dataset import ExternalId, IdMap, IntArray
+from rec_engine.data.packed_texts import PackedTexts
 from rec_engine.errors import DataError
-from rec_engine.retrieval.categories import category_matrix, category_names, category_row
+from rec_engine.retrieval.categories import category_mask, category_masks, category_names
 from rec_engine.retrieval.filters import Eligible
 from rec_engine.retrieval.item_attributes import ItemAttributes
 from rec_engine.retrieval.labels import Labels
@@ -34,7 +35,7 @@ class Catalogue:
     Attributes:
         visible: what may be shown to anybody.
         attributes: what filters read.
-        category_shares: (capacity, n_categories) float32 over the frequent categories, rows summing to 1 or 0.
+        category_masks: (capacity,) uint64, a bit for each of the frequent categories.
         n_items: codes that are taken.
     """
 
@@ -44,15 +45,16 @@ class Catalogue:
         self.visible = Eligible.of_mask(np.arange(self.capacity) < items.height)
         self.attributes = ItemAttributes.of(items, self.capacity)
         self._ids = IdMap(items["item_id"])
-        self._titles = items["title"] if "title" in items.columns else None
+        self._titles = PackedTexts(items["title"].cast(pl.String)) if "title" in items.columns else None
         # Reading lists of texts out of a frame is slow, and each answer shows many of them.
         members = items["categories"].explode(empty_as_null=False, keep_nulls=False)
         names = members.unique().sort()
-        self._category_names, self._category_labels = names.to_list(), names.search_sorted(members).to_numpy()
+        self._category_names = names.to_list()
+        self._category_labels = names.search_sorted(members).to_numpy().astype(np.int32)
         lengths = items["categories"].list.len().fill_null(0).to_numpy()
         self._category_starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self._names = category_names(items["categories"])
-        self.category_shares = category_matrix(items["categories"], self._names, self.capacity)
+        self.category_masks = category_masks(items["categories"], self._names, self.capacity)
         self._labels = {
             name: Labels(items[name] if name in items.columns else None, self.capacity) for name in labelled
         }
@@ -82,9 +84,15 @@ class Catalogue:
         if changed is not None:
             return changed
         title = None if self._titles is None else self._titles[code]
-        first, last = self._category_starts[code], self._category_starts[code + 1]
-        categories = tuple(self._category_names[label] for label in self._category_labels[first:last].tolist())
+        labels = self._category_labels[self._category_starts[code] : self._category_starts[code + 1]]
+        categories = tuple([self._category_names[label] for label in labels.tolist()])
         return ItemView(self._ids[code], title, categories)
+
+    def name(self, code: int) -> str:
+        """Return the title of an item, its id where it has none."""
+        changed = self._changed.get(code)
+        title = changed.title if changed else self._titles and self._titles[code]
+        return str(title or (changed.item_id if changed else self._ids[code]))
 
     def labels(self, attribute: str) -> IntArray:
         """Return (capacity,) int32: equal for items that share an attribute's value, or first category; -1 for none.
@@ -126,7 +134,7 @@ class Catalogue:
         title, categories = values.get("title"), values.get("categories")
         names = tuple(map(str, categories)) if isinstance(categories, list | tuple) else ()
         self._changed[code] = ItemView(self._typed(item_id), None if title is None else str(title), names)
-        self.category_shares[code] = category_row(names, self._names)
+        self.category_masks[code] = category_mask(names, self._names)
         for name, labels in self._labels.items():
             labels.put(code, values.get(name))
         self._show(code, is_visible=is_visible)
@@ -156,9 +164,8 @@ class Catalogue:
 
     def _show(self, code: int, *, is_visible: bool) -> None:
         one = np.array([code], dtype=np.int32)
-        self.visible = (
-            self.visible.union(Eligible.of_codes(one, self.capacity)) if is_visible else self.visible.without(one)
-        )
+        shown = self.visible.union(Eligible.of_codes(one, self.capacity)) if is_visible else self.visible.without(one)
+        self.visible = shown.counted()
 
     def _typed(self, item_id: str) -> ExternalId:
         """Return the id in the type that the data's ids have, as far as it can be one."""

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from rec_engine.data.dataset import FloatArray
 
 MAX_CATEGORIES = 64
+"""So many fit into the bits of a word."""
+MaskArray = NDArray[np.uint64]
 
 
 def category_names(categories: pl.Series) -> list[str]:
@@ -28,7 +31,17 @@ def category_matrix(categories: pl.Series, names: Sequence[str], n_rows: int) ->
     return matrix
 
 
-def category_row(categories: Sequence[str], names: Sequence[str]) -> FloatArray:
-    """Return (n_names,) float32, the row of one item in `category_matrix`."""
-    row = np.array([name in categories for name in names], dtype=np.float32)
-    return row / max(1.0, float(row.sum()))
+def category_masks(categories: pl.Series, names: Sequence[str], n_rows: int) -> MaskArray:
+    """Return (n_rows,) uint64: bit c is set where a row has the category names[c]; rows behind the items have none."""
+    rows = np.repeat(np.arange(len(categories)), categories.list.len().fill_null(0).to_numpy())
+    members = categories.explode(empty_as_null=False, keep_nulls=False)
+    columns = members.replace_strict(names, list(range(len(names))), default=-1, return_dtype=pl.Int64).to_numpy()
+    masks = np.zeros(n_rows, dtype=np.uint64)
+    is_named = columns >= 0
+    np.bitwise_or.at(masks, rows[is_named], np.uint64(1) << columns[is_named].astype(np.uint64))
+    return masks
+
+
+def category_mask(categories: Sequence[str], names: Sequence[str]) -> int:
+    """Return the word of one item in `category_masks`."""
+    return sum(1 << column for column, name in enumerate(names) if name in categories)

@@ -61,7 +61,7 @@ def column_of(cells: pl.Series, capacity: int) -> Column | None:
     integers of more than 64 bits.
     """
     if cells.name == "item_id":
-        return ItemIds(cells.cast(pl.String), capacity)
+        return ItemIds(cells if cells.dtype.is_integer() else cells.cast(pl.String), capacity)
     if isinstance(cells.dtype, pl.List) and cells.dtype.inner in TEXT_TYPES:
         return Lists(cells.cast(pl.List(pl.String)), capacity)
     if cells.dtype in TEXT_TYPES:

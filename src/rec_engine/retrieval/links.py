@@ -1,7 +1,6 @@
 """Item-to-item links: how strongly each item speaks for others, as the few strongest of each."""
 
-import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,9 @@ import numpy as np
 from scipy import sparse
 
 from rec_engine.data.dataset import FloatArray, IntArray
-from rec_engine.data.kernels import entries_between, summed_rows
+from rec_engine.data.kernels import entries_between, entries_of_latest, summed_rows
 from rec_engine.errors import BundleError
+from rec_engine.retrieval.few_items import FewItems, Numbered
 
 ARRAYS = ("data", "indices", "indptr")
 COVISITATION, SIMILAR, NEXT, TOGETHER = LINK_NAMES = ("co-visitation", "similar", "next", "together")
@@ -25,7 +25,6 @@ class Links:
     """
 
     strengths: sparse.csr_array
-    _memory: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
     @classmethod
     def strongest(cls, strengths: "sparse.csr_array[Any, Any]", k: int) -> "Links":
@@ -53,13 +52,10 @@ class Links:
         indptr = np.concatenate([matrix.indptr, none])
         return Links(sparse.csr_array((matrix.data, matrix.indices, indptr), shape=(n_items, n_items)))
 
-    def of(self, item_codes: IntArray, weights: FloatArray) -> tuple[IntArray, FloatArray]:
-        """Return the items that these items (n,) are linked to, ascending, and the weighted sum of what each is told.
-
-        Both are (n_linked,), int32 and float32.
-        """
-        matrix, memory = self.strengths, self._memory_of_thread()
-        return summed_rows(matrix.indptr, matrix.indices, matrix.data, item_codes, weights, memory.sums, memory.marks)
+    def of(self, item_codes: IntArray, weights: FloatArray) -> FewItems:
+        """Return the items that these items (n,) are linked to, each with the weighted sum of what it is told."""
+        matrix = self.strengths
+        return FewItems(*summed_rows(matrix.indptr, matrix.indices, matrix.data, item_codes, weights))
 
     def between(self, item_codes: IntArray, others: IntArray) -> FloatArray:
         """Return (n, n_others) float32: what each of n items says about each of the others, 0 without a link.
@@ -68,15 +64,17 @@ class Links:
             item_codes: (n,) int32.
             others: (n_others,) int32, distinct.
         """
-        matrix, memory = self.strengths, self._memory_of_thread()
-        return entries_between(matrix.indptr, matrix.indices, matrix.data, item_codes, others, memory.places)
+        matrix = self.strengths
+        return entries_between(matrix.indptr, matrix.indices, matrix.data, item_codes, others)
 
-    def _memory_of_thread(self) -> threading.local:
-        if not hasattr(self._memory, "sums"):
-            self._memory.sums = np.zeros(self.n_items)
-            self._memory.marks = np.zeros(self.n_items // 64 + 1, dtype=np.uint64)
-            self._memory.places = np.zeros(self.n_items, dtype=np.int32)
-        return self._memory
+    def pulls(self, latest: IntArray, others: Numbered, found: FloatArray) -> None:
+        """Set (4, n_others) float32 to what the latest items of a history, the last one first, say about others.
+
+        The rows: the last one alone, nan without any; the one before it, likewise; the strongest of all, at least 0;
+        and all together, the m-th latest with 1 / m.
+        """
+        matrix = self.strengths
+        entries_of_latest(matrix.indptr, matrix.indices, matrix.data, latest, others.table, found)
 
     def save(self, directory: Path) -> None:
         """Write the arrays as they are, so that processes can share them without reading them."""

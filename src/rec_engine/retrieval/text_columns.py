@@ -1,8 +1,10 @@
 """Texts, item ids and lists of texts, by what has which text."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from functools import reduce
 
+import numpy as np
 import polars as pl
 
 from rec_engine.errors import NotFoundError
@@ -10,6 +12,9 @@ from rec_engine.retrieval.attribute_column import TypedColumn, nearest
 from rec_engine.retrieval.filters import Eligible
 from rec_engine.retrieval.predicates import is_unicode
 from rec_engine.retrieval.term_index import TermIndex
+
+INTEGER = r"0|-?[1-9][0-9]*"
+"""How the text of an integer id is written; 07 is another id."""
 
 
 class Texts(TypedColumn):
@@ -62,14 +67,61 @@ class Texts(TypedColumn):
         self._index.put(code, terms)
 
 
-class ItemIds(Texts):
-    """External ids; 123 and "123" name the same item."""
+class ItemIds(TypedColumn):
+    """External ids; 123 and "123" name the same item. Looked through whole: hardly anybody filters by them.
+
+    Args:
+        cells: (n_items,) integers or String.
+        capacity: slots for items, at least n_items.
+    """
 
     holds, one = "ids of items", "an integer or a text"
 
+    def __init__(self, cells: pl.Series, capacity: int) -> None:
+        super().__init__(cells.name)
+        self._cells = cells
+        self._capacity = capacity
+        self._changed: dict[int, str | None] = {}
+
+    def given(self) -> Eligible:
+        """Return the items that have an id."""
+        return self._where(self._cells.is_not_null(), {name for name in self._changed.values() if name is not None})
+
+    def any_of(self, values: Sequence[object]) -> Eligible:
+        """Return the items that have one of these ids."""
+        names = {self._read(value) for value in values}
+        if self._cells.dtype == pl.String:
+            return self._where(self._cells.is_in(list(names)), names)
+        numbers = [int(name) for name in names if re.fullmatch(INTEGER, name)]
+        asked = pl.Series([number for number in numbers if abs(number) < 2**63], dtype=pl.Int64)
+        return self._where(self._cells.cast(pl.Int64).is_in(asked.implode()), names)
+
+    def accepting(self, value: object) -> TypedColumn:
+        """Return the column itself."""
+        self._read(value)
+        return self
+
+    def put(self, code: int, value: object) -> None:
+        """Give an item an id."""
+        self._changed[code] = self._read(value)
+
+    def clear(self, code: int) -> None:
+        """Take an item's id."""
+        self._changed[code] = None
+
+    def _where(self, is_one: pl.Series, names: Collection[str]) -> Eligible:
+        """Return the items that the table has it of, or that were given one of these ids since."""
+        mask = np.zeros(self._capacity, dtype=np.bool_)
+        mask[: len(self._cells)] = is_one.fill_null(value=False).to_numpy()
+        for code, name in self._changed.items():
+            mask[code] = name in names
+        return Eligible.of_mask(mask)
+
     def _read(self, value: object) -> str:
-        is_integer = isinstance(value, int) and not isinstance(value, bool)
-        return super()._read(str(value) if is_integer else value)
+        name = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        if isinstance(name, str) and is_unicode(name):
+            return name
+        raise self._mismatch(value)
 
 
 class Lists(Texts):

@@ -3,12 +3,11 @@
 import hashlib
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
-from pydantic.main import IncEx
 
 from rec_engine.data.dataset import ExternalId
 from rec_engine.data.live import LiveUser
@@ -36,8 +35,9 @@ from rec_engine.serving.wire import MAX_EXCLUDED, cursor_after
 from rec_engine.utils.config import ServingConfig
 
 SECONDS_BY_UNIT = {"h": 3_600, "d": 86_400}
-VOLATILE: Mapping[str, IncEx | bool] = {"user_id": True, "request_id": True, "metadata": {"latency_ms", "cached"}}
-"""What two answers from the same entry of the cache differ in, and whom it was made for: the cache names nobody."""
+VOLATILE = b'{"latency_ms":0.0,"cached":false,'
+"""How metadata begin that nobody has stamped yet."""
+ENCODER = msgspec.json.Encoder(enc_hook=lambda model: model.model_dump())
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +90,9 @@ class Answerer:
         """
         started = time.perf_counter()
         user, now = self.live.user(request.user_id), int(self.clock())
-        key = self._cache_key(request, user.version, self.live.rules.in_force(now))
-        lap("state")
         is_kept = self.config.redis.cache_ttl > 0 and not self.config.recommendations.exploration
+        key = self._cache_key(request, user.version, self.live.rules.in_force(now)) if is_kept else ""
+        lap("state")
         if is_kept and not self.live.is_behind and (stored := self.cache.get(key)) is not None:
             n_items, shown, body = stored.split(b"\n", 2)
             return Answer(
@@ -104,7 +104,7 @@ class Answerer:
         query = self.query(request, user, now, seed=zlib.crc32(request_id.encode()))
         budget = Budget(started + self.config.api.deadline_ms / 1000, time.perf_counter)
         answer, shown = self._compute(request, query, lap, budget)
-        body, degraded = answer.model_dump_json(exclude=VOLATILE).encode(), tuple(answer.metadata.degraded)
+        body, degraded = _without_stamp(answer), tuple(answer.metadata.degraded)
         n_shown = len(answer.recommendations)
         if is_kept and not self.live.is_behind and not budget.missing:  # what was made without a part must not stay
             self.cache.set(key, b"%d\n%s\n%s" % (n_shown, shown, body), self.config.redis.cache_ttl)
@@ -168,14 +168,13 @@ class Answerer:
         started = time.perf_counter()
         code = self._code(item_id)
         others = self.live.catalogue.visible.without(np.array([code], dtype=np.int32))
-        scores, codes = self.live.index.search(self.live.index.rows[[code]], n_items, others)
+        scores, codes = self.live.index.nearest(self.live.index.rows[code], n_items, others)
         explanation = f"similar to {self.live.catalogue.view(code).title or item_id}"
         found = [
             self._item(item, score, explanation, "similar")
-            for item, score in zip(codes[0].tolist(), scores[0].tolist(), strict=True)
-            if item >= 0
+            for item, score in zip(codes.tolist(), scores.tolist(), strict=True)
         ]
-        metadata = self._metadata(started, n_candidates=others.count())
+        metadata = self._metadata(_milliseconds_since(started), n_candidates=others.count())
         return SimilarItemsResponse(item_id=item_id, request_id=request_id, similar_items=found, metadata=metadata)
 
     def trending(self, n_items: int, category: str | None, time_window: str, request_id: str) -> TrendingResponse:
@@ -193,13 +192,12 @@ class Answerer:
             self._item(code, float(counts[code]), f"met {int(counts[code]):,} times within {time_window}", "trending")
             for code in codes
         ]
-        metadata = self._metadata(started, n_candidates=len(codes))
+        metadata = self._metadata(_milliseconds_since(started), n_candidates=len(codes))
         return TrendingResponse(request_id=request_id, time_window=time_window, items=items, metadata=metadata)
 
     def _compute(
         self, request: RecommendRequest, query: Query, lap: Lap, budget: Budget
     ) -> tuple[RecommendResponse, bytes]:
-        started = time.perf_counter()
         inference = self.live.inference
         trace = inference.recommend(query, lap, budget)
         items = recommended_items(inference, query, trace)
@@ -210,7 +208,6 @@ class Answerer:
         before = [*(request.cursor or []), *(item.item_id for item in items)]
         is_more = trace.steps[-1][1].count() > len(items) and len(before) < MAX_EXCLUDED
         metadata = self._metadata(
-            started,
             n_candidates=len(trace.candidates.item_codes),
             user_known=len(query.state.liked) > 0,
             reranked=trace.ranking_scores is not None,
@@ -241,7 +238,7 @@ class Answerer:
 
     def _metadata(  # noqa: PLR0913 - one for each thing that answers differ in
         self,
-        started: float,
+        latency_ms: float = 0.0,
         *,
         n_candidates: int,
         user_known: bool = False,
@@ -251,7 +248,7 @@ class Answerer:
         next_cursor: str | None = None,
     ) -> AnswerMetadata:
         return AnswerMetadata(
-            latency_ms=_milliseconds_since(started),
+            latency_ms=latency_ms,
             cached=False,
             model_version=self.live.bundle.version,
             num_candidates=n_candidates,
@@ -272,6 +269,15 @@ class Answerer:
         versions = f"{self.live.bundle.version}\n{user_version}\n{self.live.catalogue_version}\n{rules}"
         whole = f"{versions}\n{self._settings}\n{request.canonical}"
         return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _without_stamp(answer: RecommendResponse) -> bytes:
+    """Return the JSON of an answer without what two answers from the same entry of the cache differ in.
+
+    That is when and how it was made, and for whom: the cache names nobody.
+    """
+    metadata = ENCODER.encode(answer.metadata).removeprefix(VOLATILE)
+    return b'{"recommendations":%s,"metadata":{%s}' % (ENCODER.encode(answer.recommendations), metadata)
 
 
 def _stamped(body: bytes, user_id: ExternalId, request_id: str, started: float, *, is_cached: bool) -> bytes:

@@ -10,6 +10,7 @@ import numpy as np
 
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions
+from rec_engine.data.kernels import distinct_users
 from rec_engine.data.state import UserState, state_of
 from rec_engine.data.timeline import Timeline
 from rec_engine.evaluation.evaluator import Recommender, Task
@@ -82,7 +83,6 @@ class Trace:
     Attributes:
         steps: what was still allowed after each of them, by name; the last one is what could be shown.
         candidates: what the sources offered of it.
-        retrieval_scores: (n_candidates,) float32, what the order goes by without a ranker.
         ranking_scores: (n_candidates,) float32 log-odds of a click, None where nothing was re-ranked.
         features: (n_candidates, n_features) float32, what the ranker saw; None where nothing was re-ranked.
         ordered_by: (n_candidates,) float32, the scores after items were boosted and buried; no answer shows them.
@@ -91,16 +91,27 @@ class Trace:
 
     steps: tuple[tuple[str, Eligible], ...]
     candidates: Candidates
-    retrieval_scores: FloatArray
     ranking_scores: FloatArray | None
     features: FloatArray | None
     ordered_by: FloatArray
     slate: Slate
 
     @property
+    def order(self) -> FloatArray:
+        """(n_candidates,) float32, what the order goes by: log-odds of a click, or without a ranker, retrieval."""
+        return retrieval_order(self.candidates) if self.ranking_scores is None else self.ranking_scores
+
+    @property
     def scores(self) -> FloatArray:
         """(n_candidates,) float32, what the answer says of them: click probabilities, or what retrieval went by."""
-        return self.retrieval_scores if self.ranking_scores is None else probability(self.ranking_scores)
+        return self.order if self.ranking_scores is None else probability(self.ranking_scores)
+
+    @property
+    def slate_scores(self) -> FloatArray:
+        """(min(k, eligible),) float32, the scores of the answer's items."""
+        if self.ranking_scores is None:
+            return self.order[self.slate.places]
+        return probability(self.ranking_scores[self.slate.places])
 
     @property
     def item_codes(self) -> IntArray:
@@ -110,7 +121,8 @@ class Trace:
     @property
     def best_sources(self) -> list[str]:
         """Who offered each item of the slate on the best rank; PINNED for those that only a rule brought in."""
-        ranks = np.nan_to_num(self.candidates.ranks[:, self.slate.places], nan=np.inf)
+        ranks = self.candidates.ranks[:, self.slate.places]
+        ranks[np.isnan(ranks)] = np.inf
         best = np.where(np.isfinite(ranks).any(axis=0), ranks.argmin(axis=0), -1)
         return [self.candidates.sources[row] if row >= 0 else PINNED for row in best.tolist()]
 
@@ -134,10 +146,8 @@ class Knowledge:
         """Return what these interactions say, and that there were no others `until`; links must know nothing later."""
         n_items = next(iter(links.values())).n_items
         past = known.positive()
-        pairs = np.sort(past.user_codes.astype(np.int64) * n_items + past.item_codes)
-        distinct = pairs[np.diff(pairs, prepend=-1) > 0]
-        popularity = np.bincount(distinct % n_items, minlength=n_items).astype(np.float32)
-        return cls(popularity, Timeline(known, n_items, until), links)
+        popularity = distinct_users(past.item_codes, past.starts, n_items)
+        return cls(popularity, Timeline(past, n_items, until), links)
 
 
 class RecommendationInference:
@@ -208,7 +218,7 @@ class RecommendationInference:
             *([HistorySource()] if repeats else []),
             PopularitySource(knowledge.popularity),
         ]
-        items = ItemTable(index.rows, knowledge.timeline, catalogue.category_shares, knowledge.links)
+        items = ItemTable(index.rows, knowledge.timeline, catalogue.category_masks, knowledge.links)
         return cls(CandidateGenerator(sources), catalogue, items, ranker, settings, repeats=repeats)
 
     def recommend(self, query: Query, lap: Lap = unmeasured, budget: Budget | None = None) -> Trace:
@@ -224,16 +234,15 @@ class RecommendationInference:
         lap("eligible")
         pinned, n_candidates = query.directives.pinned_within(query.k), self.n_candidates(query.k)
         candidates = self.generator.generate(query.state, steps[-1][1], query.k, n_candidates, pinned, budget)
-        retrieval_scores = retrieval_order(candidates)
         lap("recall")
         matrix, ranking_scores = self.rank(query, candidates, budget)
         lap("rank")
-        scores = retrieval_scores if ranking_scores is None else ranking_scores
+        scores = retrieval_order(candidates) if ranking_scores is None else ranking_scores
         shifts = query.directives.shifts
         scores = shifted(scores, candidates.item_codes, shifts, are_log_odds=ranking_scores is not None)
         slate = arrange(scores, candidates.item_codes, query.k, query.arrangement, self.items, query.directives)
         lap("arrange")
-        return Trace(steps, candidates, retrieval_scores, ranking_scores, matrix, scores, slate)
+        return Trace(steps, candidates, ranking_scores, matrix, scores, slate)
 
     def eligibility(self, query: Query) -> tuple[tuple[str, Eligible], ...]:
         """Return what is left after each step, from the whole catalogue to what may be shown to this user now."""
@@ -273,7 +282,7 @@ class RecommendationInference:
         return budget.spend("ranker", ranked) or (None, None)
 
 
-def _new_items(knowledge: Knowledge, catalogue: Catalogue) -> Eligible:
+def _new_items(knowledge: Knowledge, catalogue: Catalogue) -> IntArray:
     """Return the items that few users met; where these are many, the least met of them, of those the latest codes.
 
     The next codes for items to come are among them, so that those compete as soon as they are there.
@@ -282,7 +291,7 @@ def _new_items(knowledge: Knowledge, catalogue: Catalogue) -> Eligible:
     to_come = codes[codes >= catalogue.n_items][: NARROW - MAX_NEW_ITEMS]
     here = codes[codes < catalogue.n_items][::-1]
     least_met = here[np.argsort(knowledge.popularity[here], kind="stable")[:MAX_NEW_ITEMS]]
-    return Eligible.of_codes(np.concatenate([least_met, to_come]), catalogue.capacity)
+    return np.sort(np.concatenate([least_met, to_come]))
 
 
 def _asked_once(vector: Callable[[UserState], FloatArray | None]) -> Callable[[UserState], FloatArray | None]:

@@ -159,7 +159,7 @@ class LiveModel:
         if encoded:
             item_input, vector = encoded
             self._inputs.put(code, item_input)
-            self.index.add([self.catalogue.view(code).item_id], vector[None])
+            self.index.append(vector[None])
         return True
 
     def _change_partly(self, change: ItemChange) -> None:

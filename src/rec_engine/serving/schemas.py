@@ -1,5 +1,6 @@
 """What recommendations are asked with and answered by."""
 
+from dataclasses import dataclass
 from functools import cached_property
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -7,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from rec_engine.retrieval.predicates import Predicate
 from rec_engine.serving.rule_schemas import RuleEffect, RuleId
 from rec_engine.serving.wire import MAX_CATEGORIES, MAX_EXCLUDED, MAX_RECENT_ITEMS, Asked, Cursor, Id, Wire
+
+ANSWERED = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+"""What every answer has ten of is no pydantic model: its fields are ours, so nobody checks them on each request."""
 
 
 class RecommendRequest(Asked):
@@ -131,8 +135,11 @@ class WhyNotResponse(Wire):
     """What rules ask of it."""
 
 
-class ItemMetadata(Wire):
+@dataclass(slots=True)
+class ItemMetadata:
     """How an item came into the answer."""
+
+    __pydantic_config__ = ANSWERED
 
     source: str
     """What offered it; the first where there are several; `pinned` where only a rule brought it in."""
@@ -142,8 +149,11 @@ class ItemMetadata(Wire):
     """Click probability; null when the answer was not re-ranked."""
 
 
-class RecommendedItem(Wire):
+@dataclass(slots=True)
+class RecommendedItem:
     """One item of an answer."""
+
+    __pydantic_config__ = ANSWERED
 
     item_id: Id
     title: str | None
@@ -157,8 +167,11 @@ class RecommendedItem(Wire):
     """With `explain` only."""
 
 
-class AnswerMetadata(Wire):
+@dataclass(slots=True)
+class AnswerMetadata:
     """How an answer was made."""
+
+    __pydantic_config__ = ANSWERED
 
     latency_ms: float
     cached: bool
@@ -177,8 +190,11 @@ class AnswerMetadata(Wire):
     """To ask for the items after these; null when there are no more."""
 
 
-class RecommendResponse(Wire):
+@dataclass(slots=True)
+class RecommendResponse:
     """What `POST /recommend` answers: always min(wanted, eligible) items."""
+
+    __pydantic_config__ = ANSWERED
 
     user_id: Id
     request_id: str

@@ -1,6 +1,7 @@
 """From codes to what goes over the wire: items with titles, sources and reasons."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,20 +39,19 @@ CONTRIBUTIONS = 10
 
 def recommended_items(inference: RecommendationInference, query: Query, trace: Trace) -> list[RecommendedItem]:
     """Return the items of a slate with what offered them and which item of the history is nearest."""
-    places, catalogue = trace.slate.places, inference.catalogue
-    codes, cosines = trace.item_codes, trace.candidates.score_of("tower")[places]
-    scores = trace.scores[places]
+    codes = trace.item_codes
+    cosines = trace.candidates.score_of("tower")[trace.slate.places].tolist()
     reasons = _because(inference, query, codes)
     items = []
-    for row, source in enumerate(trace.best_sources):
-        score, cosine = float(scores[row]), float(cosines[row])
+    columns = codes.tolist(), trace.slate_scores.tolist(), cosines, trace.best_sources, reasons
+    for code, score, cosine, source, reason in zip(*columns, strict=True):
         metadata = ItemMetadata(
             source=source,
             retrieval_score=None if math.isnan(cosine) else cosine,
             ranking_score=None if trace.ranking_scores is None else score,
         )
-        explanation = EXPLANATIONS.get(source, reasons[row])
-        items.append(recommended_item(catalogue, int(codes[row]), score, explanation, metadata))
+        explanation = EXPLANATIONS.get(source, reason)
+        items.append(recommended_item(inference.catalogue, code, score, explanation, metadata))
     return items
 
 
@@ -77,7 +77,7 @@ def with_reasons(
             ],
             rules=_effects(rules_about(query.directives, code)),
         )
-        explained.append(item.model_copy(update={"why": why}))
+        explained.append(replace(item, why=why))
     return explained
 
 
@@ -117,9 +117,9 @@ def _because(inference: RecommendationInference, query: Query, codes: IntArray) 
     if not len(liked):
         return [""] * len(codes)
     vectors = inference.items.vectors
-    nearest = liked[np.argmax(vectors[codes] @ vectors[liked].T, axis=1)]
-    views = [inference.catalogue.view(code) for code in nearest.tolist()]
-    return [f"because of {view.title or view.item_id}" for view in views]
+    nearest = liked[(vectors[liked] @ vectors[codes].T).argmax(axis=0)].tolist()
+    name_by_code = {code: inference.catalogue.name(code) for code in set(nearest)}
+    return [f"because of {name_by_code[code]}" for code in nearest]
 
 
 def _effects(rules: tuple[ItemRule, ...]) -> list[RuleEffect]:
