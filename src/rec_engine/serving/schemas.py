@@ -184,7 +184,7 @@ class AnswerMetadata:
     """Whether the model has a history of this user; without one the answer comes from popularity."""
     degraded: list[str]
     """Parts that the answer had to do without: `events`, `ranker`, or the name of a source."""
-    rules: list[RuleId] = []
+    rules: list[RuleId]
     """Rules of the shop that hold for the request, whether or not they changed anything."""
     next_cursor: str | None = None
     """To ask for the items after these; null when there are no more."""
