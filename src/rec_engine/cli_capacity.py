@@ -21,6 +21,7 @@ def capacity(  # noqa: PLR0913 - one for each thing that grows
     embedding_dim: int = 128,
     links: float | None = None,
     text_bytes: int = USUAL_TEXT,
+    id_bytes: int = 0,
 ) -> None:
     """State the memory of a worker and of the machine, and the disk of a model and of the event store, by part.
 
@@ -33,14 +34,15 @@ def capacity(  # noqa: PLR0913 - one for each thing that grows
         embedding_dim: model.embedding_dim.
         links: of each of the four kinds that an item has on average, at most 400; without it as many as there may be.
         text_bytes: of title, description and categories of an item on average.
+        id_bytes: of an id that is a text on average; 0 for integers.
     """
-    from rec_engine.pipeline.capacity import Load, parts_of, store_parts, usual_links
+    from rec_engine.pipeline.capacity import SUPERVISOR_BYTES, Load, parts_of, store_parts, usual_links
 
     n_interactions = USUAL_INTERACTIONS * users if interactions is None else interactions
-    if min(users, items, dim, workers, embedding_dim) < 1 or min(n_interactions, text_bytes, links or 0) < 0:
+    if min(users, items, dim, workers, embedding_dim) < 1 or min(n_interactions, text_bytes, id_bytes, links or 0) < 0:
         raise ConfigError("--users, --items, --dim and --workers are at least 1, nothing is below 0")
     links = usual_links(items, n_interactions) if links is None else links
-    load = Load(users, items, dim, n_interactions, embedding_dim, links, text_bytes)
+    load = Load(users, items, dim, n_interactions, embedding_dim, links, text_bytes, id_bytes)
     parts = parts_of(load)
     table = Table(title=f"{users:,} users, {items:,} items, {n_interactions:,} interactions", box=SIMPLE_HEAD)
     for column in ("MiB of", "each worker", "all workers together", "a version on disk"):
@@ -48,6 +50,7 @@ def capacity(  # noqa: PLR0913 - one for each thing that grows
     for part in parts:
         table.add_row(part.name, *(f"{size / MIB:,.0f}" for size in (part.worker, part.shared, part.disk)))
     worker, shared, disk = (sum(getattr(part, name) for part in parts) for name in ("worker", "shared", "disk"))
+    together = workers * worker + shared + SUPERVISOR_BYTES * (workers > 1)
     table.add_section()
     table.add_row("sum", *(f"{size / MIB:,.0f}" for size in (worker, shared, disk)))
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -57,6 +60,6 @@ def capacity(  # noqa: PLR0913 - one for each thing that grows
         console.print(f"event store, each million {name}: {n_bytes * 1_000_000 / MIB:,.0f} MiB")
     console.print(
         f"A worker takes {(worker + shared) / GIB:.1f} GiB, of which {shared / GIB:.1f} GiB are the same for all; "
-        f"{workers} workers take {(workers * worker + shared) / GIB:.1f} GiB, a version {disk / GIB:.1f} GiB of disk. "
+        f"{workers} workers take {together / GIB:.1f} GiB, a version {disk / GIB:.1f} GiB of disk. "
         f"Next: rec-engine serve --workers {workers}."
     )
