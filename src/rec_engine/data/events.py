@@ -348,7 +348,7 @@ class EventStore:
         """Return a cursor of the connection that asks SQLite without SQLAlchemy, which costs ten times the query."""
         if self._watch is None:
             self._watch = self._reader.raw_connection()
-        return self._watch.cursor()
+        return self._watch.driver_connection.cursor()
 
     def _forget_log(self) -> None:
         """Empty SQLite's write-ahead log, in which deleted rows would otherwise stay for a while."""
