@@ -163,10 +163,17 @@ def numbered(items: IntArray) -> tuple[IntArray, IntArray, MaskArray]:
 
 
 @compiled
-def summed_rows(
-    indptr: IntArray | LongArray, indices: IntArray, data: FloatArray, items: IntArray, weights: FloatArray
-) -> tuple[IntArray, FloatArray, IntArray, FloatArray]:
-    """Return a hash table of the columns that some rows of a sparse matrix have, and the weighted sum of each.
+def summed_rows(  # noqa: PLR0913 - three arrays are the matrix, one is memory to work in
+    indptr: IntArray | LongArray,
+    indices: IntArray,
+    data: FloatArray,
+    items: IntArray,
+    weights: FloatArray,
+    sums: FloatArray,
+) -> tuple[IntArray, FloatArray]:
+    """Return which columns some rows of a sparse matrix have, in no order, and their weighted sums, int32 and float32.
+
+    A column whose sum was 0 on the way may come twice, the second time with 0.
 
     Args:
         indptr: of the matrix in compressed rows.
@@ -174,37 +181,43 @@ def summed_rows(
         data: as `indptr`.
         items: (n,) the rows.
         weights: (n,) of the rows.
-
-    Returns:
-        (2^b,) int32 keys and (2^b,) float32 sums; and without the empty slots (n_columns,) int32 and float32.
+        sums: (n_columns,) zeros, and zeros again at the end.
     """
     n_entries = 0
     for item in items:
         n_entries += indptr[item + 1] - indptr[item]
-    keys, slots = np.full(_slots_for(n_entries), EMPTY, dtype=np.int32), np.empty(n_entries, dtype=np.int32)
-    sums, n_columns = np.zeros(len(keys), dtype=np.float64), 0
+    columns, n_columns = np.empty(n_entries + 1, dtype=np.int32), 0
     for row in range(len(items)):
         for entry in range(indptr[items[row]], indptr[items[row] + 1]):
-            slot = slot_of(keys, indices[entry])
-            if keys[slot] == EMPTY:
-                keys[slot], slots[n_columns] = indices[entry], slot
-                n_columns += 1
-            sums[slot] += data[entry] * weights[row]
-    values, columns, column_sums = sums.astype(np.float32), slots[:n_columns], np.empty(n_columns, dtype=np.float32)
-    for column in range(n_columns):
-        column_sums[column] = values[columns[column]]
-        columns[column] = keys[columns[column]]
-    return keys, values, columns, column_sums
+            column = indices[entry]
+            before = sums[column]
+            columns[n_columns] = column  # without a branch: nobody can predict which columns are new
+            n_columns += before == 0
+            sums[column] = before + data[entry] * weights[row]
+    found = np.empty(n_columns, dtype=np.float32)
+    for place in range(n_columns):
+        found[place] = sums[columns[place]]
+        sums[columns[place]] = 0
+    return columns[:n_columns], found
 
 
 @compiled
-def values_at(keys: IntArray, values: FloatArray, items: IntArray) -> FloatArray:
-    """Return (n,) float32, what a hash table holds of these items (n,); 0 where it has none."""
-    found = np.zeros(len(items), dtype=np.float32)
+def values_at(items: IntArray, values: FloatArray, asked: IntArray) -> FloatArray:
+    """Return (n_asked,) float32, the values of those of some items (n,) that are asked for; 0 of others.
+
+    Args:
+        items: one may come twice, the second time with 0.
+        values: (n,) of the items.
+        asked: (n_asked,) distinct.
+    """
+    keys, places, sieve = numbered(asked)
+    found = np.zeros(len(asked), dtype=np.float32)
     for place in range(len(items)):
-        slot = slot_of(keys, items[place])
-        if keys[slot] == items[place]:
-            found[place] = values[slot]
+        item = items[place]
+        if (sieve[(item >> 6) & (SIEVE_WORDS - 1)] >> np.uint64(item & 63)) & np.uint64(1):
+            slot = slot_of(keys, item)
+            if keys[slot] != EMPTY:
+                found[places[slot]] += values[place]
     return found
 
 
@@ -267,13 +280,20 @@ def entries_of_latest(
     keys, places, sieve = others
     found[:] = 0
     found[len(items) : 2] = np.nan
+    passed = np.empty(512, dtype=np.int64)
     for row in range(len(items)):
         weight = np.float32(1 / (row + 1))
-        for entry in range(indptr[items[row]], indptr[items[row] + 1]):
+        first, end = np.int64(indptr[items[row]]), np.int64(indptr[items[row] + 1])
+        if end - first > len(passed):
+            passed = np.empty(2 * (end - first), dtype=np.int64)
+        # Without a branch: nobody can predict which entries pass.
+        n_passed = np.int64(0)
+        for entry in range(first, end):
             column = indices[entry]
-            if not (sieve[(column >> 6) & (SIEVE_WORDS - 1)] >> np.uint64(column & 63)) & np.uint64(1):
-                continue
-            slot = slot_of(keys, column)
+            passed[n_passed] = entry
+            n_passed += np.int64((sieve[(column >> 6) & (SIEVE_WORDS - 1)] >> np.uint64(column & 63)) & np.uint64(1))
+        for entry in passed[:n_passed]:
+            slot = slot_of(keys, indices[entry])
             if keys[slot] == EMPTY:
                 continue
             place, value = places[slot], data[entry]

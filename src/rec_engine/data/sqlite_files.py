@@ -56,7 +56,7 @@ class SqliteFiles:
         self.check()
         if self._watch is None:
             self._watch = engine.raw_connection()
-        found: list[Any] = self._watch.cursor().execute(statement, values).fetchall()
+        found: list[Any] = self._watch.driver_connection.cursor().execute(statement, values).fetchall()
         return found
 
     def close(self) -> None:

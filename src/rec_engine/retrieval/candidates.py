@@ -226,7 +226,7 @@ class HistorySource:
             return None
         weights = 1 / np.sqrt(np.arange(1, len(latest_first) + 1))
         items, places = np.unique(latest_first, return_inverse=True)
-        return FewItems.of(items, np.bincount(places, weights).astype(np.float32))
+        return FewItems(items, np.bincount(places, weights).astype(np.float32))
 
 
 class RecentPopularitySource:

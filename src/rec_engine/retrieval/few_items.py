@@ -1,4 +1,4 @@
-"""A few of many items in a hash table, found by their codes without memory for all the others."""
+"""A few of many items, found by their codes without memory for all the others."""
 
 from dataclasses import dataclass
 
@@ -38,33 +38,20 @@ class FewItems:
     """Items and a score of each; all others have 0.
 
     Attributes:
-        keys: (2^b,) int32 codes, below 0 in an empty slot.
-        values: (2^b,) float32 scores.
-        items: (n,) int32, the keys that are not empty.
-        sums: (n,) float32, their scores.
+        items: (n,) int32 codes in any order; one may come twice, the second time with 0.
+        values: (n,) float32 scores.
     """
 
-    keys: IntArray
-    values: FloatArray
     items: IntArray
-    sums: FloatArray
-
-    @classmethod
-    def of(cls, items: IntArray, scores: FloatArray) -> "FewItems":
-        """Return these distinct items (n,) with these scores (n,)."""
-        keys, places, _ = numbered(items)
-        is_key = keys >= 0
-        values = np.zeros(len(keys), dtype=np.float32)
-        values[is_key] = scores[places[is_key]]
-        return cls(keys, values, items, scores)
+    values: FloatArray
 
     def best(self, eligible: Eligible, k: int) -> IntArray:
         """Return at most k eligible items, those with the highest scores above 0, best first, equal ones by code."""
-        return best_of(self.items, self.sums, eligible.bits, k, 0.0)[0]
+        return best_of(self.items, self.values, eligible.bits, k, 0.0)[0]
 
     def scores(self, item_codes: IntArray) -> FloatArray:
-        """Return (n,) float32 scores of these items (n,)."""
-        return values_at(self.keys, self.values, item_codes)
+        """Return (n,) float32 scores of these distinct items (n,)."""
+        return values_at(self.items, self.values, item_codes)
 
 
 def distinct(items: IntArray) -> IntArray:

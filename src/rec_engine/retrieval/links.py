@@ -1,6 +1,7 @@
 """Item-to-item links: how strongly each item speaks for others, as the few strongest of each."""
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class Links:
     """
 
     strengths: sparse.csr_array
+    _memory: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
     @classmethod
     def strongest(cls, strengths: "sparse.csr_array[Any, Any]", k: int) -> "Links":
@@ -55,7 +57,8 @@ class Links:
     def of(self, item_codes: IntArray, weights: FloatArray) -> FewItems:
         """Return the items that these items (n,) are linked to, each with the weighted sum of what it is told."""
         matrix = self.strengths
-        return FewItems(*summed_rows(matrix.indptr, matrix.indices, matrix.data, item_codes, weights))
+        arrays = matrix.indptr, matrix.indices, matrix.data
+        return FewItems(*summed_rows(*arrays, item_codes, weights, self._sums_of_thread()))
 
     def between(self, item_codes: IntArray, others: IntArray) -> FloatArray:
         """Return (n, n_others) float32: what each of n items says about each of the others, 0 without a link.
@@ -75,6 +78,13 @@ class Links:
         """
         matrix = self.strengths
         entries_of_latest(matrix.indptr, matrix.indices, matrix.data, latest, others.table, found)
+
+    def _sums_of_thread(self) -> FloatArray:
+        """Return (n_items,) zeros to add up in; whoever does leaves zeros behind."""
+        if not hasattr(self._memory, "sums"):
+            self._memory.sums = np.zeros(self.n_items, dtype=np.float32)
+        sums: FloatArray = self._memory.sums
+        return sums
 
     def save(self, directory: Path) -> None:
         """Write the arrays as they are, so that processes can share them without reading them."""
