@@ -36,7 +36,7 @@ def with_split(bundle: ModelBundle, split: Split) -> ModelBundle:
 
 
 def as_kind(kind: type[UserTower], tower: UserTower) -> UserTower:
-    return kind(**{field.name: getattr(tower, field.name) for field in fields(UserTower)})
+    return kind(**{field.name: getattr(tower, field.name) for field in fields(UserTower) if field.init})
 
 
 @pytest.fixture(scope="session")

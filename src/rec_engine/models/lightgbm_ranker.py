@@ -182,7 +182,7 @@ class CTRRanker:
     def _raw_scores(self, features: FloatArray) -> NDArray[np.float64]:
         try:
             return np.asarray(self.booster.predict(features, raw_score=True, num_threads=1))
-        except lightgbm.basic.LightGBMError as error:
+        except _lightgbm().basic.LightGBMError as error:
             raise BundleError(f"the ranker fails: {error}", hint="restore the model or train again") from error
 
     def save(self, path: Path) -> None:
