@@ -8,6 +8,7 @@ References:
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,22 @@ MORE = 20
 LARGEST_BYTE, LARGEST_WORD = 127, 2**15 - 1
 LARGEST_SUM = 2**31 // (LARGEST_BYTE + 1)
 """What a query's numbers may add up to, so that no score leaves 32 bits."""
+
+
+class Engine(Protocol):
+    """What a search among all items goes through."""
+
+    def near(self, query: FloatArray, breadth: int, k: int, eligible: Eligible) -> IntArray:
+        """Return eligible items that are near a query (dim,): k and some more, or fewer; among them the k nearest."""
+        ...
+
+    def add(self, vectors: FloatArray) -> None:
+        """Put vectors (n, dim) behind the others."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write it."""
+        ...
 
 
 @dataclass(slots=True)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import faiss
 import numpy as np
@@ -17,7 +16,8 @@ from rec_engine.data.dataset import ExternalId, FloatArray, IntArray
 from rec_engine.data.rows import GrowingRows, Rows, inner_products
 from rec_engine.data.search_kernels import best_of
 from rec_engine.errors import BundleError, DataError, NotFoundError
-from rec_engine.retrieval.cells import Cells
+from rec_engine.retrieval.breadth import narrowest_breadth
+from rec_engine.retrieval.cells import Cells, Engine
 from rec_engine.retrieval.filters import Eligible
 from rec_engine.utils.config import FaissSettings
 from rec_engine.utils.logger import get_logger
@@ -36,22 +36,6 @@ TIE = 1e-5
 """Scores this near to each other are the same: FAISS and a matrix product round differently."""
 
 logger = get_logger(__name__)
-
-
-class Engine(Protocol):
-    """What a search among all items goes through."""
-
-    def near(self, query: FloatArray, breadth: int, k: int, eligible: Eligible) -> IntArray:
-        """Return eligible items that are near a query (dim,): k and some more, or fewer; among them the k nearest."""
-        ...
-
-    def add(self, vectors: FloatArray) -> None:
-        """Put vectors (n, dim) behind the others."""
-        ...
-
-    def save(self, directory: Path) -> None:
-        """Write it."""
-        ...
 
 
 @dataclass(slots=True)
@@ -318,16 +302,15 @@ class FAISSIndex:
         k = min(RECALL_AT, len(self.vectors))
         last = faiss.knn(queries, self.vectors, k, metric=faiss.METRIC_INNER_PRODUCT)[0][:, -1:]
         enough = last - TIE * np.abs(last)
-        is_ivf = self.settings.index_type == "IVF"
-        widest = self._engine.n_cells if isinstance(self._engine, Cells) else len(self.vectors)
-        self.breadth, self.recall = 0, 0.0
-        narrowest = 1 if is_ivf else k
-        while self.recall < self.settings.recall_floor and self.breadth < widest:
-            self.breadth = min(max(narrowest, 2 * self.breadth), widest)
-            found = [self._engine.near(query, self.breadth, k, self._alive) for query in queries]
-            scored = [self.scan(query, k, items)[0] for query, items in zip(queries, found, strict=True)]
+
+        def recall_at(breadth: int) -> float:
+            found = (self._engine.near(query, breadth, k, self._alive) for query in queries)
+            scored = (self.scan(query, k, items)[0] for query, items in zip(queries, found, strict=True))
             n_found = sum(np.count_nonzero(scores >= least) for scores, least in zip(scored, enough, strict=True))
-            self.recall = n_found / (k * len(queries))
+            return n_found / (k * len(queries))
+
+        widths = (1, self._engine.n_cells) if isinstance(self._engine, Cells) else (k, len(self.vectors))
+        self.breadth, self.recall = narrowest_breadth(recall_at, self.settings.recall_floor, *widths)
         if self.recall < self.settings.recall_floor:
             floor = self.settings.recall_floor
             logger.warning("recall@100 %.3f is below the floor of %.3f at any breadth; use IVF", self.recall, floor)
@@ -367,7 +350,7 @@ class _Faiss:
         faiss.write_index(self.index, str(directory / "index.faiss"))
 
 
-def _build(vectors: FloatArray, settings: FaissSettings, seed: int) -> "Engine":
+def _build(vectors: FloatArray, settings: FaissSettings, seed: int) -> Engine:
     if settings.index_type == "IVF":
         return _build_cells(vectors, settings, seed)
     if settings.index_type == "HNSW":
