@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rec_engine.errors import NotFoundError
 from rec_engine.retrieval import filters
+from rec_engine.retrieval.categories import category_mask, category_masks, category_names
 from rec_engine.retrieval.filters import Eligible
 from rec_engine.retrieval.item_attributes import ItemAttributes
 
@@ -101,3 +102,25 @@ def test_catalogue_without_categories_says_so() -> None:
     with pytest.raises(NotFoundError) as error:
         with_categories(pl.Series([[], []], dtype=pl.List(pl.String))).any_category(["x"])
     assert error.value.hint == "no item has a category"
+
+
+@given(codes, codes, st.integers(0, 30), widths)
+def test_sets_grow_and_know_their_size(a: list[int], more: list[int], room: int, is_wide: bool) -> None:  # noqa: FBT001
+    items = make(a, is_wide=is_wide).widened(N_ITEMS + room)
+    assert as_set(items) == set(a)
+    assert as_set(items.including(np.array(more, dtype=np.int32))) == set(a) | set(more)
+    assert as_set(items.counted().without(np.array(more, dtype=np.int32))) == set(a) - set(more)
+    assert np.flatnonzero(items.mask()).tolist() == sorted(set(a))
+
+
+@given(st.lists(st.one_of(st.none(), st.lists(st.sampled_from([*"abcde", None]), max_size=4)), max_size=12))
+def test_masks_have_a_bit_for_each_category(rows: list[list[str | None] | None]) -> None:
+    categories = pl.Series(rows, dtype=pl.List(pl.String))
+    names = category_names(categories)
+    masks = category_masks(categories, names, len(rows) + 1)
+    members = [set(row or []) - {None} for row in rows]
+    assert [{names[bit] for bit in range(len(names)) if mask >> bit & 1} for mask in masks.tolist()] == [
+        *members,
+        set(),
+    ]
+    assert [category_mask(row or [], names) for row in rows] == masks[:-1].tolist()  # type: ignore[arg-type]

@@ -22,13 +22,15 @@ def products(base: FloatArray, more: FloatArray, items: IntArray, vector: FloatA
 
     Args:
         base: (n_base, dim), the first rows.
-        more: (n_more, dim), those behind them.
+        more: (n_more, dim), those behind them; what follows is zeros.
         items: (n,) row numbers.
         vector: (dim,).
     """
-    found = np.empty(len(items), dtype=np.float32)
+    found = np.zeros(len(items), dtype=np.float32)
     for place in range(len(items)):
         item = items[place]
+        if item >= len(base) + len(more):
+            continue
         row = base[item] if item < len(base) else more[item - len(base)]
         total = np.float32(0)
         for dimension in range(len(vector)):
