@@ -117,7 +117,11 @@ def test_training_publishes_without_promoting_when_the_gate_says_no(
     registry: ModelRegistry, dataset: RecommendationDataset
 ) -> None:
     current = registry.current()
-    untrained = tiny_config(training={"num_epochs": 1, "learning_rate": 1e-6}, ctr={"model_type": "none"})
+    untrained = tiny_config(
+        training={"num_epochs": 1, "learning_rate": 1e-6},
+        model={"embedding_dim": 2, "tower_dims": [2]},
+        ctr={"model_type": "none"},
+    )
     worse = train(dataset, untrained, registry.model_dir, name="small world")
     assert not worse.is_current
     assert "does not pass, as its NDCG@10 is significantly worse" in worse.gate

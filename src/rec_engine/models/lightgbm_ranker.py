@@ -118,11 +118,16 @@ class CTRRanker:
         fitted = {
             objective: _boost(_beside(train, offsets), validation, settings, objective, seed) for objective in wanted
         }
-        reached = {objective: booster.best_score["valid_0"][f"ndcg@{RANKS}"] for objective, booster in fitted.items()}
+        reached = {objective: _reached(booster) for objective, booster in fitted.items()}
         logger.info("re-ranker: %s", ", ".join(f"{name} {score:.4f}" for name, score in reached.items()))
         best = max(reached, key=lambda objective: reached[objective])
         raw = np.asarray(fitted[best].predict(validation.features, raw_score=True))
         return cls(fitted[best], best, *_calibrate(raw, validation.labels), offsets)
+
+    @property
+    def validation_ndcg(self) -> float:
+        """NDCG@10 of the best number of trees on the validation requests that `fit` was given."""
+        return _reached(self.booster)
 
     def refit(self, rows: RankerRows, settings: CTRSettings, *, seed: int) -> "CTRRanker":
         """Return the same ranker, with as many trees and the same calibration, learned from these rows."""
@@ -236,6 +241,10 @@ def _can_read(text: str) -> bool:
 def probability(log_odds: FloatArray) -> FloatArray:
     """Return the probabilities of log-odds, float32 as those are."""
     return expit(log_odds).astype(np.float32)
+
+
+def _reached(booster: "lightgbm.Booster") -> float:
+    return float(booster.best_score["valid_0"][f"ndcg@{RANKS}"])
 
 
 def _boost(

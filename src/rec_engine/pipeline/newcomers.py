@@ -43,7 +43,7 @@ def newcomer_lesson(
     world = with_newcomers(model, item_tower, items, split, seed=seed)
     takers = np.unique(world.task.targets.user_codes)[:MAX_USERS]
     try:
-        return Lesson(ranker_rows(world.inference, world.task, takers), takers)
+        return Lesson("items that have just come", ranker_rows(world.inference, world.task, takers), takers)
     except TrainingError:
         logger.info("no candidate was a newcomer that somebody took: the re-ranker learns nothing of new items")
         return None

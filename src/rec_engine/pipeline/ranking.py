@@ -21,19 +21,23 @@ MAX_USERS, MIN_USERS = 10_000, 5
 CHOOSING_SHARE, JUDGING_SHARE = 0.2, 0.2
 NEGATIVES = 50
 SLATE = 10
+TOLERATED_LOSS = 0.01
+"""Of NDCG@10, for what a lesson teaches that the requests of the validation part do not ask for."""
 
 logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """Requests that the trees learn from beside those of the validation part, and whose they are.
+    """Requests that the trees learn from, and whose they are.
 
     Attributes:
+        name: for people.
         rows: of all of them.
         user_codes: (n_requests,) int32.
     """
 
+    name: str
     rows: RankerRows
     user_codes: IntArray
 
@@ -55,7 +59,7 @@ def fit_ranker(
         inference: the request path as of the end of the training part, without a ranker.
         split: where the labels come from.
         config: whose `ctr:` section applies.
-        lessons: what the trees learn from besides.
+        lessons: what the trees learn from besides, each of them as far as it costs the requests of `split` nothing.
     """
     task, seed = validation_task(split), config.training.seed
     users = np.unique(task.targets.user_codes)
@@ -66,20 +70,28 @@ def fit_ranker(
         return None
     choosing, judging = users[:n_choosing], users[n_choosing : n_choosing + n_judging]
     try:
-        everybody = Lesson(ranker_rows(inference, task, np.sort(users)), np.sort(users))
-        learning = _taught(everybody, lessons, users[n_choosing + n_judging :], seed)
-        ranker = CTRRanker.fit(learning, everybody.of_users(choosing), config.ctr, seed=seed)
+        everybody = Lesson("requests", ranker_rows(inference, task, np.sort(users)), np.sort(users))
+        learning, held_out = users[n_choosing + n_judging :], everybody.of_users(choosing)
+        kept, ranker = [everybody], CTRRanker.fit(_taught([everybody], learning, seed), held_out, config.ctr, seed=seed)
+        settings = config.ctr.model_copy(update={"objective": ranker.objective})
+        for lesson in lessons:
+            tried = CTRRanker.fit(_taught([*kept, lesson], learning, seed), held_out, settings, seed=seed)
+            change = tried.validation_ndcg - ranker.validation_ndcg
+            is_kept = change >= -TOLERATED_LOSS * ranker.validation_ndcg
+            logger.info("%s change NDCG@10 by %+.4f: %s", lesson.name, change, "kept" if is_kept else "left out")
+            if is_kept:
+                kept, ranker = [*kept, lesson], tried
         if not _wins(inference, ranker, task, judging):
             return None
-        return ranker.refit(_taught(everybody, lessons, users, seed), config.ctr, seed=seed)
+        return ranker.refit(_taught(kept, users, seed), config.ctr, seed=seed)
     except TrainingError as error:
         logger.warning("no re-ranker: %s", error)
         return None
 
 
-def _taught(everybody: Lesson, lessons: Sequence[Lesson], user_codes: IntArray, seed: int) -> RankerRows:
+def _taught(lessons: Sequence[Lesson], user_codes: IntArray, seed: int) -> RankerRows:
     """Return what the requests of these users teach."""
-    return with_few_negatives(joined([lesson.of_users(user_codes) for lesson in (everybody, *lessons)]), seed)
+    return with_few_negatives(joined([lesson.of_users(user_codes) for lesson in lessons]), seed)
 
 
 def ranker_rows(inference: RecommendationInference, task: Task, user_codes: IntArray) -> RankerRows:

@@ -48,7 +48,7 @@ def shown_lesson(
         state = state_before(known, int(user_codes[request]), int(impressions.timestamps[request]))
         item_codes = dataset.item_ids.codes(impressions.item_ids[rows].to_list())
         blocks.append(_rows(inference, state, item_codes, impressions.positions[rows], impressions.clicked[rows]))
-    lesson = Lesson(joined(blocks), user_codes[requests])
+    lesson = Lesson("answers that were shown", joined(blocks), user_codes[requests])
     n_clicks = int(lesson.rows.labels.sum())
     logger.info("%d answers with %d clicks teach the re-ranker", len(requests), n_clicks)
     return lesson if n_clicks >= MIN_CLICKS else None
