@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -84,12 +85,17 @@ def test_a_connection_that_sends_nothing_is_closed(running: Running) -> None:
 
 
 def test_a_connection_stays_open_between_requests_for_as_long_as_it_may(running: Running) -> None:
-    with running.connect() as patient:
-        for _ in range(2):
-            patient.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY))
-            assert patient.recv(65_536).startswith(b"HTTP/1.1 200 ")
-            time.sleep(1.5 * RECEIVE_SECONDS)
-        assert everything(patient) == b""
+    patient = HTTPConnection("127.0.0.1", running.port, timeout=10)
+    patient.connect()
+    opened = patient.sock
+    for _ in range(2):
+        patient.request("POST", "/recommend", BODY, {"Content-Type": "application/json"})
+        answer = patient.getresponse()
+        assert (answer.status, len(json.load(answer)["recommendations"])) == (200, 2)
+        time.sleep(1.5 * RECEIVE_SECONDS)
+    assert patient.sock is opened
+    assert everything(opened) == b""
+    patient.close()
 
 
 def test_a_head_without_end_is_refused(running: Running) -> None:
