@@ -138,12 +138,17 @@ def test_what_the_service_shows_is_read_back(bundle: ModelBundle, store_url: str
         items = [item["item_id"] for item in answer["recommendations"]]
         reaction = {"user_id": 4, "item_id": items[1], "action": "click", "request_id": answer["request_id"]}
         assert client.post("/feedback", json=reaction).status_code == 200
+        cursor = answer["metadata"]["next_cursor"]
+        page = client.post("/recommend", json={"user_id": 4, "num_recommendations": 2, "cursor": cursor}).json()
     found = load_impressions(store_url)
-    assert found.request_ids.to_list() == [answer["request_id"]]
-    assert found.item_ids.to_list() == [str(item) for item in items]
-    assert found.model_versions.to_list() == [bundle.version]
-    assert found.propensities.tolist() == [1, 1, 1]
-    assert found.clicked.tolist() == [False, True, False]
+    assert found.request_ids.to_list() == [answer["request_id"], page["request_id"]]
+    assert found.item_ids.to_list() == [
+        str(item) for item in items + [each["item_id"] for each in page["recommendations"]]
+    ]
+    assert found.model_versions.to_list() == [bundle.version] * 2
+    assert found.positions.tolist() == [1, 2, 3, 4, 5]
+    assert found.propensities.tolist() == [1] * 5
+    assert found.clicked.tolist() == [False, True, False, False, False]
 
 
 @pytest.mark.parametrize("name", ["nothing.db", "empty.db"])

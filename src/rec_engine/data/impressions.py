@@ -13,7 +13,7 @@ ATTRIBUTION_SECONDS = 86_400
 """How long after an answer an event may come and still be taken as an answer to it."""
 
 _SHOWN = pl.List(pl.List(pl.String))  # ids may be numbers or text; as text they are those of the events
-_FIELDS = ("item_id", "score", "propensity")
+_FIELDS = ("item_id", "score", "propensity", "position")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Impressions:
         timestamps: (n_requests,) int64, Unix seconds of the answer.
         request_codes: (n,) int32, row of the answer in the four above.
         item_ids: (n,) String.
-        positions: (n,) int32, from 1.
+        positions: (n,) int32, from 1; counted over all pages where the answer said so, else within it.
         scores: (n,) float32, as the answer gave them.
         propensities: (n,) float32, the probability with which the item was shown at its position, given those above.
         clicked: (n,) bool, whether a positive event on the item named the answer.
@@ -115,7 +115,10 @@ def _joined(answers: pl.DataFrame, reactions: pl.DataFrame, attribution_seconds:
         answers.select("request", "shown")
         .filter(pl.col("shown").list.len() > 0)
         .explode("shown")
-        .select("request", *(pl.col("shown").list.get(place).alias(name) for place, name in enumerate(_FIELDS)))
+        .select(
+            "request",
+            *(pl.col("shown").list.get(place, null_on_oob=True).alias(name) for place, name in enumerate(_FIELDS)),
+        )
     )
     taken = taken.select("request", "item_id", clicked=pl.lit(value=True))
     shown = shown.join(taken, on=["request", "item_id"], how="left", maintain_order="left")
@@ -127,14 +130,14 @@ def _joined(answers: pl.DataFrame, reactions: pl.DataFrame, attribution_seconds:
         timestamps=answers["timestamp"].to_numpy(),
         request_codes=request_codes,
         item_ids=shown["item_id"],
-        positions=_positions(request_codes),
+        positions=shown["position"].cast(pl.Int32).fill_null(pl.Series(_places(request_codes))).to_numpy(),
         scores=shown["score"].cast(pl.Float32).to_numpy(),
         propensities=shown["propensity"].cast(pl.Float32).to_numpy(),
         clicked=shown["clicked"].fill_null(value=False).to_numpy(),
     )
 
 
-def _positions(request_codes: IntArray) -> IntArray:
+def _places(request_codes: IntArray) -> IntArray:
     """Return (n,) int32: the place of each row among the rows of its answer, from 1; an answer's rows are together."""
     starts = np.searchsorted(request_codes, request_codes)
     return (np.arange(len(request_codes)) - starts + 1).astype(np.int32)

@@ -46,7 +46,7 @@ class Answer:
 
     Attributes:
         body: JSON of a RecommendResponse.
-        shown: JSON list of [item id, score, propensity], best first, for the log.
+        shown: JSON list of [item id, score, propensity, position over all pages], best first, for the log.
         n_items: that it shows.
         is_cached: whether it was made before.
         degraded: parts that it had to do without.
@@ -201,11 +201,14 @@ class Answerer:
         inference = self.live.inference
         trace = inference.recommend(query, lap, budget)
         items = recommended_items(inference, query, trace)
+        earlier = request.cursor or []
         shown = [
-            (item.item_id, item.score, propensity)
-            for item, propensity in zip(items, trace.slate.propensities.tolist(), strict=True)
+            (item.item_id, item.score, propensity, position)
+            for position, (item, propensity) in enumerate(
+                zip(items, trace.slate.propensities.tolist(), strict=True), start=len(earlier) + 1
+            )
         ]
-        before = [*(request.cursor or []), *(item.item_id for item in items)]
+        before = [*earlier, *(item.item_id for item in items)]
         is_more = trace.steps[-1][1].count() > len(items) and len(before) < MAX_EXCLUDED
         metadata = self._metadata(
             n_candidates=len(trace.candidates.item_codes),

@@ -36,7 +36,7 @@ class Timed:
     @property
     def item_ids(self) -> list[str]:
         """What is shown, best first, as text."""
-        shown: list[tuple[int | str, float, float]] = msgspec.json.decode(self.answer.shown)
+        shown: list[tuple[int | str, float, float, int]] = msgspec.json.decode(self.answer.shown)
         return [str(item_id) for item_id, *_ in shown]
 
 
