@@ -126,11 +126,12 @@ class Engine:
     def recommend(self, request: RecommendRequest, request_id: str) -> bytes:
         """Return the JSON of an answer; what it showed goes to the log a moment later."""
         lap = with_spans(self.telemetry.stop_watch(), request_id)
-        now, started = self.clock(), time.thread_time()
+        shadow = self.shadow if self.shadow and self.shadow.wants(request_id) else None
+        now, started = self.clock(), time.thread_time() if shadow else 0.0  # to ask it can cost half an answer
         self._catch_up()
         answer = self.answerer.recommend(request, request_id, lap)
-        if self.shadow and not answer.is_cached and self.shadow.wants(request_id):
-            self.shadow.offer(Job(request, request_id, now, Timed(answer, time.thread_time() - started)))
+        if shadow and not answer.is_cached:
+            shadow.offer(Job(request, request_id, now, Timed(answer, time.thread_time() - started)))
         self.telemetry.answered(answer.n_items, is_cached=answer.is_cached, degraded=answer.degraded)
         self.writer.note(
             Impression(
