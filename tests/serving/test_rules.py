@@ -305,7 +305,7 @@ def test_a_pinned_item_is_logged_as_certain_beside_what_exploration_drew(bundle:
         logged = json.loads(text)
         assert [item_id for item_id, *_ in logged] == [item["item_id"] for item in items(answers[request_id])]
         assert (logged[1][0], logged[1][2]) == (139, 1.0)
-        assert all(0 < propensity < 1 for place, (*_, propensity) in enumerate(logged) if place != 1)
+        assert all(0 < propensity < 1 for place, (_, _, propensity, _) in enumerate(logged) if place != 1)
 
 
 def test_a_dry_run_says_what_putting_the_rules_then_does(client: TestClient) -> None:
