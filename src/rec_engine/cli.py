@@ -139,7 +139,7 @@ def train(  # noqa: PLR0913 - the brief's flags
         model_dir,
         name=source.name,
         split=source.split,
-        impressions=source.impressions,
+        log_url=source.log_url,
         resume=resume,
     )
     for evaluation in report.evaluations:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from conftest import service
 
@@ -77,10 +78,41 @@ def test_events_count_within_the_window_and_by_the_weights_of_the_settings(store
     assert clicked(found) == [("r", "1"), ("r", "4")]
 
 
-def test_earlier_answers_can_be_left_out(store: EventStore) -> None:
-    store.write([answer("r1", [1]), answer("r2", [1], NOW + 1)])
-    store.write([event("e1", "r1", "1"), event("e2", "r2", "1", NOW + 1)])
-    assert clicked(load_impressions(store.url, since=NOW + 1)) == [("r2", "1")]
+def test_answers_and_clicks_outside_their_users_window_are_left_out(store: EventStore) -> None:
+    store.write([answer("r1", [1]), answer("r2", [1, 2], NOW + 1), answer("r3", [1], NOW + 9)])
+    store.write([answer("r4", [1], NOW + 1, "bob")])
+    store.write([event("e1", "r1", "1"), event("e2", "r2", "1", NOW + 5), event("e3", "r2", "2", NOW + 6)])
+    windows = pl.DataFrame({"user_id": ["ann"], "begins": [NOW], "ends": [NOW + 5]})
+    found = load_impressions(store.url, windows=windows)
+    assert found.request_ids.to_list() == ["r2"]
+    assert clicked(found) == [("r2", "1")]
+
+
+@pytest.mark.parametrize("stretch", [2, 100])
+def test_the_latest_answers_are_read_in_the_order_in_which_they_were_logged(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch, stretch: int
+) -> None:
+    monkeypatch.setattr("rec_engine.data.log_frames.STRETCH", stretch)
+    store.write([answer(f"r{place}", [place]) for place in range(7)])
+    found = load_impressions(store.url, latest=3)
+    assert found.request_ids.to_list() == ["r4", "r5", "r6"]
+    assert found.item_ids.to_list() == ["4", "5", "6"]
+    assert load_impressions(store.url, latest=9).n_requests == 7
+
+
+def test_an_event_of_another_user_is_no_click_and_one_event_is_one_click(store: EventStore) -> None:
+    store.write(
+        [answer("r", [1, 2]), answer("r", [1], NOW + 10), answer("r", [1], NOW + 20), answer("r", [2], NOW, "b")]
+    )
+    store.write([event("e1", "r", "1", NOW + 15), event("e2", "r", "2", NOW + 15)])
+    found = load_impressions(store.url)
+    assert found.clicked.tolist() == [False, True, True, False, False]
+
+
+def test_an_event_before_all_answers_of_its_id_is_taken_for_a_late_clock(store: EventStore) -> None:
+    store.write([answer("r", [1]), answer("r", [1], NOW + 10)])
+    store.write([event("e1", "r", "1", NOW - 5)])
+    assert load_impressions(store.url).clicked.tolist() == [False, True]
 
 
 def test_an_empty_log_has_shown_nothing(store: EventStore) -> None:

@@ -1,21 +1,29 @@
-"""What the re-ranker learns of answers that were shown."""
+"""What the re-ranker learns of answers that were shown: read from a real log, and nothing of the test part."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
 from rec_engine.bundle import ModelBundle
-from rec_engine.data.dataset import RecommendationDataset
-from rec_engine.data.impressions import Impressions
+from rec_engine.data.dataset import LongArray, RecommendationDataset
+from rec_engine.data.events import Event, EventStore, Impression
+from rec_engine.data.splits import Split, temporal_split
 from rec_engine.data.state import state_before
-from rec_engine.evaluation.evaluator import merge
+from rec_engine.evaluation.evaluator import NEVER, last_times, merge
 from rec_engine.models.features import features
 from rec_engine.pipeline.evaluate import TrainedModel, assemble_path
 from rec_engine.pipeline.ranking import Lesson
-from rec_engine.pipeline.shown import shown_lesson
+from rec_engine.pipeline.shown import shown_lesson, windows
 from rec_engine.serving.inference import Query, RecommendationInference
+from rec_engine.utils.config import DataSettings
 
 HOUR = 3_600
+N_SHOWN = 5
 
 
 @pytest.fixture(scope="module")
@@ -23,78 +31,153 @@ def path(bundle: ModelBundle) -> RecommendationInference:
     return assemble_path(TrainedModel.of(bundle), bundle.split.train)
 
 
-def answers(bundle: ModelBundle, moments: np.ndarray, users: np.ndarray, n_shown: int = 5) -> Impressions:
-    """Return answers to users at moments: each shows what the user took next and, below and above, other items."""
-    taken = [bundle.split.validation.items_of(user) for user in users.tolist()]
-    rng = np.random.default_rng(0)
-    shown, clicked = [], []
-    for items in taken:
-        slate = np.setdiff1d(rng.permutation(len(bundle.item_ids))[: n_shown + 1], items[:1])[:n_shown]
-        slate[rng.integers(n_shown)] = items[0]
-        shown.append(slate)
-        clicked.append(slate == items[0])
-    n = len(users)
-    return Impressions(
-        request_ids=pl.Series([f"r{place}" for place in range(n)]),
-        user_ids=pl.Series([str(bundle.user_ids[user]) for user in users.tolist()], dtype=pl.String),
-        model_versions=pl.Series(["v"] * n),
-        timestamps=moments,
-        request_codes=np.repeat(np.arange(n, dtype=np.int32), n_shown),
-        item_ids=pl.Series([str(bundle.item_ids[code]) for code in np.concatenate(shown).tolist()]),
-        positions=np.tile(np.arange(1, n_shown + 1, dtype=np.int32), n),
-        scores=np.zeros(n * n_shown, dtype=np.float32),
-        propensities=np.ones(n * n_shown, dtype=np.float32),
-        clicked=np.concatenate(clicked),
-    )
+@pytest.fixture(scope="module")
+def users(bundle: ModelBundle) -> list[int]:
+    return [int(user) for user in np.unique(bundle.split.validation.user_codes)]
 
 
-def lesson_at(
-    bundle: ModelBundle, dataset: RecommendationDataset, path: RecommendationInference, offset: int, n_times: int = 3
-) -> Lesson | None:
-    """Return what answers teach that came so many seconds after each user's last training interaction."""
-    users = np.unique(bundle.split.validation.user_codes)
-    ends = bundle.split.train.timestamps[bundle.split.train.starts[users + 1] - 1]
-    moments, users = np.repeat(ends + offset, n_times), np.repeat(users, n_times)
-    return shown_lesson(path, answers(bundle, moments, users), dataset, bundle.split)
+class Log:
+    """A log of answers that show to users, at moments, a given item among others."""
+
+    def __init__(self, directory: Path, bundle: ModelBundle) -> None:
+        self.store = EventStore(f"sqlite:///{directory / 'events.db'}")
+        self.bundle = bundle
+        self.rng = np.random.default_rng(0)
+        self.n_answers = 0
+
+    def answer(self, user: int, moment: int, item: int, *, delay: int | None = 0) -> None:
+        """Show an item to a user, who clicks on it after so many seconds or not at all."""
+        self.n_answers += 1
+        name, slate = f"r{self.n_answers}", self.rng.permutation(len(self.bundle.item_ids))[:N_SHOWN]
+        if item not in slate:
+            slate[self.rng.integers(N_SHOWN)] = item
+        ids = [self.bundle.item_ids[code] for code in slate.tolist()]
+        user_id, item_id = str(self.bundle.user_ids[user]), str(self.bundle.item_ids[item])
+        shown = json.dumps([[each, 0.0, 1.0, place] for place, each in enumerate(ids, start=1)])
+        self.store.write([Impression(name, user_id, moment, "v", shown, 0)])
+        if delay is not None:
+            self.store.write([Event(f"e{name}", user_id, item_id, "click", moment + delay, request_id=name)])
+
+    def lesson(self, path: RecommendationInference, dataset: RecommendationDataset, split: Split) -> Lesson | None:
+        """Return what it teaches."""
+        self.store.close()
+        return shown_lesson(path, self.store.url, dataset, split, DataSettings())
+
+
+@pytest.fixture
+def log(tmp_path: Path, bundle: ModelBundle) -> Log:
+    return Log(tmp_path, bundle)
+
+
+def ends(split: Split) -> LongArray:
+    return last_times(split.train)
+
+
+def taken(split: Split, user: int) -> int:
+    return int(split.validation.items_of(user)[0])
 
 
 def test_answers_between_the_parts_teach_with_their_positions_and_clicks(
-    bundle: ModelBundle, dataset: RecommendationDataset, path: RecommendationInference
+    bundle: ModelBundle, dataset: RecommendationDataset, path: RecommendationInference, users: list[int], log: Log
 ) -> None:
-    lesson = lesson_at(bundle, dataset, path, HOUR)
+    for user in users * 3:
+        log.answer(user, int(ends(bundle.split)[user]) + HOUR, taken(bundle.split, user))
+    lesson = log.lesson(path, dataset, bundle.split)
     assert lesson is not None
     rows = lesson.rows
     assert rows.positions is not None
     assert set(rows.positions.tolist()) == {1, 2, 3, 4, 5}
-    assert len(rows.sizes) == len(lesson.user_codes)
+    assert len(rows.sizes) == len(lesson.user_codes) == 3 * len(users)
+    assert lesson.user_codes.tolist() == users * 3
     assert rows.labels.sum() == len(rows.sizes)  # forty items: each taken one is a candidate
 
 
-def test_answers_that_came_too_early_or_too_late_teach_nothing(
-    bundle: ModelBundle, dataset: RecommendationDataset, path: RecommendationInference
+def early(_: Split, begins: int, __: int) -> int:
+    return begins
+
+
+def late(_: Split, __: int, last: int) -> int:
+    return last + 1
+
+
+@pytest.mark.parametrize("moment", [early, late])
+def test_answers_outside_the_validation_part_teach_nothing(  # noqa: PLR0917 - fixtures
+    bundle: ModelBundle,
+    dataset: RecommendationDataset,
+    path: RecommendationInference,
+    users: list[int],
+    log: Log,
+    moment: Callable[[Split, int, int], int],
 ) -> None:
-    assert lesson_at(bundle, dataset, path, 0) is None
-    assert lesson_at(bundle, dataset, path, 1_000 * 86_400) is None
+    split = bundle.split
+    begins, last = ends(split), last_times(split.validation)
+    for user in users * 3:
+        log.answer(user, moment(split, int(begins[user]), int(last[user])), taken(split, user))
+    assert log.lesson(path, dataset, split) is None
+
+
+def test_a_click_after_the_validation_part_and_an_item_of_the_test_part_teach_nothing(
+    bundle: ModelBundle, dataset: RecommendationDataset, path: RecommendationInference, users: list[int], log: Log
+) -> None:
+    split = bundle.split
+    last = last_times(split.validation)
+    for user in users * 3:
+        log.answer(user, int(last[user]), int(split.test.items_of(user)[0]), delay=0)  # a click in time, even
+        log.answer(user, int(last[user]), taken(split, user), delay=1)
+        log.answer(user, int(last[user]) - 1, taken(split, user), delay=1)
+    lesson = log.lesson(path, dataset, split)
+    assert lesson is not None
+    assert lesson.rows.labels.sum() == 3 * len(users)
+    # One of five was left out of each answer that showed the test item, which others may do by chance.
+    assert (lesson.rows.sizes[::3] <= N_SHOWN - 1).all()
 
 
 def test_a_few_clicks_teach_nothing(
-    bundle: ModelBundle, dataset: RecommendationDataset, path: RecommendationInference
+    bundle: ModelBundle, dataset: RecommendationDataset, path: RecommendationInference, users: list[int], log: Log
 ) -> None:
-    assert lesson_at(bundle, dataset, path, HOUR, n_times=1) is None
+    for user in users:
+        log.answer(user, int(ends(bundle.split)[user]) + HOUR, taken(bundle.split, user))
+    assert log.lesson(path, dataset, bundle.split) is None
 
 
 def test_features_are_those_of_the_moment_of_the_answer(
-    bundle: ModelBundle, dataset: RecommendationDataset, path: RecommendationInference
+    bundle: ModelBundle, dataset: RecommendationDataset, path: RecommendationInference, users: list[int], log: Log
 ) -> None:
-    lesson = lesson_at(bundle, dataset, path, HOUR)
+    split, moments = bundle.split, ends(bundle.split) + HOUR
+    for user in users * 3:
+        log.answer(user, int(moments[user]), taken(split, user))
+    lesson = log.lesson(path, dataset, split)
     assert lesson is not None
     user = int(lesson.user_codes[0])
-    known = merge(bundle.split.train, bundle.split.validation)
-    state = state_before(
-        known, user, int(bundle.split.train.timestamps[bundle.split.train.starts[user + 1] - 1]) + HOUR
-    )
-    assert np.array_equal(state.item_codes, bundle.split.train.items_of(user))
-    candidates = path.recommend(Query(state, k=5)).candidates
-    expected = features(state, candidates, path.items)
-    for row in lesson.rows.features[: lesson.rows.sizes[0]]:
+    state = state_before(merge(split.train, split.validation), user, int(moments[user]))
+    assert np.array_equal(state.item_codes, split.train.items_of(user))
+    expected = features(state, path.recommend(Query(state, k=5)).candidates, path.items)
+    n_rows = lesson.rows.sizes[0]
+    assert n_rows >= 2  # what the user has met already is no candidate
+    for row in lesson.rows.features[:n_rows]:
         assert any(np.array_equal(row, other, equal_nan=True) for other in expected)
+
+
+def test_where_the_parts_follow_each_other_in_time_their_bounds_are_everybodys(dataset: RecommendationDataset) -> None:
+    split = temporal_split(dataset.interactions)
+    found = windows(split, dataset)
+    assert found["begins"].unique().to_list() == [split.train.timestamps.max()]
+    assert found["ends"].unique().to_list() == [split.validation.timestamps.max()]
+    assert len(found) == np.count_nonzero(last_times(split.train) != NEVER)
+
+
+def test_where_everybody_has_his_own_parts_he_has_his_own_bounds(
+    bundle: ModelBundle, dataset: RecommendationDataset
+) -> None:
+    split = bundle.split
+    first = split.validation.user_codes[0]
+    fewer = replace(split, validation=split.validation.where(split.validation.user_codes != first))
+    found = windows(fewer, dataset)
+    assert len(found) == len(np.unique(split.validation.user_codes)) - 1
+    assert str(bundle.user_ids[int(first)]) not in found["user_id"].to_list()
+    last = last_times(split.validation)
+    codes = dataset.user_ids.codes(found["user_id"].to_list())
+    assert found["ends"].to_list() == last[codes].tolist()
+    none = replace(split, validation=split.validation.where(np.zeros(len(split.validation), dtype=np.bool_)))
+    assert windows(none, dataset).is_empty()
+    assert found.schema == {"user_id": pl.String, "begins": pl.Int64, "ends": pl.Int64}

@@ -22,9 +22,9 @@ from rec_engine.serving.security import (
 )
 from rec_engine.utils.config import KeySettings, ScopeName, SecuritySettings
 
-SHOP, SHOP_DIGEST = make_key()
-PIPE, PIPE_DIGEST = make_key()
-BOSS, BOSS_DIGEST = make_key()
+# Made once and kept: names of tests have to be the same in every process that collects them.
+SHOP, PIPE, BOSS = (f"rek_{letter * 43}" for letter in "SPB")
+SHOP_DIGEST, PIPE_DIGEST, BOSS_DIGEST = (hashlib.sha256(key.encode()).hexdigest() for key in (SHOP, PIPE, BOSS))
 SETTINGS = SecuritySettings(
     keys=(
         KeySettings(name="shop", sha256=SHOP_DIGEST, scopes=("serve",)),

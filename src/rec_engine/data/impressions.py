@@ -12,6 +12,8 @@ from rec_engine.utils.config import DataSettings
 ATTRIBUTION_SECONDS = 86_400
 """How long after an answer an event may come and still be taken as an answer to it."""
 
+FOREVER = np.iinfo(np.int64).max
+
 _SHOWN = pl.List(pl.List(pl.String))  # ids may be numbers or text; as text they are those of the events
 _FIELDS = ("item_id", "score", "propensity", "position")
 
@@ -58,18 +60,22 @@ def load_impressions(
     *,
     settings: DataSettings | None = None,
     attribution_seconds: int = ATTRIBUTION_SECONDS,
-    since: int = 0,
+    windows: pl.DataFrame | None = None,
+    latest: int | None = None,
 ) -> Impressions:
     """Return what the service has shown, and whether the users took it.
 
-    An event belongs to an answer if it names its request id and an item that it showed. It cannot have come before the
-    answer, whatever the clock of its client says.
+    An event belongs to an answer if it names its request id, its user and an item that it showed. It cannot have come
+    before the answer, whatever the clock of its client says. Where ids of requests were used again it belongs to the
+    latest answer before it.
 
     Args:
         store_url: `sqlite:///path` or `postgresql://user:password@host/name`; it may be in use.
         settings: what events weigh; those above zero are positive.
         attribution_seconds: events that came later after the answer do not count.
-        since: Unix seconds; earlier answers are left out.
+        windows: user_id (String), begins and ends (Int64, Unix seconds): only these users' answers after the one and up
+            to the other are read, and no event after it counts. None for everything.
+        latest: only so many answers are read, those that were logged last.
 
     Raises:
         ConfigError: if the URL names no database that can be used here.
@@ -78,39 +84,54 @@ def load_impressions(
     """
     log = LogFrames(store_url)
     try:
-        frames = [frame.filter(pl.col("timestamp") >= since) for frame in log.impressions()]
-        answers = pl.concat([_empty(), *(_decoded(frame) for frame in frames)]).with_row_index("request")
-        reactions = _reactions(log, settings or DataSettings())
+        answers = _answers(log, windows, latest).with_row_index("request")
+        reactions = _reactions(log, answers["request_id"].unique(), settings or DataSettings())
     finally:
         log.close()
     return _joined(answers, reactions, attribution_seconds)
 
 
-def _decoded(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.drop("place").with_columns(pl.col("shown").str.json_decode(_SHOWN))
+def _answers(log: LogFrames, windows: pl.DataFrame | None, latest: int | None) -> pl.DataFrame:
+    """Return the answers that are wanted, in the order in which they were logged."""
+    found, n_found = list[pl.DataFrame](), 0
+    for frame in log.impressions():
+        kept = _within(frame, windows).limit(len(frame) if latest is None else latest - n_found)
+        found.append(kept.drop("place").with_columns(pl.col("shown").str.json_decode(_SHOWN)))
+        n_found += len(kept)
+        if n_found == latest:
+            break
+    return pl.concat([_empty(), *found]).reverse()
+
+
+def _within(frame: pl.DataFrame, windows: pl.DataFrame | None) -> pl.DataFrame:
+    """Return the answers within their users' windows, with where these end."""
+    if windows is None:
+        return frame.with_columns(ends=pl.lit(FOREVER, dtype=pl.Int64))
+    both = frame.join(windows, on="user_id", maintain_order="left")
+    return both.filter(pl.col("timestamp") > pl.col("begins"), pl.col("timestamp") <= pl.col("ends")).drop("begins")
 
 
 def _empty() -> pl.DataFrame:
     texts = dict.fromkeys(("request_id", "user_id"), pl.String)
-    return pl.DataFrame(schema={**texts, "timestamp": pl.Int64, "model_version": pl.String, "shown": _SHOWN})
+    return pl.DataFrame(
+        schema={**texts, "timestamp": pl.Int64, "model_version": pl.String, "shown": _SHOWN, "ends": pl.Int64}
+    )
 
 
-def _reactions(log: LogFrames, settings: DataSettings) -> pl.DataFrame:
-    """Return request_id, item_id and the earliest moment of the positive events that name an answer."""
-    columns = ("request_id", "item_id", "at")
-    found = [pl.DataFrame(schema={"request_id": pl.String, "item_id": pl.String, "at": pl.Int64})]
-    for frame in log.events(("request_id", "item_id", "event", "value", "timestamp"), until=log.position()):
-        named = frame.filter(pl.col("request_id").is_not_null()).rename({"timestamp": "at"})
+def _reactions(log: LogFrames, request_ids: pl.Series, settings: DataSettings) -> pl.DataFrame:
+    """Return the positive events that name one of these answers: request_id, user_id, item_id and their moment, at."""
+    columns = ("request_id", "user_id", "item_id", "at")
+    found = [pl.DataFrame(schema={**dict.fromkeys(columns, pl.String), "at": pl.Int64})]
+    for frame in log.events((*columns[:3], "event", "value", "timestamp"), until=log.position()):
+        named = frame.filter(pl.col("request_id").is_in(request_ids.implode())).rename({"timestamp": "at"})
         places = named["event"].replace_strict(EVENTS, list(range(len(EVENTS))), return_dtype=pl.UInt8)
         values = named["value"].cast(pl.Float32).fill_null(float("nan"))
         weights = event_weights(places.to_numpy(), values.to_numpy(), settings)
         found.append(named.select(columns).filter(pl.Series(weights > 0)))
-    return pl.concat(found).group_by("request_id", "item_id").agg(pl.col("at").min())
+    return pl.concat(found)
 
 
 def _joined(answers: pl.DataFrame, reactions: pl.DataFrame, attribution_seconds: int) -> Impressions:
-    codes = answers.select("request", "request_id", until=pl.col("timestamp") + attribution_seconds)
-    taken = reactions.join(codes, on="request_id").filter(pl.col("at") <= pl.col("until"))
     shown = (
         answers.select("request", "shown")
         .filter(pl.col("shown").list.len() > 0)
@@ -120,7 +141,7 @@ def _joined(answers: pl.DataFrame, reactions: pl.DataFrame, attribution_seconds:
             *(pl.col("shown").list.get(place, null_on_oob=True).alias(name) for place, name in enumerate(_FIELDS)),
         )
     )
-    taken = taken.select("request", "item_id", clicked=pl.lit(value=True))
+    taken = _taken(answers, shown.select("request", "item_id"), reactions, attribution_seconds)
     shown = shown.join(taken, on=["request", "item_id"], how="left", maintain_order="left")
     request_codes = shown["request"].to_numpy().astype(np.int32)
     return Impressions(
@@ -135,6 +156,19 @@ def _joined(answers: pl.DataFrame, reactions: pl.DataFrame, attribution_seconds:
         propensities=shown["propensity"].cast(pl.Float32).to_numpy(),
         clicked=shown["clicked"].fill_null(value=False).to_numpy(),
     )
+
+
+def _taken(
+    answers: pl.DataFrame, shown: pl.DataFrame, reactions: pl.DataFrame, attribution_seconds: int
+) -> pl.DataFrame:
+    """Return request, item_id and `clicked` of what was taken, each event counted for one answer."""
+    pairs = reactions.with_row_index("reaction").join(answers, on=["request_id", "user_id"])
+    pairs = pairs.join(shown, on=["request", "item_id"], how="semi").filter(
+        pl.col("at") <= pl.col("timestamp") + attribution_seconds, pl.col("at") <= pl.col("ends")
+    )
+    in_order = pairs.sort(pl.col("timestamp") <= pl.col("at"), "timestamp", "request")
+    latest = in_order.unique("reaction", keep="last")
+    return latest.select("request", "item_id", clicked=pl.lit(value=True)).unique()
 
 
 def _places(request_codes: IntArray) -> IntArray:

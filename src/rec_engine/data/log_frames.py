@@ -93,8 +93,9 @@ class LogFrames:
         return self._stretches(event_rows.c.position, nothing(columns).schema, until)
 
     def impressions(self) -> Iterator[pl.DataFrame]:
-        """Yield what answers showed, in the order in which it was written: the columns of an impression and `place`."""
-        return self._stretches(impression_rows.c.place, _IMPRESSIONS, self._largest(impression_rows.c.place))
+        """Yield what answers showed, what was written last first: the columns of an impression and `place`."""
+        key = impression_rows.c.place
+        return self._stretches(key, _IMPRESSIONS, self._largest(key), is_backwards=True)
 
     def items(self) -> pl.DataFrame:
         """Return the latest change of each item: position, item_id, status, attributes (JSON)."""
@@ -105,9 +106,12 @@ class LogFrames:
         erased = _statement(mark_rows, _MARKS).where(mark_rows.c.kind == ERASED)
         return dict(self._frame(erased, _MARKS).rows())
 
-    def _stretches(self, key: "sql.Column[int]", schema: pl.Schema, last: int) -> Iterator[pl.DataFrame]:
-        statement = _statement(key.table, schema).order_by(key)
-        for after in range(0, last, STRETCH):
+    def _stretches(
+        self, key: "sql.Column[int]", schema: pl.Schema, last: int, *, is_backwards: bool = False
+    ) -> Iterator[pl.DataFrame]:
+        statement = _statement(key.table, schema).order_by(key.desc() if is_backwards else key)
+        starts = range(0, last, STRETCH)
+        for after in reversed(starts) if is_backwards else starts:
             within = statement.where(key > after, key <= min(after + STRETCH, last))
             yield self._frame(within, schema)
 

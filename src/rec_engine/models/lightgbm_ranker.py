@@ -29,6 +29,9 @@ EARLY_STOPPING_TREES = 100
 RANKS = 10
 LOG_SLOPE = 2.5
 OFFSET_TREES = 60
+OFFSET_SETTINGS = CTRSettings(num_leaves=15, learning_rate=0.1)
+N_FOLDS = 2
+TELLING_OF_PLACE = ("_rank", "_gap")
 BASE_LOG_ODDS = np.float32(-3.0)
 """Where trees begin that are fitted beside offsets: LightGBM looks for the mean itself only where there are none."""
 NO_OFFSETS: FloatArray = np.empty(0, dtype=np.float32)
@@ -113,7 +116,7 @@ class CTRRanker:
         """
         if not 0 < train.labels.sum() < len(train.labels):
             raise TrainingError("the ranker's training rows are all of one class", hint="set ctr.model_type: none")
-        offsets = _offsets(train, settings, seed)
+        offsets = _offsets(train, seed)
         wanted = OBJECTIVES if settings.objective == "auto" else (settings.objective,)
         fitted = {
             objective: _boost(_beside(train, offsets), validation, settings, objective, seed) for objective in wanted
@@ -131,7 +134,7 @@ class CTRRanker:
 
     def refit(self, rows: RankerRows, settings: CTRSettings, *, seed: int) -> "CTRRanker":
         """Return the same ranker, with as many trees and the same calibration, learned from these rows."""
-        offsets = _offsets(rows, settings, seed)
+        offsets = _offsets(rows, seed)
         parameters = _parameters(settings, self.objective, seed)
         n_trees = max(1, self.booster.best_iteration)
         booster = _lightgbm().train(parameters, _beside(rows, offsets), num_boost_round=n_trees)
@@ -261,15 +264,27 @@ def _parameters(settings: CTRSettings, objective: str, seed: int) -> dict[str, o
     return {**FIXED, **chosen, "objective": objective, "seed": seed}
 
 
-def _offsets(rows: RankerRows, settings: CTRSettings, seed: int) -> FloatArray:
-    """Return what each position adds, found beside trees of the objective in which that is a sum; [] for none shown."""
+def _offsets(rows: RankerRows, seed: int) -> FloatArray:
+    """Return what each position adds, found beside trees of the objective in which that is a sum; [] for none shown.
+
+    These trees see nothing that tells the place an item was shown at (its rank, its distance to the best), or they and
+    the offsets would explain the same; and they score only requests that they did not learn from, for what they know by
+    heart would be missing from the offsets.
+    """
     if rows.positions is None or not rows.positions.any():
         return NO_OFFSETS
-    parameters = _parameters(settings, "binary", seed)
+    parameters = _parameters(OFFSET_SETTINGS, "binary", seed) | {"metric": "none"}
+    requests = np.repeat(np.arange(len(rows.sizes)), rows.sizes)
+    matrix = rows.features[:, [not name.endswith(TELLING_OF_PLACE) for name in FEATURES]]
 
     def fit(of_rows: FloatArray) -> FloatArray:
-        booster = _lightgbm().train(parameters, _dataset(rows, of_rows), num_boost_round=OFFSET_TREES)
-        return BASE_LOG_ODDS + np.asarray(booster.predict(rows.features, raw_score=True), dtype=np.float32)
+        scores = np.empty(len(requests), dtype=np.float32)
+        for fold in range(N_FOLDS):
+            is_in = requests % N_FOLDS == fold
+            data = _lightgbm().Dataset(matrix[~is_in], rows.labels[~is_in], init_score=BASE_LOG_ODDS + of_rows[~is_in])
+            booster = _lightgbm().train(parameters, data, num_boost_round=OFFSET_TREES)
+            scores[is_in] = booster.predict(matrix[is_in], raw_score=True)
+        return BASE_LOG_ODDS + scores
 
     offsets = position_offsets(rows.positions, rows.labels, fit)
     logger.info("positions 1 to %d add %s to the log-odds of a click", len(offsets) - 1, offsets[1:].round(2).tolist())

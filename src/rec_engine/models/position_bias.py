@@ -22,12 +22,15 @@ def position_offsets(positions: IntArray, labels: FloatArray, fit: Callable[[Flo
     """Return (max position + 1,) float32, what each position adds to the log-odds of a click; 0 at position 0.
 
     Trees and offsets take turns: each is fitted on what the other leaves (backfitting). It needs items that were shown
-    at different positions, as they are wherever answers differ between users or are drawn.
+    at different positions, as they are wherever answers differ between users or are drawn. Only differences between
+    positions that were shown mean anything: position 0 stands for candidates of other requests, which are drawn as
+    training sees fit.
 
     Args:
         positions: (n,) int32 from 1; 0 for candidates that were not shown, whose label says whether they were taken.
         labels: (n,) float32, 1 for clicked or taken.
-        fit: (n,) float32 offsets to (n,) raw scores of a model of the labels beside them, in log-odds.
+        fit: (n,) float32 offsets to (n,) raw scores of a model of the labels beside them, in log-odds; each by a model
+            that has not learned from that row.
 
     References:
         Hastie and Tibshirani, Generalized additive models, 1986: backfitting. Haldar et al., Improving deep learning

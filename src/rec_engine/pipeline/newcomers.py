@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from rec_engine.data.dataset import BoolArray
+from rec_engine.data.dataset import BoolArray, Interactions, LongArray
 from rec_engine.data.splits import Split
 from rec_engine.errors import TrainingError
 from rec_engine.evaluation.evaluator import Task
@@ -21,7 +21,7 @@ from rec_engine.serving.inference import RecommendationInference
 from rec_engine.utils.logger import get_logger
 
 NEW_SHARE = 0.1
-STREAM = 1
+STREAM, TAKERS_STREAM = 1, 2
 """Of random numbers: not those that a caller with the same seed draws."""
 MAX_USERS = 2_000
 
@@ -31,7 +31,10 @@ logger = get_logger(__name__)
 def newcomer_lesson(
     model: TrainedModel, item_tower: ItemTower, items: pl.DataFrame, split: Split, *, seed: int
 ) -> Lesson | None:
-    """Return the requests in which a newcomer was taken; None where no source would have offered any.
+    """Return requests of users who took a newcomer, drawn at random; None where no source would have offered any.
+
+    The item tower has been trained on the texts and attributes of what only seems to be new here, so the vectors of
+    these items are a little better than those of items that have truly just come.
 
     Args:
         model: towers and index; a ranker plays no part.
@@ -41,7 +44,9 @@ def newcomer_lesson(
         seed: of the draw.
     """
     world = with_newcomers(model, item_tower, items, split, seed=seed)
-    takers = np.unique(world.task.targets.user_codes)[:MAX_USERS]
+    takers = np.unique(world.task.targets.user_codes)
+    drawn = np.random.default_rng([seed, TAKERS_STREAM]).permutation(len(takers))[:MAX_USERS]
+    takers = takers[np.sort(drawn)]
     try:
         return Lesson("items that have just come", ranker_rows(world.inference, world.task, takers), takers)
     except TrainingError:
@@ -56,7 +61,7 @@ class World:
     Attributes:
         is_new: (n_items,) bool, which.
         inference: the request path in which nothing is known of them but their attributes and texts.
-        task: histories without them, and as targets what was taken of them.
+        task: histories without them; the targets are all that was taken by users who took any of them.
     """
 
     is_new: BoolArray
@@ -73,7 +78,21 @@ def with_newcomers(
     if is_new.any():
         _, vectors[is_new] = item_tower.encode(items.filter(pl.Series(is_new)))
     known = split.train.where(~is_new[split.train.item_codes])
-    taken = split.validation.where(is_new[split.validation.item_codes])
+    taken = _of_takers(split, is_new)
     index = FAISSIndex.build(vectors, model.index.settings, seed=seed)
     inference = assemble_path(replace(model, index=index, ranker=None), known)
     return World(is_new, inference, Task(f"{split.name}, newcomers", known, taken, split.repeats))
+
+
+def _of_takers(split: Split, is_new: BoolArray) -> Interactions:
+    """Return what the users took in the validation part who took a newcomer then, and have not met it before."""
+    train, taken = split.train, split.validation
+    met = np.isin(_pairs(taken, len(is_new)), _pairs(train, len(is_new)))
+    is_first = is_new[taken.item_codes] & ~met
+    is_taker = np.zeros(taken.n_users, dtype=np.bool_)
+    is_taker[taken.user_codes[is_first]] = True
+    return taken.where(is_taker[taken.user_codes] & (is_first | ~is_new[taken.item_codes]))
+
+
+def _pairs(rows: Interactions, n_items: int) -> LongArray:
+    return rows.user_codes.astype(np.int64) * n_items + rows.item_codes

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rec_engine.data.dataset import BoolArray, IntArray
+from rec_engine.data.dataset import BoolArray, IntArray, LongArray
 from rec_engine.data.splits import Split
 from rec_engine.data.state import state_of
 from rec_engine.errors import TrainingError
@@ -41,7 +41,7 @@ class Lesson:
     rows: RankerRows
     user_codes: IntArray
 
-    def of_users(self, user_codes: IntArray) -> RankerRows:
+    def of_users(self, user_codes: IntArray | LongArray) -> RankerRows:
         """Return the requests of these users."""
         return _of_requests(self.rows, np.isin(self.user_codes, user_codes))
 
@@ -53,13 +53,15 @@ def fit_ranker(
 
     Three blocks in time: towers, links and statistics know the training part, the labels are the validation part, the
     test part stays untouched. Of the users three fifths teach the trees, a fifth chooses objective and number of trees,
-    and on the last fifth the ranker has to win; then it learns from all of them.
+    and on the last fifth the ranker has to win; then it learns from all of them. So it is with the lessons, which teach
+    by all of their users but those who choose and judge.
 
     Args:
         inference: the request path as of the end of the training part, without a ranker.
         split: where the labels come from.
         config: whose `ctr:` section applies.
-        lessons: what the trees learn from besides, each of them as far as it costs the requests of `split` nothing.
+        lessons: what the trees learn from besides; those that together cost the requests of `split` more than
+            TOLERATED_LOSS are left out, the later ones first.
     """
     task, seed = validation_task(split), config.training.seed
     users = np.unique(task.targets.user_codes)
@@ -69,27 +71,29 @@ def fit_ranker(
         logger.warning("no re-ranker: %d users with a validation item are too few to choose and judge one", len(users))
         return None
     choosing, judging = users[:n_choosing], users[n_choosing : n_choosing + n_judging]
+    learning = np.setdiff1d(np.arange(split.train.n_users), users[: n_choosing + n_judging])
     try:
         everybody = Lesson("requests", ranker_rows(inference, task, np.sort(users)), np.sort(users))
-        learning, held_out = users[n_choosing + n_judging :], everybody.of_users(choosing)
-        kept, ranker = [everybody], CTRRanker.fit(_taught([everybody], learning, seed), held_out, config.ctr, seed=seed)
+        held_out, kept = everybody.of_users(choosing), [everybody]
+        ranker = CTRRanker.fit(_taught(kept, learning, seed), held_out, config.ctr, seed=seed)
+        without_lessons = ranker.validation_ndcg
         settings = config.ctr.model_copy(update={"objective": ranker.objective})
         for lesson in lessons:
             tried = CTRRanker.fit(_taught([*kept, lesson], learning, seed), held_out, settings, seed=seed)
-            change = tried.validation_ndcg - ranker.validation_ndcg
-            is_kept = change >= -TOLERATED_LOSS * ranker.validation_ndcg
-            logger.info("%s change NDCG@10 by %+.4f: %s", lesson.name, change, "kept" if is_kept else "left out")
+            change = tried.validation_ndcg - without_lessons
+            is_kept = change >= -TOLERATED_LOSS * without_lessons
+            logger.info("with %s NDCG@10 changes by %+.4f: %s", lesson.name, change, "kept" if is_kept else "left out")
             if is_kept:
                 kept, ranker = [*kept, lesson], tried
         if not _wins(inference, ranker, task, judging):
             return None
-        return ranker.refit(_taught(kept, users, seed), config.ctr, seed=seed)
+        return ranker.refit(_taught(kept, np.arange(split.train.n_users), seed), config.ctr, seed=seed)
     except TrainingError as error:
         logger.warning("no re-ranker: %s", error)
         return None
 
 
-def _taught(lessons: Sequence[Lesson], user_codes: IntArray, seed: int) -> RankerRows:
+def _taught(lessons: Sequence[Lesson], user_codes: IntArray | LongArray, seed: int) -> RankerRows:
     """Return what the requests of these users teach."""
     return with_few_negatives(joined([lesson.of_users(user_codes) for lesson in lessons]), seed)
 

@@ -7,7 +7,6 @@ import numpy as np
 
 from rec_engine.data.data_loader import DEMO, custom_tables, named_tables
 from rec_engine.data.dataset import RecommendationDataset
-from rec_engine.data.impressions import Impressions, load_impressions
 from rec_engine.data.log_tables import with_log
 from rec_engine.data.splits import Split
 from rec_engine.data.targets import load_targets
@@ -38,13 +37,13 @@ class Source:
         name: for the manifest.
         dataset: what is known.
         split: given by the user's files; None leaves it to the settings.
-        impressions: what the log says was shown; None without a log.
+        log_url: of the log that is part of it, which also says what was shown; None without a log.
     """
 
     name: str
     dataset: RecommendationDataset
     split: Split | None
-    impressions: Impressions | None = None
+    log_url: str | None = None
 
 
 def load_source(dataset: str | None, data_dir: Path, files: DataFiles, config: ModelConfig, *, offline: bool) -> Source:
@@ -62,14 +61,13 @@ def load_source(dataset: str | None, data_dir: Path, files: DataFiles, config: M
         raise DataError(f"--dataset {dataset} takes no files", hint="use --dataset custom with --train-data")
     else:
         tables = named_tables(dataset, data_dir, config.data, offline=offline)
-    log, impressions = None, None
+    log = None
     if files.events:
         tables, log = with_log(tables, files.events)
-        impressions = load_impressions(files.events, settings=config.data)
     own = RecommendationDataset.from_clean(tables, config.data, log=log)
     split = _given_split(own, files.validation, config) if files.validation else None
     name = files.train.name if files.train else dataset
-    return Source(f"{name} and the log" if files.events else name, own, split, impressions)
+    return Source(f"{name} and the log" if files.events else name, own, split, files.events)
 
 
 def _own_tables(files: DataFiles, config: ModelConfig) -> Tables:

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 
 from rec_engine.bundle import Manifest, new_version, new_version_name
 from rec_engine.data.dataset import FloatArray, RecommendationDataset
-from rec_engine.data.impressions import Impressions
 from rec_engine.data.splits import Split, leave_one_out, random_split, temporal_split
 from rec_engine.errors import DataError
 from rec_engine.evaluation.epochs import EpochRecord
@@ -69,7 +68,7 @@ def train(
     *,
     name: str,
     split: Split | None = None,
-    impressions: Impressions | None = None,
+    log_url: str | None = None,
     resume: bool = False,
 ) -> TrainingReport:
     """Train, measure and publish a version below `model_dir`; it becomes the current one if the gate lets it through.
@@ -80,7 +79,7 @@ def train(
         model_dir: the registry of versions.
         name: of the dataset, for the manifest.
         split: the parts; without it they are cut as `config.evaluation` says.
-        impressions: what the service has shown, for the re-ranker to learn from.
+        log_url: of the log that says what the service has shown, for the re-ranker to learn from.
         resume: go on from the checkpoint of an interrupted run with the same data and settings.
 
     Raises:
@@ -92,9 +91,7 @@ def train(
     created_at = datetime.now(UTC)
     version_name = new_version_name(dataset.fingerprint, created_at)
     with TemporaryDirectory() as work:
-        model = fit_model(
-            dataset, config, split, Path(work), impressions=impressions, checkpoint=checkpoint, resume=resume
-        )
+        model = fit_model(dataset, config, split, Path(work), log_url=log_url, checkpoint=checkpoint, resume=resume)
         findings = examine(model, dataset, split, name=name, version=version_name, created_at=created_at)
         with new_version(model_dir, version_name) as directory:
             write_model(directory, model, Path(work))
@@ -148,7 +145,7 @@ def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
     split: Split,
     directory: Path,
     *,
-    impressions: Impressions | None = None,
+    log_url: str | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
 ) -> TrainedModel:
@@ -160,7 +157,7 @@ def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
         split: its test part is not touched.
         directory: where user_tower.onnx and item_tower/ go; everything is measured through what is exported, as it is
             served.
-        impressions: what the service has shown, for the ranker to learn from.
+        log_url: of the log that says what the service has shown, for the ranker to learn from.
         checkpoint: of the towers' training.
         resume: go on from the checkpoint.
     """
@@ -185,7 +182,7 @@ def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
         path = assemble_path(unranked, split.train)
         lessons = [
             newcomer_lesson(unranked, item_tower, dataset.items, split, seed=config.training.seed),
-            shown_lesson(path, impressions, dataset, split) if impressions else None,
+            shown_lesson(path, log_url, dataset, split, config.data) if log_url else None,
         ]
         ranker = fit_ranker(path, split, config, [lesson for lesson in lessons if lesson])
     seconds = {
