@@ -44,6 +44,7 @@ class LiveModel:
         inference: answers queries.
         catalogue_version: grows with every change of an item.
         rules: of the shop, as they are now.
+        log_id: of the log.
         since: position of the log up to which the model was trained with it.
         position: how far it knows the log.
         n_left_out: changes of items for which there was no room, a restart makes some; or that could not be applied.
@@ -52,6 +53,7 @@ class LiveModel:
 
     def __init__(self, bundle: ModelBundle, settings: RecommendationSettings, store: EventStore) -> None:
         self.bundle = bundle
+        self.log_id = store.log_id
         self.since = _trained_until(bundle.manifest, store)
         standing = store.standing()
         capacity = _capacity(bundle.item_ids, standing.items)
