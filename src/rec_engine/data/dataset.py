@@ -85,6 +85,11 @@ def integer_of(text: str) -> int | None:
     return number if number is not None and MIN_INTEGER <= number <= MAX_INTEGER else None
 
 
+def are_offsets(starts: IntArray | LongArray, n: int) -> bool:
+    """Return whether starts (n_groups + 1,) tell n rows apart: from 0 to n, none below the one before."""
+    return len(starts) > 0 and starts[0] == 0 and starts[-1] == n and bool((starts[1:] >= starts[:-1]).all())
+
+
 @dataclass(frozen=True, slots=True)
 class Interactions:
     """Interactions sorted by (user, time, input order).
