@@ -27,7 +27,7 @@ import polars as pl
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rec_engine.data.dataset import IdMap, Interactions
+from rec_engine.data.dataset import IdMap, Interactions, are_offsets
 from rec_engine.data.splits import Split
 from rec_engine.errors import BundleError
 from rec_engine.models.features import FEATURES
@@ -241,7 +241,7 @@ def open_bundle(path: Path, *, verified: str | None = None) -> ModelBundle:
     config = ModelConfig.model_validate(yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8")))
     history = directory / "history"
     ranker = directory / "ranker.txt"
-    return ModelBundle(
+    bundle = ModelBundle(
         manifest=manifest,
         config=config,
         user_ids=IdMap(users["user_id"]),
@@ -263,6 +263,25 @@ def open_bundle(path: Path, *, verified: str | None = None) -> ModelBundle:
         metrics=manifest.metrics,
         read_split=partial(read_split, history, manifest.split, repeats=config.data.repeat_items),
     )
+    _check_parts(bundle, directory)
+    return bundle
+
+
+def _check_parts(bundle: ModelBundle, directory: Path) -> None:
+    """Refuse parts that are not all about the same users and items: the compiled loops trust their codes."""
+    n_users, n_items, past = len(bundle.user_ids), len(bundle.item_ids), bundle.history
+    codes = past.item_codes
+    fits = {
+        "index": len(bundle.index.vectors) == n_items,
+        HISTORY: past.n_users == n_users
+        and are_offsets(past.starts, len(past))
+        and {len(getattr(past, name)) for name in Interactions.__slots__ if name != "starts"} == {len(past)}
+        and (not len(past) or (codes.min() >= 0 and codes.max() < n_items)),
+        **{f"links/{name}": links.n_items == n_items for name, links in bundle.links.items()},
+    }
+    for part, is_fitting in fits.items():
+        if not is_fitting:
+            raise BundleError(f"{directory / part}: not of this version's users and items", hint="train again")
 
 
 def write_history(directory: Path, history: Interactions, split: Split) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from conftest import promote, tiny_config
 
 from rec_engine.bundle import find_bundle, new_version, open_bundle
-from rec_engine.data.dataset import RecommendationDataset
+from rec_engine.data.dataset import IntArray, RecommendationDataset
 from rec_engine.errors import BundleError
 from rec_engine.pipeline.train import train
 
@@ -46,6 +47,25 @@ def test_every_file_is_guarded_by_its_checksum(copy: Path) -> None:
             open_bundle(copy)
         file.write_bytes(content)
     open_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("history/history/item_codes.npy", lambda codes: codes + 1_000),
+        ("history/history/starts.npy", lambda starts: starts[:-1]),
+        ("history/history/starts.npy", lambda starts: starts[::-1]),
+        ("history/history/weights.npy", lambda weights: weights[1:]),
+        ("links/next/indptr.npy", lambda starts: np.append(starts, starts[-1])),
+    ],
+)
+def test_parts_of_other_users_or_items_are_refused_though_their_checksums_hold(
+    copy: Path, file: str, change: Callable[[IntArray], IntArray]
+) -> None:
+    path = find_bundle(copy) / file
+    np.save(path, change(np.load(path)))
+    with pytest.raises(BundleError, match="not of this version's users and items"):
+        open_bundle(copy, verified=find_bundle(copy).name)
 
 
 def test_missing_file_is_named(copy: Path) -> None:

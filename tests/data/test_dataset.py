@@ -51,6 +51,22 @@ def test_every_id_gets_its_own_code_and_back(texts: list[str]) -> None:
     assert set(codes.tolist()) == set(range(len(ids)))
 
 
+@pytest.mark.parametrize(
+    "text", ["--5", "-", "", "٣", "²", "007", "-0", "+5", "5 ", "5.0", "1_0", "9" * 5_000, str(2**63)]
+)
+def test_what_is_not_the_one_spelling_of_an_integer_comes_back_as_it_went_in(text: str) -> None:
+    ids = IdMap.of(pl.Series([0, 3, 5, 7, 10]))
+    assert (ids.typed(text), ids.code(text)) == (text, -1)
+
+
+@PROPERTY
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_an_integer_is_found_by_its_text_and_comes_back_as_one(number: int) -> None:
+    ids = IdMap.of(pl.Series([number], dtype=pl.Int64))
+    assert (ids.typed(str(number)), ids.code(number), ids.code(str(number))) == (number, 0, 0)
+    assert IdMap.of(pl.Series(["a"])).typed(str(number)) == str(number)
+
+
 def test_interactions_lie_by_user_and_time_and_ties_keep_the_input_order() -> None:
     dataset = RecommendationDataset(INTERACTIONS)
     past = dataset.interactions

@@ -251,12 +251,34 @@ def test_index_whose_description_does_not_fit_is_refused(tmp_path: Path, change:
         ("alive.npy", np.ones(40, dtype=np.bool_)),
         ("engine/items.npy", np.ones(29, dtype=np.int32)),
         ("engine/starts.npy", np.array([0, 29])),
+        ("engine/starts.npy", np.array([0, 29, 30])),
+        ("engine/starts.npy", np.array([0.0, 30.0])),
+        ("engine/starts.npy", np.array([-9, 30])),
+        ("engine/starts.npy", np.array(30)),
         ("engine/steps.npy", np.ones(11, dtype=np.float32)),
+        ("engine/steps.npy", np.full(12, np.nan, dtype=np.float32)),
+        ("engine/items.npy", np.arange(1, 31, dtype=np.int32)),
+        ("engine/items.npy", np.arange(-1, 29, dtype=np.int32)),
+        ("engine/items.npy", np.zeros(30, dtype=np.int32)),
+        ("engine/items.npy", np.arange(30, dtype=np.int64)),
+        ("engine/rows.npy", np.ones((30, 12), dtype=np.float32)),
+        ("engine/rows.npy", np.ones(360, dtype=np.int8)),
+        ("engine/centroids.npy", np.ones((1, 11), dtype=np.int8)),
+        ("engine/centroids.npy", np.ones((0, 12), dtype=np.int8)),
     ],
 )
-def test_index_whose_files_differ_in_size_is_refused(tmp_path: Path, name: str, other: FloatArray) -> None:
+def test_index_whose_files_do_not_fit_together_is_refused(tmp_path: Path, name: str, other: FloatArray) -> None:
     FAISSIndex.build(unit_vectors(30), FaissSettings(index_type="IVF", nlist=1)).save(tmp_path / "index")
     np.save(tmp_path / "index" / name, other)
+    with pytest.raises(BundleError, match="not a readable index"):
+        FAISSIndex.load(tmp_path / "index")
+
+
+def test_cells_that_overlap_are_refused(tmp_path: Path) -> None:
+    FAISSIndex.build(unit_vectors(200), FaissSettings(index_type="IVF", nlist=3)).save(tmp_path / "index")
+    starts = np.load(tmp_path / "index" / "engine" / "starts.npy")
+    assert len(starts) == 4
+    np.save(tmp_path / "index" / "engine" / "starts.npy", starts[[0, 2, 1, 3]])
     with pytest.raises(BundleError, match="not a readable index"):
         FAISSIndex.load(tmp_path / "index")
 

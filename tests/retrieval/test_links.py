@@ -10,7 +10,7 @@ from scipy import sparse
 
 from rec_engine.data.dataset import FloatArray, IntArray
 from rec_engine.errors import BundleError
-from rec_engine.retrieval.links import Links
+from rec_engine.retrieval.links import Links, offsets
 
 
 def matrix(seed: int, n: int = 12) -> sparse.csr_array:
@@ -60,3 +60,35 @@ def test_saved_links_are_the_same_and_damaged_ones_are_refused(tmp_path: Path) -
         (tmp_path / "links" / "indices.npy").write_bytes(content)
         with pytest.raises(BundleError, match="not readable as links"):
             Links.load(tmp_path / "links")
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged"),
+    [
+        ("data", np.ones(3, dtype=np.float64)),
+        ("data", np.ones(2, dtype=np.float32)),
+        ("data", np.array([1, np.nan, 1], dtype=np.float32)),
+        ("indices", np.array([0, 1, 3], dtype=np.int32)),
+        ("indices", np.array([0, -1, 2], dtype=np.int32)),
+        ("indices", np.array([0.0, 1.0, 2.0], dtype=np.float32)),
+        ("indptr", np.array([0, 1, 2, 4], dtype=np.int32)),
+        ("indptr", np.array([1, 1, 2, 3], dtype=np.int32)),
+        ("indptr", np.array([0, 5, 2, 3], dtype=np.int32)),
+        ("indptr", np.array([0, -5, 2, 3], dtype=np.int64)),
+        ("indptr", np.array([], dtype=np.int32)),
+        ("indptr", np.array([[0, 1, 2, 3]], dtype=np.int32)),
+    ],
+)
+def test_arrays_that_are_no_matrix_of_items_are_refused(tmp_path: Path, name: str, damaged: FloatArray) -> None:
+    Links(sparse.csr_array(np.eye(3, dtype=np.float32))).save(tmp_path / "links")
+    Links.load(tmp_path / "links")
+    np.save(tmp_path / "links" / f"{name}.npy", damaged)
+    with pytest.raises(BundleError, match="not readable as links"):
+        Links.load(tmp_path / "links")
+
+
+@pytest.mark.parametrize(("lengths", "kind"), [([2, 0, 3], np.int32), ([2**31 - 1], np.int32), ([2**31, 1], np.int64)])
+def test_offsets_are_as_wide_as_they_must_be(lengths: list[int], kind: type[np.generic]) -> None:
+    found = offsets(lengths)
+    assert found.dtype == kind
+    assert np.diff(found.astype(np.int64)).tolist() == lengths

@@ -42,3 +42,17 @@ def test_feedback_of_others_leaves_an_answer_as_it_is(bundle: ModelBundle, tmp_p
         for other in range(10, 20):
             client.post("/feedback", json={"user_id": other, "item_id": 101, "action": "click"})
         assert client.post("/recommend", json={"user_id": 4}).json()["metadata"]["cached"] is True
+
+
+def test_services_with_other_logs_share_a_cache_and_no_answer(bundle: ModelBundle, tmp_path: Path) -> None:
+    cache, asked = InMemoryCache(), {"user_id": "new", "num_recommendations": 5}
+    shown = []
+    for name, price_below in (("one", 11), ("other", 31)):
+        hidden = {"action": "hide", "filter": {"attribute": "price", "below": price_below}}
+        with service(bundle, EventStore(f"sqlite:///{tmp_path / name}.db"), cache) as client:
+            client.post("/feedback", json={"user_id": "new", "item_id": 101, "action": "click"})
+            client.put("/rules/cheap", json=hidden).raise_for_status()
+            answer = client.post("/recommend", json=asked).json()
+        assert answer["metadata"]["cached"] is False
+        shown.append([item["item_id"] for item in answer["recommendations"]])
+    assert all(item >= 130 for item in shown[1])

@@ -159,6 +159,17 @@ def test_of_two_pins_for_one_place_the_second_takes_the_next_free_one() -> None:
     assert arranged([5.0, 4.0, 3.0, 2.0, 1.0, 0.0], 4, BY_SCORE, asked).places.tolist() == [3, 4, 5, 0]
 
 
+def test_however_much_is_pinned_to_later_pages_others_are_shown_as_long_as_there_are_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rec_engine.serving.arrange.MIN_POOL", 1)
+    best_first = [float(-item) for item in range(N)]
+    later = pinning({item: 10 + item for item in range(N - 2)})
+    for arrangement in (BY_SCORE, Arrangement(diversity=0.3), Arrangement(exploration=0.1)):
+        assert set(arranged(best_first, 2, arrangement, later).places.tolist()) == {N - 2, N - 1}
+        assert set(arranged(best_first, 3, arrangement, later).places.tolist()) > {N - 2, N - 1}
+
+
 def test_what_is_pinned_to_a_later_page_waits_for_it_as_long_as_there_are_others() -> None:
     asked = pinning({0: 4})
     assert arranged([5.0, 4.0, 3.0, 2.0], 2, BY_SCORE, asked).places.tolist() == [1, 2]

@@ -126,6 +126,19 @@ def test_a_browser_may_not_ask_from_another_page_unless_told(bundle: ModelBundle
         assert (other.status_code, "access-control-allow-origin" in other.headers) == (400, False)
 
 
+def test_a_browser_that_may_ask_may_ask_everything_that_there_is(bundle: ModelBundle, tmp_path: Path) -> None:
+    with configured(bundle, tmp_path, api={"cors_origins": ["https://shop.example"]}) as client:
+        asked = {
+            (method.upper(), path)
+            for path, operations in client.get("/openapi.json").json()["paths"].items()
+            for method in operations
+        }
+        assert {method for method, _ in asked} == {"GET", "POST", "PUT", "DELETE"}
+        for method, path in sorted(asked):
+            asks = {"origin": "https://shop.example", "access-control-request-method": method}
+            assert client.options(path, headers=asks).status_code == 200, (method, path)
+
+
 @pytest.mark.parametrize("origin", ["shop.example", "https://shop.example/path", "https://*.example", ""])
 def test_an_origin_that_no_browser_sends_is_refused_at_the_start(origin: str) -> None:
     with pytest.raises(ValueError, match="cors_origins"):

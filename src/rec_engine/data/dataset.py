@@ -22,9 +22,9 @@ LongArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
-MAX_INTEGER = 2**63 - 1
-MAX_DIGITS = 20
-"""Longest text of a 64-bit integer, sign included."""
+MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
+INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
+"""How the text of an integer id is written; 07 is another id, and so are digits of other scripts."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,16 @@ class IdMap:
         """Return the code of an id, -1 where it is unknown; 123 and "123" name the same id."""
         if self._texts is not None:
             return self._texts.find(str(external))
-        number = external
-        if isinstance(number, str):
-            is_number = len(number) <= MAX_DIGITS and re.fullmatch(r"-?[0-9]+", number) is not None
-            if not is_number or str(int(number)) != number:
-                return -1
-            number = int(number)
-        if not -MAX_INTEGER <= number <= MAX_INTEGER:
+        number = integer_of(external) if isinstance(external, str) else external
+        if number is None or not MIN_INTEGER <= number <= MAX_INTEGER:
             return -1
         code = int(np.searchsorted(self._numbers, number))
         return code if code < len(self) and self._numbers[code] == number else -1
+
+    def typed(self, text: str) -> ExternalId:
+        """Return an id in the type of these ids, as far as it can be one: 123 for "123" where ids are integers."""
+        number = None if self._texts is not None else integer_of(text)
+        return text if number is None else number
 
     def codes(self, externals: Sequence[ExternalId]) -> IntArray:
         """Return (n,) int32 codes, -1 where an id is unknown."""
@@ -77,6 +77,17 @@ class IdMap:
         """Return the map over every id in these columns; one text id makes all of them text."""
         dtype = pl.String if any(column.dtype == pl.String for column in columns) else pl.Int64
         return cls(pl.concat([column.cast(dtype).alias("id") for column in columns]).unique().sort())
+
+
+def integer_of(text: str) -> int | None:
+    """Return the 64-bit integer whose one spelling a text is, None for any other text."""
+    number = int(text) if INTEGER.fullmatch(text) else None
+    return number if number is not None and MIN_INTEGER <= number <= MAX_INTEGER else None
+
+
+def are_offsets(starts: IntArray | LongArray, n: int) -> bool:
+    """Return whether starts (n_groups + 1,) tell n rows apart: from 0 to n, none below the one before."""
+    return len(starts) > 0 and starts[0] == 0 and starts[-1] == n and bool((starts[1:] >= starts[:-1]).all())
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,17 +126,18 @@ class Catalogue:
         is_new = code < 0
         self._check_room(int(self._needs_room(item_id)))
         code = self.n_items if is_new else code
-        self.attributes.put(code, {**values, "item_id": self._typed(item_id)})
-        if is_new:
-            self._code_by_new_id[item_id] = code
-            self._gone_without_code.discard(item_id)
-            self.n_items += 1
+        typed = self._ids.typed(item_id)
         title, categories = values.get("title"), values.get("categories")
         names = tuple(map(str, categories)) if isinstance(categories, list | tuple) else ()
-        self._changed[code] = ItemView(self._typed(item_id), None if title is None else str(title), names)
+        self.attributes.put(code, {**values, "item_id": typed})
+        self._changed[code] = ItemView(typed, None if title is None else str(title), names)
         self.category_masks[code] = category_mask(names, self._names)
         for name, labels in self._labels.items():
             labels.put(code, values.get(name))
+        if is_new:  # last: an item whose code is taken has all the rest
+            self._code_by_new_id[item_id] = code
+            self._gone_without_code.discard(item_id)
+            self.n_items += 1
         self._show(code, is_visible=is_visible)
         return code
 
@@ -166,8 +167,3 @@ class Catalogue:
         one = np.array([code], dtype=np.int32)
         shown = self.visible.union(Eligible.of_codes(one, self.capacity)) if is_visible else self.visible.without(one)
         self.visible = shown.counted()
-
-    def _typed(self, item_id: str) -> ExternalId:
-        """Return the id in the type that the data's ids have, as far as it can be one."""
-        is_integer = self._ids.ids.dtype != pl.String and item_id.lstrip("-").isdecimal() and len(item_id) < 19
-        return int(item_id) if is_integer and str(int(item_id)) == item_id else item_id

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rec_engine.data.dataset import FloatArray, IntArray, LongArray
+from rec_engine.data.dataset import FloatArray, IntArray, LongArray, are_offsets
 from rec_engine.data.search_kernels import near_items
 from rec_engine.retrieval.filters import Eligible
 
@@ -124,7 +124,22 @@ class Cells:
             OSError: if a file is missing; so, or ValueError or EOFError, if one is damaged or does not fit the others.
         """
         found = cls(*(np.asarray(np.load(directory / f"{name}.npy", mmap_mode="r")) for name in ARRAYS))
-        n, dim = found.shape
-        if found.items.shape != (n,) or found.steps.shape != (dim,) or found.starts[-1] != n:
-            raise ValueError(f"{n} rows of {dim} bytes, {len(found.items)} items, {len(found.steps)} steps")
+        found._check()
         return found
+
+    def _check(self) -> None:
+        """Refuse arrays that do not fit together: the compiled search trusts every number in them."""
+        types = {"centroids": np.int8, "starts": np.int64, "items": np.int32, "rows": np.int8, "steps": np.float32}
+        for name, kind in types.items():
+            array, n_axes = getattr(self, name), 2 if kind == np.int8 else 1
+            if array.dtype != kind or array.ndim != n_axes or not array.size:
+                raise ValueError(f"{name}: {array.dtype} of shape {array.shape}")
+        n, dim = self.shape
+        if (self.centroids.shape[1], *self.steps.shape, *self.items.shape) != (dim, dim, n):
+            raise ValueError(f"{n} rows of {dim} bytes, {len(self.items)} items, {len(self.steps)} steps")
+        if len(self.starts) != self.n_cells + 1 or not are_offsets(self.starts, n):
+            raise ValueError(f"starts: not where {self.n_cells} cells of {n} rows begin")
+        if self.items.min() < 0 or self.items.max() >= n or np.bincount(self.items).max() > 1:
+            raise ValueError(f"items: not each of {n} once")
+        if not (np.isfinite(self.steps) & (self.steps > 0)).all():
+            raise ValueError("steps: not all of them are above zero")

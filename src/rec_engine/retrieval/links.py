@@ -1,6 +1,7 @@
 """Item-to-item links: how strongly each item speaks for others, as the few strongest of each."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from rec_engine.data.dataset import FloatArray, IntArray
+from rec_engine.data.dataset import FloatArray, IntArray, LongArray, are_offsets
 from rec_engine.data.kernels import entries_between, entries_of_latest, summed_rows
 from rec_engine.errors import BundleError
 from rec_engine.retrieval.few_items import FewItems, Numbered
@@ -38,8 +39,8 @@ class Links:
             order = np.argsort(-np.abs(rows.data[first:last]), kind="stable")[:k]
             kept.append(np.sort(order) + first)
         places = np.concatenate([*kept, np.empty(0, dtype=np.int64)])
-        lengths = np.cumsum([0, *map(len, kept)]).astype(np.int32)  # with int64 here, scipy would widen all indices
-        pruned = (rows.data[places].astype(np.float32), rows.indices[places].astype(np.int32), lengths)
+        ends = offsets([len(row) for row in kept])
+        pruned = (rows.data[places].astype(np.float32), rows.indices[places].astype(np.int32), ends)
         return cls(sparse.csr_array(pruned, shape=rows.shape))
 
     @property
@@ -97,11 +98,35 @@ class Links:
         """Return what `save` wrote, mapped from its files.
 
         Raises:
-            BundleError: if a file is not readable.
+            BundleError: if a file is not readable, or does not fit the others.
         """
         try:
             arrays = [np.asarray(np.load(directory / f"{name}.npy", mmap_mode="r")) for name in ARRAYS]
+            _check(*arrays)
         except (OSError, EOFError, ValueError) as error:
             raise BundleError(f"{directory}: not readable as links ({error})", hint="train again") from None
         n_items = len(arrays[2]) - 1
         return cls(sparse.csr_array(tuple(arrays), shape=(n_items, n_items)))
+
+
+def offsets(lengths: Sequence[int]) -> IntArray | LongArray:
+    """Return where rows of these lengths begin, and where the last one ends: int32 as long as it can hold that.
+
+    Given int64, scipy widens the columns too.
+    """
+    starts = np.cumsum([0, *lengths], dtype=np.int64)
+    return starts.astype(np.int32) if starts[-1] <= np.iinfo(np.int32).max else starts
+
+
+def _check(data: FloatArray, indices: IntArray, indptr: IntArray | LongArray) -> None:
+    """Refuse arrays that are no matrix of item to item: the compiled loops trust every number in them."""
+    integers = (np.int32, np.int64)
+    are_of_type = data.dtype == np.float32 and indices.dtype in integers and indptr.dtype in integers
+    if not are_of_type or not data.ndim == indices.ndim == indptr.ndim == 1:
+        raise ValueError(f"{data.dtype} {data.shape}, {indices.dtype} {indices.shape}, {indptr.dtype} {indptr.shape}")
+    if len(data) != len(indices) or not are_offsets(indptr, len(indices)):
+        raise ValueError(f"{len(data)} numbers and {len(indices)} columns in rows that do not tell them apart")
+    if len(data) and not (indices.min() >= 0 and indices.max() < len(indptr) - 1):
+        raise ValueError(f"columns from {indices.min()} to {indices.max()} in a matrix of {len(indptr) - 1}")
+    if len(data) and not np.isfinite([data.min(), data.max()]).all():
+        raise ValueError("a strength is nan or infinite")

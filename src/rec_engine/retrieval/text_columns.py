@@ -1,20 +1,17 @@
 """Texts, item ids and lists of texts, by what has which text."""
 
-import re
 from collections.abc import Collection, Sequence
 from functools import reduce
 
 import numpy as np
 import polars as pl
 
+from rec_engine.data.dataset import integer_of
 from rec_engine.errors import NotFoundError
 from rec_engine.retrieval.attribute_column import TypedColumn, nearest
 from rec_engine.retrieval.filters import Eligible
 from rec_engine.retrieval.predicates import is_unicode
 from rec_engine.retrieval.term_index import TermIndex
-
-INTEGER = r"0|-?[1-9][0-9]*"
-"""How the text of an integer id is written; 07 is another id."""
 
 
 class Texts(TypedColumn):
@@ -92,8 +89,7 @@ class ItemIds(TypedColumn):
         names = {self._read(value) for value in values}
         if self._cells.dtype == pl.String:
             return self._where(self._cells.is_in(list(names)), names)
-        numbers = [int(name) for name in names if re.fullmatch(INTEGER, name)]
-        asked = pl.Series([number for number in numbers if abs(number) < 2**63], dtype=pl.Int64)
+        asked = pl.Series([number for name in names if (number := integer_of(name)) is not None], dtype=pl.Int64)
         return self._where(self._cells.cast(pl.Int64).is_in(asked.implode()), names)
 
     def accepting(self, value: object) -> TypedColumn:

@@ -266,10 +266,14 @@ class Answerer:
     def _cache_key(self, request: RecommendRequest, user_version: int, rule_ids: Sequence[str]) -> str:
         """Return a hash of everything that an answer depends on: request, user, catalogue, rules, model and settings.
 
-        With the rules in force in it, no answer outlives the moment at which one of them begins or ends.
+        Versions of users, items and rules are positions of one log, so its identity is part of it: services with other
+        logs may share a Redis. With the rules in force in it, no answer outlives the moment at which one of them begins
+        or ends.
         """
         rules = f"{self.live.rules.version} {' '.join(rule_ids)}"
-        versions = f"{self.live.bundle.version}\n{user_version}\n{self.live.catalogue_version}\n{rules}"
+        versions = (
+            f"{self.live.log_id}\n{self.live.bundle.version}\n{user_version}\n{self.live.catalogue_version}\n{rules}"
+        )
         whole = f"{versions}\n{self._settings}\n{request.canonical}"
         return hashlib.sha256(whole.encode()).hexdigest()
 

@@ -116,11 +116,12 @@ def _add_edge(app: FastAPI, engine: Engine, direct: Mapping[tuple[str, str], Rou
         writes_access_log=config.logging.access,
     )
     if config.api.cors_origins:
+        methods = {method for route in app.routes if isinstance(route, Route) for method in route.methods or ()}
         # Outside of the edge: a browser asks beforehand without a key.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=config.api.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=sorted(methods),
             allow_headers=["authorization", "content-type", "traceparent", "x-api-key", "x-request-id"],
             expose_headers=["retry-after", "x-process-time", "x-request-id"],
         )

@@ -90,7 +90,8 @@ def arrange(  # noqa: PLR0913 - what is ordered, and three kinds of what an orde
     if arrangement.is_by_score and not pinned and not later:
         return Slate(order[:n], np.ones(n), {})
     fixed = [place for place, _ in pinned.values()]
-    pool = order[(np.arange(len(order)) < max(MIN_POOL, POOL * k)) | np.isin(order, fixed)]
+    n_others = np.cumsum(~np.isin(order, later))  # what waits for its page takes no place from those that may be shown
+    pool = order[(n_others <= max(MIN_POOL, POOL * k)) | np.isin(order, fixed)]
     rows, propensities, held_back = _filled(
         _drawn(scores[pool], arrangement) if arrangement.exploration else _most_marginal(pool, arrangement),
         items.vectors[item_codes[pool]],

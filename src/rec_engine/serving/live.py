@@ -1,7 +1,7 @@
 """A model in service: what was trained, and what happened since, up to the last event that was acknowledged."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -44,14 +44,16 @@ class LiveModel:
         inference: answers queries.
         catalogue_version: grows with every change of an item.
         rules: of the shop, as they are now.
+        log_id: of the log.
         since: position of the log up to which the model was trained with it.
         position: how far it knows the log.
-        n_left_out: items of the log for which there was no room; a restart makes some.
+        n_left_out: changes of items for which there was no room, a restart makes some; or that could not be applied.
         is_behind: whether the log could not be read at the last try, so that what came since may be missing.
     """
 
     def __init__(self, bundle: ModelBundle, settings: RecommendationSettings, store: EventStore) -> None:
         self.bundle = bundle
+        self.log_id = store.log_id
         self.since = _trained_until(bundle.manifest, store)
         standing = store.standing()
         capacity = _capacity(bundle.item_ids, standing.items)
@@ -131,12 +133,11 @@ class LiveModel:
         )
 
     def _follow(self, news: News) -> None:
-        outrun = [change for change in news.items if not self._change(change, change.values)]
+        outrun = [change for change in news.items if not self._survived(self._change, change)]
         # What did not fit beside values that later changes take away does once they are gone.
         self.catalogue.clear([change.item_id for change in outrun])
         for change in outrun:
-            if not self._change(change, change.values):
-                self._change_partly(change)
+            self._survived(self._change_anyhow, change)
         self.catalogue_version = max([self.catalogue_version, *(change.position for change in news.items)])
         if news.rules:
             self.rules = RuleBook.read(news.rules, self.catalogue, self._segments)
@@ -144,8 +145,27 @@ class LiveModel:
             self.rules = self.rules.again()
         self.histories.follow(news)
 
-    def _change(self, change: ItemChange, values: Mapping[str, object]) -> bool:
-        """Return whether the catalogue has an item as it is now; if not, nothing has changed."""
+    def _survived(self, apply: Callable[[ItemChange], bool], change: ItemChange) -> bool:
+        """Return what applying a change returns. An error that nobody foresaw hides the item, and ends nothing else.
+
+        The change is in the log: if one stopped those that follow it, no restart would help.
+        """
+        try:
+            return apply(change)
+        except Exception:
+            logger.exception("item %s is left out: its change at %d cannot be applied", change.item_id, change.position)
+            self.n_left_out += 1
+            self.catalogue.remove(change.item_id)
+            return True
+
+    def _change(self, change: ItemChange, values: Mapping[str, object] | None = None) -> bool:
+        """Return whether the catalogue has an item as it is now; if not, nothing has changed.
+
+        Args:
+            change: of the item.
+            values: that it has from now on; without it those of the change.
+        """
+        values = change.values if values is None else values
         if change.status == DELETED:
             self.catalogue.remove(change.item_id)
             return True
@@ -162,15 +182,18 @@ class LiveModel:
             self.index.append(vector[None])
         return True
 
-    def _change_partly(self, change: ItemChange) -> None:
+    def _change_anyhow(self, change: ItemChange) -> bool:
         """Take what fits of an item that was acknowledged beside another model, whose attributes have other types."""
+        if self._change(change):
+            return True
         fitting = self.catalogue.attributes.fitting(change.values)
         if self._change(change, fitting):
             dropped = ", ".join(sorted(change.values.keys() - fitting.keys()))
             logger.warning("item %s has values that do not fit this model's attributes: %s", change.item_id, dropped)
-        else:
-            self.n_left_out += 1
-            logger.error("item %s is left out: there is no room for it until the next restart", change.item_id)
+            return True
+        self.n_left_out += 1
+        logger.error("item %s is left out: there is no room for it until the next restart", change.item_id)
+        return False
 
     def _encoded(self, values: Mapping[str, object]) -> tuple[FloatArray, FloatArray]:
         """Return what the towers make of an item that they have not met: (embedding_dim,) and (dim,) float32."""
@@ -190,7 +213,7 @@ def _cell(name: str, value: object, kind: pl.DataType) -> pl.Series:
     """Return a value in the type in which the model learnt its attribute; null where it cannot be one."""
     try:
         return pl.Series(name, [value], dtype=kind, strict=False).cast(kind, strict=False)
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError):  # as the constructor of each type has it
         return pl.Series(name, [None], dtype=kind)
 
 

@@ -167,7 +167,7 @@ class ModelStatus(Wire):
     failure: str | None
     """Why the promoted version is not served; null while it is. It is tried again, at most a minute later."""
     n_items_left_out: int
-    """Items of the log for which this server process has no room; a restart makes some."""
+    """Changes of items for which this server process has no room, a restart makes some; or that it could not apply."""
 
 
 class ShadowFigures(Wire):
