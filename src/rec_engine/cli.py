@@ -163,15 +163,21 @@ def train(  # noqa: PLR0913 - the brief's flags
 
 
 @app.command
-def evaluate(
+def evaluate(  # noqa: PLR0913 - the brief's flags
     *,
     model_dir: Path = Path("models"),
     test_data: Path | None = None,
     k_values: Annotated[list[int], Parameter(consume_multiple=True)] = [5, 10, 20],  # noqa: B006 - read only
     compare: Annotated[list[str], Parameter(consume_multiple=True)] = [],  # noqa: B006 - read only
     output_file: Path | None = None,
+    off_policy: bool = False,
+    events: str | None = None,
+    exploration: float = 0.5,
+    positions: int = 1,
 ) -> None:
     """Rank the full catalogue for every held-out user and print the model beside tuned baselines.
+
+    With --off-policy print instead what each version would have earned on the answers that a service has logged.
 
     Args:
         model_dir: a registry of versions (its current one is taken) or one version.
@@ -179,13 +185,24 @@ def evaluate(
         k_values: list lengths.
         compare: NAME:DIRECTORY of several models, measured on the first one's test data.
         output_file: JSON with every metric and interval.
+        off_policy: judge by the log.
+        events: of --off-policy: URL of the event store, such as sqlite:///state/events.db.
+        exploration: of --off-policy: recommendations.exploration with which the versions would serve.
+        positions: of --off-policy: how many positions from the top are judged.
     """
+    from rec_engine.cli_off_policy import as_json as off_policy_json
+    from rec_engine.cli_off_policy import evaluate_from_log
     from rec_engine.evaluation.evaluator import as_json, comparison_table
     from rec_engine.pipeline.evaluate import report_on
 
     if not k_values or min(k_values) < 1 or max(k_values) > 1_000:
         raise DataError(f"--k-values {k_values}: each lies between 1 and 1,000")
     models = [_named_model(pair) for pair in compare] or [("", model_dir)]
+    if off_policy:
+        by_log = evaluate_from_log(models, events, exploration=exploration, positions=positions)
+        if output_file:
+            _write(output_file, json.dumps({"off_policy": off_policy_json(by_log)}, indent=2, allow_nan=False))
+        return
     evaluations, title = report_on(models, test_data, sorted(set(k_values)))
     middle = sorted(set(k_values))[len(set(k_values)) // 2]
     metrics = [f"{metric}@{middle}" for metric in TABLE_METRICS]

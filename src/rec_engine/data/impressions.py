@@ -62,6 +62,7 @@ def load_impressions(
     attribution_seconds: int = ATTRIBUTION_SECONDS,
     windows: pl.DataFrame | None = None,
     latest: int | None = None,
+    since: int = 0,
 ) -> Impressions:
     """Return what the service has shown, and whether the users took it.
 
@@ -76,6 +77,7 @@ def load_impressions(
         windows: user_id (String), begins and ends (Int64, Unix seconds): only these users' answers after the one and up
             to the other are read, and no event after it counts. None for everything.
         latest: only so many answers are read, those that were logged last.
+        since: Unix seconds; earlier answers are left out.
 
     Raises:
         ConfigError: if the URL names no database that can be used here.
@@ -84,18 +86,20 @@ def load_impressions(
     """
     log = LogFrames(store_url)
     try:
-        answers = _answers(log, windows, latest).with_row_index("request")
+        answers = _answers(log, windows, latest, since).with_row_index("request")
         reactions = _reactions(log, answers["request_id"].unique(), settings or DataSettings())
     finally:
         log.close()
     return _joined(answers, reactions, attribution_seconds)
 
 
-def _answers(log: LogFrames, windows: pl.DataFrame | None, latest: int | None) -> pl.DataFrame:
+def _answers(log: LogFrames, windows: pl.DataFrame | None, latest: int | None, since: int) -> pl.DataFrame:
     """Return the answers that are wanted, in the order in which they were logged."""
     found, n_found = list[pl.DataFrame](), 0
     for frame in log.impressions():
-        kept = _within(frame, windows).limit(len(frame) if latest is None else latest - n_found)
+        kept = _within(frame.filter(pl.col("timestamp") >= since), windows).limit(
+            len(frame) if latest is None else latest - n_found
+        )
         found.append(kept.drop("place").with_columns(pl.col("shown").str.json_decode(_SHOWN)))
         n_found += len(kept)
         if n_found == latest:

@@ -91,7 +91,7 @@ def arrange(  # noqa: PLR0913 - what is ordered, and three kinds of what an orde
         return Slate(order[:n], np.ones(n), {})
     fixed = [place for place, _ in pinned.values()]
     n_others = np.cumsum(~np.isin(order, later))  # what waits for its page takes no place from those that may be shown
-    pool = order[(n_others <= max(MIN_POOL, POOL * k)) | np.isin(order, fixed)]
+    pool = order[(n_others <= pool_size(k)) | np.isin(order, fixed)]
     rows, propensities, held_back = _filled(
         _drawn(scores[pool], arrangement) if arrangement.exploration else _most_marginal(pool, arrangement),
         items.vectors[item_codes[pool]],
@@ -102,6 +102,22 @@ def arrange(  # noqa: PLR0913 - what is ordered, and three kinds of what an orde
     )
     kept = {int(pool[row]): name for row, name in held_back.items() if row not in rows}
     return Slate(pool[rows], np.array(propensities), kept, dict(pinned.values()))
+
+
+def pool_size(k: int) -> int:
+    """Return how many of the best candidates may be shown where k are wanted and an order heeds more than scores."""
+    return max(MIN_POOL, POOL * k)
+
+
+def draw_weights(scores: FloatArray, temperature: float) -> NDArray[np.float64]:
+    """Return (n,) float64: items are drawn in proportion to exp(score / temperature), without repetition.
+
+    References:
+        Plackett, The analysis of permutations, 1975.
+    """
+    best = scores.max(initial=-np.inf)
+    weights: NDArray[np.float64] = np.exp((scores.astype(np.float64) - best) / temperature)
+    return weights + np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,12 +219,12 @@ def _most_marginal(pool: LongArray, arrangement: Arrangement) -> Choice:
 
 
 def _drawn(scores: FloatArray, arrangement: Arrangement) -> Choice:
-    """Draw in proportion to exp(score / temperature) among those that are allowed (Plackett-Luce)."""
+    """Draw among those that are allowed."""
     rng = np.random.default_rng(arrangement.seed)
-    weights = np.exp((scores.astype(np.float64) - scores.max(initial=-np.inf)) / arrangement.exploration)
+    weights = draw_weights(scores, arrangement.exploration)
 
     def choose(allowed: BoolArray, likeness: FloatArray) -> tuple[int, float]:  # noqa: ARG001 - of the other choice
-        shares = np.where(allowed, weights + np.finfo(np.float64).tiny, 0.0)
+        shares = np.where(allowed, weights, 0.0)
         shares /= shares.sum()
         row = int(rng.choice(len(shares), p=shares))
         return row, float(shares[row])
