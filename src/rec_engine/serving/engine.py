@@ -14,7 +14,7 @@ from rec_engine.data.dataset import ExternalId
 from rec_engine.data.events import Change, Erasure, Event, EventStore, Impression, ItemChange, Touch, user_hash
 from rec_engine.data.group_commit import GroupCommit
 from rec_engine.data.rules import RuleChange
-from rec_engine.errors import ConflictError, NotFoundError, StoreError
+from rec_engine.errors import ConflictError, NotFoundError, RecEngineError, StoreError
 from rec_engine.serving.answers import Answerer
 from rec_engine.serving.cache import Cache
 from rec_engine.serving.comparisons import Timed, figures
@@ -145,6 +145,13 @@ class Engine:
         )
         lap("record")
         return answer.body
+
+    async def prepare_to_explain(self) -> None:
+        """Return once answers can say what speaks for their items: what that takes is loaded beside other requests."""
+        ranker = self.bundle.ranker
+        if ranker is not None and not ranker.can_explain:
+            with suppress(RecEngineError):  # whoever explains is told
+                await asyncio.to_thread(lambda: ranker.booster)
 
     def similar_items(self, item_id: ExternalId, n_items: int, request_id: str) -> SimilarItemsResponse:
         """Return the items that are nearest to an item."""
