@@ -68,6 +68,18 @@ def test_an_older_copy_of_the_models_log_goes_on_after_what_the_model_knows(
     assert n_counted(ahead, store) == (1, 1)
 
 
+def test_a_model_that_is_only_tried_leaves_the_log_as_it_is_and_follows_it(
+    bundle: ModelBundle, store: EventStore, warned: pytest.LogCaptureFixture
+) -> None:
+    click(store, "1")
+    live = LiveModel(trained_with(bundle, store.log_id, 10), RecommendationSettings(), store, is_served=False)
+    assert store.position() == 1
+    click(store, "2")
+    live.catch_up()
+    assert len(live.user("new").item_codes) == 1
+    assert "older copy" in warned.text
+
+
 def test_what_the_first_answer_would_wait_for_is_made_before(bundle: ModelBundle, store: EventStore) -> None:
     opened = replace(bundle, user_ids=IdMap(bundle.user_ids.ids.cast(pl.String)))
     live = LiveModel(opened, RecommendationSettings(), store)

@@ -40,6 +40,7 @@ class LiveModel:
         bundle: the model.
         settings: the `recommendations:` section.
         store: the log.
+        is_served: whether its answers are shown; the log of a model that is only tried is not written to.
 
     Attributes:
         catalogue: the items as they are now.
@@ -55,10 +56,12 @@ class LiveModel:
         is_behind: whether the log could not be read at the last try, so that what came since may be missing.
     """
 
-    def __init__(self, bundle: ModelBundle, settings: RecommendationSettings, store: EventStore) -> None:
+    def __init__(
+        self, bundle: ModelBundle, settings: RecommendationSettings, store: EventStore, *, is_served: bool = True
+    ) -> None:
         self.bundle = bundle
         self.log_id = store.log_id
-        self.since = _trained_until(bundle.manifest, store)
+        self.since = _trained_until(bundle.manifest, store, is_served=is_served)
         standing = store.standing()
         capacity = _capacity(bundle.item_ids, standing.items)
         self.catalogue = Catalogue(bundle.items, capacity, settings.caps)
@@ -231,7 +234,7 @@ def _cell(name: str, value: object, kind: pl.DataType) -> pl.Series:
         return pl.Series(name, [None], dtype=kind)
 
 
-def _trained_until(manifest: Manifest, store: EventStore) -> int:
+def _trained_until(manifest: Manifest, store: EventStore, *, is_served: bool) -> int:
     """Return up to which position of this log its events are part of what the model was trained with.
 
     Raises:
@@ -253,6 +256,8 @@ def _trained_until(manifest: Manifest, store: EventStore) -> int:
             manifest.version,
             trained,
         )
+        if not is_served:
+            return position  # what comes gets the next positions, as long as nobody whose answers count says otherwise
         store.go_on_from(trained)
     return trained
 
