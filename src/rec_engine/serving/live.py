@@ -159,7 +159,7 @@ class LiveModel:
         if news.rules:
             self.rules = RuleBook.read(news.rules, self.catalogue, self._segments)
         elif news.items:
-            self.rules = self.rules.again()
+            self.rules.items_changed()
         self.histories.follow(news)
 
     def _survived(self, apply: Callable[[ItemChange], bool], change: ItemChange) -> bool:
