@@ -65,7 +65,14 @@ class IdMap:
 
     def codes(self, externals: Sequence[ExternalId]) -> IntArray:
         """Return (n,) int32 codes, -1 where an id is unknown."""
-        return np.array([self.code(external) for external in externals], dtype=np.int32)
+        texts = list(map(str, externals))
+        asked = texts if self._texts is not None else list(map(integer_of, texts))
+        wanted = pl.Series(asked, dtype=pl.Int64 if self._texts is None else pl.String)
+        if not len(self):
+            return np.full(len(texts), -1, dtype=np.int32)
+        places = self.ids.search_sorted(wanted).clip(0, len(self) - 1)
+        is_it = (self.ids.gather(places) == wanted).fill_null(value=False)
+        return np.where(is_it.to_numpy(), places.to_numpy(), -1).astype(np.int32)
 
     def __getitem__(self, code: int) -> ExternalId:
         if self._texts is None:

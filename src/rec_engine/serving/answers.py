@@ -210,6 +210,8 @@ class Answerer:
         ]
         before = [*earlier, *(item.item_id for item in items)]
         is_more = trace.steps[-1][1].count() > len(items) and len(before) < MAX_EXCLUDED
+        if request.explain:
+            items = with_reasons(items, inference, query, trace, budget)
         metadata = self._metadata(
             n_candidates=len(trace.candidates.item_codes),
             user_known=len(query.state.liked) > 0,
@@ -218,8 +220,6 @@ class Answerer:
             rules=query.directives.rule_ids,
             next_cursor=cursor_after(before) if is_more and items else None,
         )
-        if request.explain:
-            items = with_reasons(items, inference, query, trace)
         answer = RecommendResponse(user_id=request.user_id, request_id="", recommendations=items, metadata=metadata)
         return answer, msgspec.json.encode(shown)
 

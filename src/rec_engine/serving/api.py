@@ -130,8 +130,10 @@ def _add_edge(app: FastAPI, engine: Engine, direct: Mapping[tuple[str, str], Rou
 def _add_recommend(app: FastAPI, engine: Engine) -> dict[tuple[str, str], Route]:
     """Return the route by method and path."""
 
-    def recommend(request: Request, body: RecommendRequest) -> bytes:
+    async def recommend(request: Request, body: RecommendRequest) -> bytes:
         """Recommend items to a user: always as many as wanted, as long as so many are eligible."""
+        if body.explain:
+            await engine.prepare_to_explain()
         return engine.recommend(body, request.scope["state"]["request_id"])
 
     app.router.add_api_route(

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from rec_engine.bundle import ModelBundle, open_bundle
@@ -14,7 +14,7 @@ from rec_engine.data.dataset import ExternalId
 from rec_engine.data.events import Change, Erasure, Event, EventStore, Impression, ItemChange, Touch, user_hash
 from rec_engine.data.group_commit import GroupCommit
 from rec_engine.data.rules import RuleChange
-from rec_engine.errors import ConflictError, NotFoundError, StoreError
+from rec_engine.errors import ConflictError, NotFoundError, RecEngineError, StoreError
 from rec_engine.serving.answers import Answerer
 from rec_engine.serving.cache import Cache
 from rec_engine.serving.comparisons import Timed, figures
@@ -104,16 +104,17 @@ class Engine:
         return self.live.bundle
 
     def close(self) -> None:
-        """Write what is still to be written."""
-        if self.watch:
-            self.watch.close()
-        if self.shadow:
-            self.shadow.close()
-        self.statistics.close()
-        self.writer.close()
-        self.store.close()
-        self.tell_how_it_stands()
-        self.telemetry.close()
+        """Write what is still to be written, first of all: the rest may take longer than whoever ends this waits."""
+        with ExitStack() as closing:
+            closing.callback(self.telemetry.close)
+            closing.callback(self.tell_how_it_stands)
+            closing.callback(self.store.close)
+            if self.watch:
+                closing.callback(self.watch.close)
+            if self.shadow:
+                closing.callback(self.shadow.close)
+            closing.callback(self.statistics.close)
+            closing.callback(self.writer.close)
 
     def tell_how_it_stands(self) -> None:
         """Let telemetry know how much is waiting and what is kept."""
@@ -145,6 +146,13 @@ class Engine:
         )
         lap("record")
         return answer.body
+
+    async def prepare_to_explain(self) -> None:
+        """Return once answers can say what speaks for their items: what that takes is loaded beside other requests."""
+        ranker = self.bundle.ranker
+        if ranker is not None and not ranker.can_explain:
+            with suppress(RecEngineError):  # whoever explains is told
+                await asyncio.to_thread(lambda: ranker.booster)
 
     def similar_items(self, item_id: ExternalId, n_items: int, request_id: str) -> SimilarItemsResponse:
         """Return the items that are nearest to an item."""
@@ -253,7 +261,7 @@ class Engine:
             NotFoundError: if there is no such rule.
         """
         self._catch_up()
-        if rule_id not in self.live.rules.rules:
+        if rule_id not in self.live.rules.rules and rule_id not in self.live.rules.unreadable:
             raise NotFoundError(f"there is no rule {rule_id!r}", hint="GET /rules lists them")
         await self._write([RuleChange(rule_id, None)])
 

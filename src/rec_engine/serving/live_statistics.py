@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from rec_engine.data.dataset import IntArray, LongArray
-from rec_engine.data.events import Event, EventStore
-from rec_engine.data.live import event_arrays
+from rec_engine.data.events import EventStore, Row
+from rec_engine.data.live import weights_of
 from rec_engine.errors import StoreError
 from rec_engine.serving.live import LiveModel
 from rec_engine.utils.background import BackgroundLoop
+from rec_engine.utils.config import DataSettings
 from rec_engine.utils.logger import get_logger
 
 REFRESH_SECONDS = 10.0
@@ -43,6 +44,7 @@ class LiveStatistics:
         self._times: LongArray = np.empty(0, dtype=np.int64)
         self._unknown: deque[tuple[str, int]] = deque(maxlen=MAX_UNKNOWN)
         self._n_items = live.catalogue.n_items
+        self._is_behind = False  # what was counted and answers do not go by yet
         self._loop = BackgroundLoop("live-statistics", self._step)
 
     def start(self) -> None:
@@ -59,46 +61,47 @@ class LiveStatistics:
         Raises:
             StoreError: if the log cannot be read.
         """
-        n_before = self._position
-        is_new = self._count_what_waited()
-        while not self._loop.is_closed:
-            until, events = self._store.events_after(self._position)
-            if until == self._position:
-                break
-            self._count(events)
-            self._position = until
-        if not (is_new or self._position > n_before) or not len(self._codes):
+        self._count_what_waited()
+        met = list[_Met]()
+        try:
+            while not self._loop.is_closed:
+                until, rows = self._store.met_after(self._position)
+                if until == self._position:
+                    break
+                met.append(self._known(*_liked(rows, self._live.bundle.config.data)))
+                self._position = until
+        finally:
+            self._add(met)  # what was read is not read again
+        if not self._is_behind:
             return False
         timeline = self._trained.timeline.then(self._codes, self._times)
-        met = np.bincount(self._codes, minlength=timeline.n_items).astype(np.float32)
-        knowledge = replace(self._trained, popularity=self._trained.popularity + met, timeline=timeline)
+        n_met = np.bincount(self._codes, minlength=timeline.n_items).astype(np.float32)
+        knowledge = replace(self._trained, popularity=self._trained.popularity + n_met, timeline=timeline)
         self._live.exchange(knowledge)
+        self._is_behind = False
         return True
 
-    def _count(self, events: Sequence[Event]) -> None:
-        _, weights, times = event_arrays(events, lambda _: 0, self._live.bundle.config.data)
-        is_liked = weights > 0
-        liked = [event.item_id for event, counts in zip(events, is_liked.tolist(), strict=True) if counts]
-        self._add(liked, times[is_liked])
-
-    def _count_what_waited(self) -> bool:
-        """Return whether items have become known of which events had been kept; these are counted now."""
+    def _count_what_waited(self) -> None:
+        """Count events that were kept because nobody knew their items, as far as somebody does by now."""
         n_items = self._live.catalogue.n_items
         if n_items == self._n_items:
-            return False
+            return
         self._n_items = n_items
         waited = list(self._unknown)
         self._unknown.clear()
-        return self._add([item_id for item_id, _ in waited], np.array([at for _, at in waited], dtype=np.int64))
+        self._add([self._known([name for name, _ in waited], np.array([at for _, at in waited], dtype=np.int64))])
 
-    def _add(self, item_ids: Sequence[str], times: LongArray) -> bool:
-        """Return whether any of these items is known; what is not waits until it is."""
-        codes = np.array([self._live.catalogue.code(item_id) for item_id in item_ids], dtype=np.int32)
+    def _known(self, item_ids: Sequence[str], times: LongArray) -> "_Met":
+        """Return what was met of the items that are known; the rest waits until it is."""
+        codes = self._live.catalogue.codes_of_many(item_ids)
         is_known = codes >= 0
-        self._codes = np.concatenate([self._codes, codes[is_known]])[-MAX_EVENTS:]
-        self._times = np.concatenate([self._times, times[is_known]])[-MAX_EVENTS:]
         self._unknown.extend((item_ids[place], int(times[place])) for place in np.flatnonzero(~is_known).tolist())
-        return bool(is_known.any())
+        return codes[is_known], times[is_known]
+
+    def _add(self, met: Sequence["_Met"]) -> None:
+        self._is_behind |= any(len(codes) > 0 for codes, _ in met)
+        self._codes = np.concatenate([self._codes, *(codes for codes, _ in met)])[-MAX_EVENTS:]
+        self._times = np.concatenate([self._times, *(times for _, times in met)])[-MAX_EVENTS:]
 
     def _step(self) -> float:
         started = time.monotonic()
@@ -107,3 +110,17 @@ class LiveStatistics:
         except StoreError as error:
             logger.warning("item statistics stay as they are: %s", error)
         return max(REFRESH_SECONDS, REST_SHARE * (time.monotonic() - started))
+
+
+_Met = tuple[IntArray, LongArray]
+"""(n,) item codes and (n,) Unix seconds."""
+
+
+def _liked(rows: Sequence[Row], settings: DataSettings) -> tuple[list[str], LongArray]:
+    """Return item id and Unix seconds of those events (item id, type, value, time) that speak for their items."""
+    if not rows:
+        return [], np.empty(0, dtype=np.int64)
+    item_ids, events, values, times = zip(*rows, strict=True)
+    weights = weights_of(events, values, settings)
+    liked = np.flatnonzero(weights > 0)
+    return [item_ids[place] for place in liked.tolist()], np.array(times, dtype=np.int64)[liked]
