@@ -31,12 +31,8 @@ def quantiles(histogram: str, selector: str = "", by: str = "") -> dict[str, str
     """Return the median and the two tails of a histogram, over all workers and machines."""
     labels = f"le, {by}" if by else "le"
     legend = f" {{{{{by}}}}}" if by else ""
-    return {
-        f"p{percent}{legend}": (
-            f"histogram_quantile({percent / 100}, sum by ({labels}) (rate({histogram}_bucket{selector}[$__rate_interval])))"
-        )
-        for percent in (50, 95, 99)
-    }
+    buckets = f"sum by ({labels}) (rate({histogram}_bucket{selector}[$__rate_interval]))"
+    return {f"p{percent}{legend}": f"histogram_quantile({percent / 100}, {buckets})" for percent in (50, 95, 99)}
 
 
 def rate(counter: str, by: str = "") -> str:
