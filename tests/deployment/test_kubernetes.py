@@ -70,9 +70,5 @@ def test_pods_run_without_rights_and_take_secrets_by_reference() -> None:
 def test_the_settings_are_settings() -> None:
     text = read(K8S / "base" / "config.yaml")["data"]["serving_config.yaml"]
     settings = ServingConfig.model_validate(yaml.safe_load(text))
-    assert (
-        settings.api.port
-        == read(K8S / "base" / "deployment.yaml")["spec"]["template"]["spec"]["containers"][0]["ports"][0][
-            "containerPort"
-        ]
-    )
+    [container] = read(K8S / "base" / "deployment.yaml")["spec"]["template"]["spec"]["containers"]
+    assert [port["containerPort"] for port in container["ports"]] == [settings.api.port]
