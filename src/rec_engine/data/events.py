@@ -75,7 +75,7 @@ class ItemChange:
 
     Attributes:
         item_id: as text.
-        status: "visible", "hidden" (known, never shown) or "deleted".
+        status: VISIBLE, HIDDEN or DELETED.
         attributes: JSON object of title, description, categories and further attributes.
         position: in the log; 0 before it is written.
     """
@@ -143,6 +143,8 @@ Row = Sequence[Any]
 Placed = Sequence[tuple[int, _Kind]]
 Change = Event | ItemChange | RuleChange | Erasure | Touch | Impression
 ERASED, TOUCHED = "erased", "touched"
+VISIBLE, HIDDEN, DELETED = "visible", "hidden", "deleted"
+"""What an item may be; hidden ones are known, and shown to nobody."""
 
 
 @dataclass(frozen=True, slots=True)

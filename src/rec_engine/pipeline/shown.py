@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rec_engine.data.dataset import BoolArray, IntArray, Interactions, LongArray, RecommendationDataset
+from rec_engine.data.dataset import BoolArray, IntArray, LongArray, RecommendationDataset
 from rec_engine.data.impressions import Impressions
 from rec_engine.data.splits import Split
 from rec_engine.data.state import UserState, state_before
@@ -56,27 +56,11 @@ def shown_lesson(
 
 def _between_the_parts(timestamps: LongArray, user_codes: IntArray, split: Split) -> LongArray:
     """Return the rows of the answers to known users, after all that trained and before all that is reported of them."""
-    begins, ends = _last_times(split.train), _first_times(split.test)
+    begins, ends = split.train.last_times(NEVER), split.test.first_times(FOREVER)
     is_known = user_codes >= 0
     begins, ends = begins[user_codes], ends[user_codes]
     # An interaction of the same second may be the click itself.
     return np.flatnonzero(is_known & (begins != NEVER) & (timestamps > begins) & (timestamps < ends))
-
-
-def _last_times(part: Interactions) -> LongArray:
-    """Return (n_users,) int64 Unix seconds of each user's last interaction, NEVER without any."""
-    has_any = np.diff(part.starts) > 0
-    times = np.full(part.n_users, NEVER)
-    times[has_any] = part.timestamps[part.starts[1:][has_any] - 1]
-    return times
-
-
-def _first_times(part: Interactions) -> LongArray:
-    """Return (n_users,) int64 Unix seconds of each user's first interaction, FOREVER without any."""
-    has_any = np.diff(part.starts) > 0
-    times = np.full(part.n_users, FOREVER)
-    times[has_any] = part.timestamps[part.starts[:-1][has_any]]
-    return times
 
 
 def _rows(
