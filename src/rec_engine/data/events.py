@@ -275,7 +275,7 @@ class EventStore:
         return self._news(until, *(self._read(since, bounds) for since in (EVENTS_SINCE, ITEMS_SINCE, MARKS_SINCE)))
 
     def met_after(self, position: int) -> tuple[int, Sequence[Row]]:
-        """Return up to which position this reads; and item id, type, value and time of the events until there."""
+        """Return up to which position this reads; and user, item, type, value, time of the events until there."""
         until = min(self.position(), position + NEWS_AT_ONCE)
         return until, self._read(MET_SINCE, {"after": position, "until": until})
 
