@@ -49,7 +49,7 @@ def test_a_users_events_after_a_position_and_what_was_met_after_it(store: EventS
     until, met = store.met_after(1)
     assert (until, [tuple(row) for row in met]) == (
         3,
-        [("milk", "click", None, 1_600_000_000), ("rum", "click", None, 1_600_000_000)],
+        [("bob", "milk", "click", None, 1_600_000_000), ("ann", "rum", "click", None, 1_600_000_000)],
     )
 
 

@@ -83,6 +83,12 @@ def test_lightgbm_is_loaded_beside_other_requests(fresh: TestClient, monkeypatch
     assert "asyncio" in loaded_by[0].name
 
 
+def test_an_answer_without_items_is_explained_too(client: TestClient) -> None:
+    nothing = {"attribute": "price", "below": 0}
+    answer = ask(client, user_id=4, filter=nothing, explain=True)
+    assert (items(answer), answer["metadata"]["degraded"]) == ([], [])  # type: ignore[index]
+
+
 def test_without_explain_there_is_no_why(client: TestClient) -> None:
     assert {item["why"] for item in items(ask(client, user_id=4))} == {None}
 

@@ -16,6 +16,8 @@ from rec_engine.serving.live import LiveModel
 from rec_engine.serving.live_statistics import LiveStatistics
 from rec_engine.utils.config import RecommendationSettings
 
+NOW = 1_700_000_000
+
 
 def trained_with(bundle: ModelBundle, log_id: str, until: int) -> ModelBundle:
     known = {"log_id": log_id, "log_position": until}
@@ -23,15 +25,16 @@ def trained_with(bundle: ModelBundle, log_id: str, until: int) -> ModelBundle:
 
 
 def click(store: EventStore, name: str) -> None:
-    store.write([Event(name, "new", "101", "click", 1_700_000_000)])
+    store.write([Event(name, "new", "101", "click", NOW)])
 
 
 def n_counted(bundle: ModelBundle, store: EventStore) -> tuple[int, int]:
     """Return how many events of the user come on top of the training, in his history and in the statistics."""
     live = LiveModel(bundle, RecommendationSettings(), store)
-    before = live.knowledge.popularity.sum()
+    before = live.knowledge.timeline.counts_within(NOW + 1, NOW).sum()
     LiveStatistics(live, store).refresh()
-    return len(live.user("new").item_codes), int(live.knowledge.popularity.sum() - before)
+    after = live.knowledge.timeline.counts_within(NOW + 1, NOW).sum()
+    return len(live.user("new").item_codes), int(after - before)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import service
 
@@ -52,6 +53,24 @@ def test_events_of_an_item_that_comes_later_count_once_it_is_there(bundle: Model
     assert live.knowledge.popularity[code] == 7
     assert live.knowledge.timeline.counts_within(NOW + 100, 200)[code] == 7
     assert statistics.refresh() is False
+
+
+def test_popularity_counts_users_and_each_of_them_once(bundle: ModelBundle, store: EventStore) -> None:
+    live = LiveModel(bundle, RecommendationSettings(), store)
+    trained, statistics = live.knowledge, LiveStatistics(live, store)
+    met = live.catalogue.view(int(bundle.history.items_of(4)[0])).item_id
+    for turn, users in enumerate((["ann", "ann", "bob", "4"], ["ann", "cy"])):
+        store.write([Event(f"{turn} {n}", user, str(met), "click", NOW + n) for n, user in enumerate(users)])
+        statistics.refresh()
+    store.write([Event("w", "ann", "later", "click", NOW), Event("x", "ann", "later", "click", NOW)])
+    statistics.refresh()
+    store.write([ItemChange("later", "visible", "{}")])
+    live.catch_up()
+    statistics.refresh()
+    gained = live.knowledge.popularity - trained.popularity
+    expected = {live.catalogue.code(met): 3, live.catalogue.code("later"): 1}  # 4 had met it before
+    assert {place: int(gained[place]) for place in np.flatnonzero(gained).tolist()} == expected
+    assert live.knowledge.timeline.counts_within(NOW + 100, 200).sum() == 8
 
 
 def test_a_backlog_that_is_interrupted_counts_once(

@@ -22,7 +22,9 @@ EVENTS_SINCE = (
     .order_by("position")
 )
 MET_SINCE = (
-    sql.select(event_rows.c.item_id, event_rows.c.event, event_rows.c.value, event_rows.c.timestamp)
+    sql.select(
+        event_rows.c.user_id, event_rows.c.item_id, event_rows.c.event, event_rows.c.value, event_rows.c.timestamp
+    )
     .where(event_rows.c.position > sql.bindparam("after"), event_rows.c.position <= sql.bindparam("until"))
     .order_by(event_rows.c.position)
 )

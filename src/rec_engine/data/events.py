@@ -75,7 +75,7 @@ class ItemChange:
 
     Attributes:
         item_id: as text.
-        status: "visible", "hidden" (known, never shown) or "deleted".
+        status: VISIBLE, HIDDEN or DELETED.
         attributes: JSON object of title, description, categories and further attributes.
         position: in the log; 0 before it is written.
     """
@@ -143,6 +143,8 @@ Row = Sequence[Any]
 Placed = Sequence[tuple[int, _Kind]]
 Change = Event | ItemChange | RuleChange | Erasure | Touch | Impression
 ERASED, TOUCHED = "erased", "touched"
+VISIBLE, HIDDEN, DELETED = "visible", "hidden", "deleted"
+"""What an item may be; hidden ones are known, and shown to nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +275,7 @@ class EventStore:
         return self._news(until, *(self._read(since, bounds) for since in (EVENTS_SINCE, ITEMS_SINCE, MARKS_SINCE)))
 
     def met_after(self, position: int) -> tuple[int, Sequence[Row]]:
-        """Return up to which position this reads; and item id, type, value and time of the events until there."""
+        """Return up to which position this reads; and user, item, type, value, time of the events until there."""
         until = min(self.position(), position + NEWS_AT_ONCE)
         return until, self._read(MET_SINCE, {"after": position, "until": until})
 

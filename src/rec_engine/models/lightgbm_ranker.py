@@ -148,6 +148,8 @@ class CTRRanker:
         Raises:
             BundleError: if LightGBM fails.
         """
+        if not len(features):
+            return np.empty(0, dtype=np.float32)
         trees = self._compiled
         raw = self._predicted(features, raw_score=True) if trees is None else trees.raw_scores(features)
         return (self.slope * raw + self.intercept).astype(np.float32)
@@ -165,6 +167,8 @@ class CTRRanker:
         Raises:
             BundleError: if LightGBM fails.
         """
+        if not len(features):  # LightGBM divides by the number of rows
+            return np.empty((0, features.shape[1] + 1), dtype=np.float32)
         parts = self._predicted(features, pred_contrib=True) * self.slope
         parts[:, -1] += self.intercept
         return parts.astype(np.float32)

@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from rec_engine.bundle import CURRENT, open_bundle
+from rec_engine.data.columns import MAX_ID_LENGTH
 from rec_engine.data.events import EventStore
 from rec_engine.serving.cache import CacheStats, stats_of
 from rec_engine.serving.direct import DirectRoute
@@ -46,7 +47,6 @@ from rec_engine.serving.telemetry import open_telemetry
 from rec_engine.serving.tracing import is_traced, telemetry_of_fastapi
 from rec_engine.serving.two_level_cache import open_cache
 from rec_engine.serving.web import PROBLEMS, Edge, add_error_handlers
-from rec_engine.serving.wire import MAX_ID_LENGTH
 from rec_engine.utils.config import ServingConfig
 from rec_engine.utils.logger import configure_logging, get_logger
 

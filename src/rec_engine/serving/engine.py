@@ -11,7 +11,20 @@ from pathlib import Path
 
 from rec_engine.bundle import ModelBundle, open_bundle
 from rec_engine.data.dataset import ExternalId
-from rec_engine.data.events import Change, Erasure, Event, EventStore, Impression, ItemChange, Touch, user_hash
+from rec_engine.data.event_table import FUTURE_SECONDS
+from rec_engine.data.events import (
+    DELETED,
+    HIDDEN,
+    VISIBLE,
+    Change,
+    Erasure,
+    Event,
+    EventStore,
+    Impression,
+    ItemChange,
+    Touch,
+    user_hash,
+)
 from rec_engine.data.group_commit import GroupCommit
 from rec_engine.data.rules import RuleChange
 from rec_engine.errors import ConflictError, NotFoundError, RecEngineError, StoreError
@@ -19,7 +32,7 @@ from rec_engine.serving.answers import Answerer
 from rec_engine.serving.cache import Cache
 from rec_engine.serving.comparisons import Timed, figures
 from rec_engine.serving.dry_run import dry_run
-from rec_engine.serving.live import DELETED, HIDDEN, VISIBLE, LiveModel
+from rec_engine.serving.live import LiveModel
 from rec_engine.serving.live_statistics import LiveStatistics
 from rec_engine.serving.rule_schemas import DryRunRequest, DryRunResponse, Rule, RuleList, RuleView
 from rec_engine.serving.schemas import RecommendRequest, SimilarItemsResponse, TrendingResponse, WhyNotResponse
@@ -42,7 +55,6 @@ from rec_engine.utils.logger import get_logger
 
 PROFILE_ITEMS = 20
 PROFILE_CATEGORIES = 10
-FUTURE_SECONDS = 86_400
 REMAINS = (
     "a hash of the id, by which the model forgets what it was trained with; that part of its files goes with the next "
     "training"

@@ -10,7 +10,7 @@ import polars as pl
 
 from rec_engine.bundle import Manifest, ModelBundle
 from rec_engine.data.dataset import ExternalId, FloatArray, IdMap
-from rec_engine.data.events import EventStore, ItemChange, News
+from rec_engine.data.events import DELETED, VISIBLE, EventStore, ItemChange, News
 from rec_engine.data.live import LiveHistories, LiveUser
 from rec_engine.data.rows import GrowingRows
 from rec_engine.data.state import COLD, state_of
@@ -28,7 +28,6 @@ FOLLOWED_EVENTS = 2_000
 """Of more events at once nobody asks whose they are: to read a user again costs less."""
 ANSWERED_ONCE = 10
 """Items of the answer that a model gives to nobody before it is asked."""
-VISIBLE, HIDDEN, DELETED = "visible", "hidden", "deleted"
 
 logger = get_logger(__name__)
 
