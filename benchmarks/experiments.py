@@ -13,7 +13,7 @@
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from experiment_worlds import (
@@ -51,6 +51,8 @@ METRICS: dict[str, Draw] = {
     "revenue": revenue,
     "session_seconds": session_seconds,
 }
+RANKERS = {"close": (0.20, 0.15), "apart": (0.30, 0.10), "equal": (0.15, 0.15)}
+"""Noise with which two rankers know what is relevant."""
 Row = dict[str, float | str]
 
 
@@ -86,11 +88,11 @@ def _share(significant: DoubleArray | NDArray[np.bool_]) -> float:
     return float(np.asarray(significant).any(axis=1).mean())
 
 
-def power(n_runs: int, *, effect: float = 0.05, seed: int = 1) -> list[Row]:
+def power(n_runs: int, *, metrics: Sequence[str] = tuple(METRICS), effect: float = 0.05, seed: int = 1) -> list[Row]:
     """Return, for each metric, how often the effect is found at the size planned for 80%, and coverage."""
     rows: list[Row] = []
-    for name, draw in METRICS.items():
-        rng = np.random.default_rng(seed)
+    for name in metrics:
+        draw, rng = METRICS[name], np.random.default_rng(seed)
         metric = Metric(name=name, numerator="n", role="primary")
         once = Design(metrics=(metric,), method="fixed", minimum_effect=effect)
         often = Design(metrics=(metric,), planned_looks=5, minimum_effect=effect)
@@ -216,12 +218,12 @@ def _with_ones(variance: DoubleArray) -> DoubleArray:
     return covariance
 
 
-def interleaving(n_users: int = 6_000, *, seed: int = 5) -> list[Row]:
+def interleaving(n_users: int = 6_000, *, pairs: Sequence[str] = tuple(RANKERS), seed: int = 5) -> list[Row]:
     """Return users needed for 80% power by A/B (on CTR) and by interleaving, for pairs of rankers of known quality."""
     rows: list[Row] = []
     sure = (stats.norm.isf(LEVEL / 2) + stats.norm.isf(0.2)) ** 2
-    for name, noises in (("close", (0.20, 0.15)), ("apart", (0.30, 0.10)), ("equal", (0.15, 0.15))):
-        rng = np.random.default_rng(seed)
+    for name in pairs:
+        noises, rng = RANKERS[name], np.random.default_rng(seed)
         visits = Visits.drawn(rng, n_users)
         rankings = [visits.ranked(rng, noise) for noise in noises]
         columns = [visits.clicks(rng, ranking).sum(axis=1).astype(np.float64) for ranking in rankings]
@@ -295,7 +297,7 @@ TABLES: dict[str, Callable[[int], list[Row]]] = {
     "sample_ratio": sample_ratio,
     "phases": phases,
     "interleaving": lambda _: interleaving(),
-    "bandits": lambda n_runs: bandits(n_runs // 4),
+    "bandits": lambda n_runs: bandits(n_runs // 2),
 }
 
 
