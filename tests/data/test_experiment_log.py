@@ -99,6 +99,7 @@ def test_only_what_comes_after_the_first_exposure_counts_and_the_past_is_as_long
 def test_an_erasure_takes_exposures_and_measures_and_a_late_record_brings_nobody_back(
     log: ExperimentLog, store: EventStore
 ) -> None:
+    log.append(version(1))
     log.write([exposure("a"), click("a", "1"), exposure("b"), click("b", "1")])
     store.write([Erasure("a", user_hash("a"))])
     assert clicks_by_user(log.url) == {"b": 1.0}

@@ -124,7 +124,7 @@ class ExperimentTotals:
 
     def _statements(self, selection: Selection) -> Iterator[sql.Select[Any]]:
         if selection.recorded:
-            its = measure_rows.c.experiment_id == selection.experiment_id
+            its = measure_rows.c.experiment_id == exposure_rows.c.experiment_id
             source = _Source(measure_rows, measure_rows.c.value, measure_rows.c.name)
             yield _statement(selection, source, selection.recorded).where(its)
         if selection.logged:
@@ -176,6 +176,9 @@ def _statement(selection: Selection, source: _Source, columns: Sequence[Summed])
     sums = [source.sum(each, at >= met, "") for each in columns]
     if selection.has_before:
         sums += [source.sum(each, at < met, BEFORE) for each in columns]
+    # Not the column itself: from a range of its values SQLite would infer the same range of the events, and read all of
+    # those for each user instead of his own.
+    same_user = source.table.c.user_id == exposure_rows.c.user_id.concat("")
     return (
         sql.select(
             exposure_rows.c.user_id,
@@ -184,7 +187,7 @@ def _statement(selection: Selection, source: _Source, columns: Sequence[Summed])
             sql.func.min(at).label("first_event"),
             sql.func.max(at).label("last_event"),
         )
-        .join_from(exposure_rows, source.table, source.table.c.user_id == exposure_rows.c.user_id)
+        .join_from(exposure_rows, source.table, same_user)
         .where(exposure_rows.c.experiment_id == selection.experiment_id, met <= end, counted)
         .group_by(exposure_rows.c.user_id)
     )
