@@ -8,6 +8,9 @@ from scipy import special, stats
 from rec_engine.experiments.estimates import Estimates
 from rec_engine.experiments.moments import DoubleArray
 
+SMALLEST_LOG = -700.0
+"""Log of a probability below which all are taken alike, some 37 standard deviations out: doubles end there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Effect:
@@ -59,7 +62,7 @@ class Effect:
         What sequential tests read: it has their distribution with few users too, and is t with many.
         """
         t = self.statistic(ratio)
-        tail = stats.t.logsf(np.abs(t), self.degrees_of_freedom)
+        tail = np.maximum(stats.t.logsf(np.abs(t), self.degrees_of_freedom), SMALLEST_LOG)
         return np.sign(t) * -special.ndtri_exp(tail)
 
     def p_value(self) -> DoubleArray:

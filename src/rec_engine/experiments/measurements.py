@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rec_engine.data.dataset import IntArray
+from rec_engine.errors import DataError
 
 Totals = Mapping[str, NDArray[np.float64]]
 """Name of what was counted or summed (impressions, clicks, conversions, revenue, ...) to (n_users,) float64."""
@@ -39,6 +40,23 @@ class Measurements:
     n_conflicting: int = 0
     n_bots: int = 0
     days: int = 0
+
+    def __post_init__(self) -> None:
+        """Check that all arrays speak of the same users, arms and phases.
+
+        Raises:
+            DataError: they do not.
+        """
+        lengths = {len(self.phase)}
+        for columns in (self.totals, self.before, self.segments):
+            lengths |= {len(each) for each in columns.values()}
+        if lengths - {len(self.arm)}:
+            raise DataError(f"Measurements are of {len(self.arm)} users, but hold columns of {sorted(lengths)}.")
+        if self.shares.ndim != 2 or self.shares.shape[1] != len(self.arms):
+            raise DataError(f"Shares of shape {self.shares.shape} do not fit {len(self.arms)} arms.")
+        for name, codes, n in (("arm", self.arm, len(self.arms)), ("phase", self.phase, len(self.shares))):
+            if len(codes) and not 0 <= codes.min() <= codes.max() < n:
+                raise DataError(f"A user's {name} is not one of the {n} there are.")
 
     @property
     def n_users(self) -> int:

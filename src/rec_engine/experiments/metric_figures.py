@@ -10,6 +10,9 @@ from rec_engine.experiments.measurements import Measurements, Totals
 from rec_engine.experiments.moments import DENOMINATOR, DoubleArray, Moments, moments
 from rec_engine.experiments.variance_reduction import adjusted
 
+MOST_EXPLAINED = 1 - 1e-9
+"""Share of the variance above which the past is the present written twice, and not used: nothing would be left."""
+
 
 @dataclass(frozen=True, slots=True)
 class MetricFigures:
@@ -54,6 +57,8 @@ def metric_figures(metric: Metric, measured: Measurements) -> MetricFigures:
     if not columns.past or not np.isfinite(of.mean[of.n > 0]).all():
         return MetricFigures(metric, of, estimates(of), None, notes)
     after = adjusted(moments([*columns.now, *columns.past], cell, measured.shares.shape))
+    if after.reduction > MOST_EXPLAINED:
+        return MetricFigures(metric, of, estimates(of), None, notes)
     return MetricFigures(metric, of, after.estimates, float(after.reduction), notes)
 
 

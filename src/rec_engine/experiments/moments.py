@@ -12,6 +12,9 @@ DoubleArray = NDArray[np.float64]
 NUMERATOR, DENOMINATOR, PRE_NUMERATOR, PRE_DENOMINATOR = range(4)
 """Columns of moments: totals above and below the line, and the same from before the exposure where they are known."""
 
+ROUNDING = 1e-11
+"""Relative to a mean, or to what is added up: less is an error of arithmetic and no variation."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:
@@ -32,7 +35,7 @@ def moments(columns: Sequence[DoubleArray], cell: NDArray[np.int64], shape: tupl
     """Return the moments of users' totals in each cell.
 
     Two passes (means first, then products of what deviates from them) keep full precision where values are large and
-    vary little.
+    vary little. What varies by less than rounding does not vary: a constant 0.1 has no variance.
 
     Args:
         columns: each (n_users,) of finite values.
@@ -52,18 +55,22 @@ def moments(columns: Sequence[DoubleArray], cell: NDArray[np.int64], shape: tupl
             for j in range(i + 1):
                 products = np.bincount(cell, deviations[i] * deviations[j], minlength=n_cells)
                 covariance[:, i, j] = covariance[:, j, i] = products / below
+        variance = np.diagonal(covariance, axis1=1, axis2=2)
+        varies = (variance > (ROUNDING * mean) ** 2) | np.isnan(variance)
+        covariance = np.where(varies[:, :, None] & varies[:, None, :], covariance, 0.0)
     return Moments(n.reshape(shape), mean.reshape(*shape, k), covariance.reshape(*shape, k, k))
 
 
 def variance_of(covariance: DoubleArray, weights: DoubleArray) -> DoubleArray:
-    """Return w' S w, the variance of a weighted sum of columns; never below 0, whatever rounding says.
+    """Return w' S w, the variance of a weighted sum of columns; 0 where all that is left of it is rounding.
 
     Args:
         covariance: (..., k, k).
         weights: (..., k).
     """
-    quadratic = np.einsum("...i,...ij,...j->...", weights, covariance, weights)
-    return np.where(quadratic < 0, 0.0, quadratic)
+    parts = weights[..., :, None] * covariance * weights[..., None, :]
+    variance = parts.sum(axis=(-2, -1))
+    return np.where(variance < ROUNDING * np.abs(parts).sum(axis=(-2, -1)), 0.0, variance)
 
 
 def covariance_of(covariance: DoubleArray, left: DoubleArray, right: DoubleArray) -> DoubleArray:

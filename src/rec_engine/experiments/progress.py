@@ -55,7 +55,7 @@ def progress_of(design: Design, measured: Measurements, *, is_final: bool) -> Pr
         planned_users=planned,
         fraction=measured.n_users / planned,
         days=measured.days,
-        days_left=_days_left(measured.n_users, planned, measured.days, design.min_days),
+        days_left=_days_left(design, planned, users.sum(axis=0), measured.days),
         missing=_missing(design, users.sum(axis=0), measured),
         is_final=is_final,
     )
@@ -70,10 +70,13 @@ def is_complete(design: Design, looks: Sequence[Look], progress: Progress) -> bo
     return bool(looks) and looks[-1].fraction >= 1 - TOLERANCE
 
 
-def _days_left(n_users: int, planned: int, days: int, min_days: int) -> int | None:
-    if n_users < MIN_PACE * planned or not days:
+def _days_left(design: Design, planned: int, users: DoubleArray, days: int) -> int | None:
+    """Return the days until all users are there and the least users in the smallest arm."""
+    if not days or not users.all() or users.sum() < MIN_PACE * planned:
         return None
-    return max(math.ceil(max(planned - n_users, 0) * days / n_users), min_days - days, 0)
+    fewest = float(users.min())
+    share_missing = max(planned / float(users.sum()) - 1, design.min_sample_size / fewest - 1, 0.0)
+    return max(math.ceil(share_missing * days), design.min_days - days)
 
 
 def _missing(design: Design, users: DoubleArray, measured: Measurements) -> tuple[str, ...]:
