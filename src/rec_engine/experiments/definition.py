@@ -134,6 +134,9 @@ class Experiment(_Frozen):
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names):
             raise ValueError("each arm has a name of its own")
+        metrics = [metric.name for metric in self.design.metrics]
+        if len(set(metrics)) < len(metrics):
+            raise ValueError("each metric has a name of its own")
         if any(len(phase.shares) != len(names) for phase in self.phases):
             raise ValueError(f"an allocation has a share for each of the {len(names)} arms")
         if unknown := sorted(set(self.forced.values()) - set(names)):
@@ -162,6 +165,16 @@ class Experiment(_Frozen):
         """Digest of all that decides who meets which arm and what is found; not of how far the experiment has got."""
         progress = {"status", "version", "started_at", "stopped_at", "name", "description", "hypothesis"}
         return hashlib.sha256(self.model_dump_json(exclude=progress).encode()).hexdigest()
+
+    @property
+    def varied(self) -> frozenset[str]:
+        """Which settings of the service its arms change."""
+        return frozenset[str]().union(*(arm.configuration.varied for arm in self.arms))
+
+    def excludes(self, other: "Experiment") -> bool:
+        """Return whether no user is in both: they have parts of one layer that do not overlap."""
+        one, two = self.layer, other.layer
+        return one is not None and two is not None and one.name == two.name and not one.overlaps(two)
 
     def configuration(self, arm: str) -> ArmConfiguration:
         """Return what an arm changes."""

@@ -67,14 +67,14 @@ class Lifecycle:
             raise ExperimentError(
                 f"there is an experiment {experiment.experiment_id!r}", hint="ids are used once: give it another"
             )
-        self._check_layer(experiment)
+        self._check_others(experiment)
         return self._write(experiment.model_copy(update={"version": 1, "status": "draft"}), "create", actor, reason)
 
     def start(self, experiment_id: str, actor: str = "", reason: str = "") -> Experiment:
         """Return an experiment that users meet from now on."""
         now = int(self._clock())
         started = self._current(experiment_id, "start", ("draft",))
-        self._check_layer(started)
+        self._check_others(started)
         first = started.phases[-1].model_copy(update={"starts_at": now})
         update = {"status": "running", "started_at": now, "phases": (first,)}
         return self._next(started, update, "start", actor, reason)
@@ -146,7 +146,7 @@ class Lifecycle:
                 f"{draft.experiment_id} has begun: its metrics, arms and rules stand",
                 hint="stop it, and create another one",
             )
-        self._check_layer(experiment)
+        self._check_others(experiment)
         update = {"version": draft.version, "status": "draft", "started_at": None, "stopped_at": None}
         return self._next(experiment.model_copy(update=update), {}, "redefine", actor, reason)
 
@@ -188,19 +188,20 @@ class Lifecycle:
         self.refresh()
         return experiment
 
-    def _check_layer(self, experiment: Experiment) -> None:
-        for other in self.by_id.values():
-            if (
-                experiment.layer
-                and other.layer
-                and other.experiment_id != experiment.experiment_id
-                and other.status != "stopped"
-                and experiment.layer.overlaps(other.layer)
-            ):
+    def _check_others(self, experiment: Experiment) -> None:
+        """Find out whether another experiment has some of the users, where it must not."""
+        others = (each for each in self.by_id.values() if each.experiment_id != experiment.experiment_id)
+        for other in (each for each in others if each.status != "stopped"):
+            if experiment.layer and other.layer and experiment.layer.overlaps(other.layer):
                 raise DataError(
                     f"{experiment.experiment_id} and {other.experiment_id} share users of the layer "
                     f"{experiment.layer.name!r}: [{other.layer.first:g}, {other.layer.last:g}) is taken",
                     hint="give it another part of the layer, or stop the other one",
+                )
+            if (both := experiment.varied & other.varied) and not experiment.excludes(other):
+                raise DataError(
+                    f"{experiment.experiment_id} and {other.experiment_id} both vary {', '.join(sorted(both))}",
+                    hint="put them into parts of one layer that do not overlap, or stop the other one",
                 )
 
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic_core import PydanticSerializationError
 
 from rec_engine.errors import DataError
 from rec_engine.experiments.definition import (
@@ -93,19 +94,19 @@ class Proposal(BaseModel):
     """Metrics that must not be harmed."""
     method: Method | None = None
     """Which inference decides."""
-    significance_level: float | None = Field(default=None, gt=0, lt=0.5)
+    significance_level: float | None = Field(default=None, ge=1e-6, lt=0.5)
     """Probability of a false alarm."""
-    power: float | None = Field(default=None, gt=0, lt=1)
+    power: float | None = Field(default=None, ge=0.01, le=0.999)
     """Probability of finding the minimum effect."""
-    minimum_effect: float | None = Field(default=None, gt=0)
+    minimum_effect: float | None = Field(default=None, ge=1e-4, le=100)
     """The smallest relative effect worth finding."""
-    planned_users: int | None = Field(default=None, ge=2)
+    planned_users: int | None = Field(default=None, ge=2, le=10**10)
     """Users in all arms together at which the experiment is complete."""
     planned_looks: int | None = Field(default=None, ge=1, le=100)
     """How often the verdict is asked for until then."""
-    min_sample_size: int | None = Field(default=None, ge=1)
+    min_sample_size: int | None = Field(default=None, ge=1, le=10**10)
     """Users an arm below which nothing is decided."""
-    min_days: int | None = Field(default=None, ge=0)
+    min_days: int | None = Field(default=None, ge=0, le=3_650)
     """Days below which nothing is decided."""
     window_days: float | None = Field(default=None, gt=0, le=365)
     """How long after his first exposure a user's events count."""
@@ -117,6 +118,15 @@ class Proposal(BaseModel):
     """ISO 8601 or Unix seconds from which nobody takes part any more."""
     reads_service: bool = False
     """Whether it is measured by what the service logs, instead of by what is recorded for it."""
+
+    @model_validator(mode="after")
+    def _is_unicode(self) -> Self:
+        """Refuse half of a surrogate pair: it could not be stored."""
+        try:
+            self.model_dump_json()
+        except PydanticSerializationError as error:
+            raise ValueError("a text is not valid Unicode") from error
+        return self
 
     @model_validator(mode="after")
     def _has_one_kind_of_arms(self) -> Self:
