@@ -9,6 +9,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from rec_engine.cli_capacity import capacity
+from rec_engine.cli_experiments import experiments_app, show_demo
 from rec_engine.cli_ingest import ingest
 from rec_engine.cli_keys import keys_app
 from rec_engine.cli_models import models_app
@@ -23,6 +24,7 @@ TABLE_METRICS = ("ndcg", "hit_rate", "recall", "coverage")
 app = App(name="rec-engine", help="A recommendation engine: train, evaluate, serve.", version_flags=["--version"])
 app.command(models_app)
 app.command(keys_app)
+app.command(experiments_app)
 app.command(ingest)
 app.command(capacity)
 
@@ -163,13 +165,16 @@ def train(  # noqa: PLR0913 - the brief's flags
 
 
 @app.command
-def evaluate(
+def evaluate(  # noqa: PLR0913 - the brief's flags
     *,
     model_dir: Path = Path("models"),
     test_data: Path | None = None,
     k_values: Annotated[list[int], Parameter(consume_multiple=True)] = [5, 10, 20],  # noqa: B006 - read only
     compare: Annotated[list[str], Parameter(consume_multiple=True)] = [],  # noqa: B006 - read only
     output_file: Path | None = None,
+    run_ab_test_demo: bool = False,
+    seed: int = 42,
+    users: int = 120_000,
 ) -> None:
     """Rank the full catalogue for every held-out user and print the model beside tuned baselines.
 
@@ -179,7 +184,14 @@ def evaluate(
         k_values: list lengths.
         compare: NAME:DIRECTORY of several models, measured on the first one's test data.
         output_file: JSON with every metric and interval.
+        run_ab_test_demo: instead, simulate five A/B tests whose truth is known, and print what is found; no model is
+            needed.
+        seed: of that simulation.
+        users: of each of its experiments.
     """
+    if run_ab_test_demo:
+        show_demo(seed, users, output_file)
+        return
     from rec_engine.evaluation.evaluator import as_json, comparison_table
     from rec_engine.pipeline.evaluate import report_on
 

@@ -283,3 +283,23 @@ def test_recording_takes_microseconds_and_nothing_is_lost(tmp_path_factory: pyte
         manager.flush()
         assert np.quantile(took, 0.9) < 50e-6
         assert manager.n_dropped == 0
+
+
+def test_users_and_days_are_planned_by_what_users_did(manager: ABTestManager, clock: Clock) -> None:
+    manager.create_experiment("next", "Next", target_metrics=["conversion_rate"], minimum_effect=0.2)
+    with pytest.raises(DataError, match="0 users did anything"):
+        manager.power_analysis("next")
+    for user in range(1_400):
+        manager.record_impression("exp", user)
+        if user % 10 == 0:
+            manager.record_conversion("exp", user)
+    clock.now += 60
+    plan = manager.power_analysis("next", past_days=14)
+    assert plan.baseline == pytest.approx(0.1)
+    assert plan.users_a_day == 100
+    assert plan.users_needed is not None
+    # 10% to 12%, a twentieth and 80%: 3,841 an arm for a single look; five planned looks cost a few per cent.
+    assert 2 * 3_841 < plan.users_needed < 1.1 * 2 * 3_841
+    assert plan.detectable_effect == pytest.approx(0.2, rel=1e-3)
+    assert plan.days % 7 == 0
+    assert plan.days >= plan.users_needed / 100

@@ -122,17 +122,35 @@ class ExperimentTotals:
         with ThreadPoolExecutor(N_THREADS) as threads:
             yield from threads.map(lambda job: self._frame(*job), jobs)
 
-    def _statements(self, selection: Selection) -> Iterator[sql.Select[Any]]:
+    def past(self, selection: Selection, since: int) -> Iterator[pl.DataFrame]:
+        """Yield user_id and float64 sums of all users of whom there is anything, whether or not they met an experiment.
+
+        Args:
+            selection: what is summed; of `recorded`, what was recorded for any experiment.
+            since: Unix seconds from which on events count, up to the selection's `until`.
+        """
+        for source, columns in self._sources(selection):
+            at = source.table.c.timestamp
+            sums = [source.sum(each, at >= since, "") for each in columns]
+            its = sql.select(source.table.c.user_id, *sums).where(at >= since, at <= selection.until)
+            yield self._frame(its.group_by(source.table.c.user_id), "", None)
+
+    def _sources(self, selection: Selection) -> Iterator[tuple["_Source", Sequence[Summed]]]:
         if selection.recorded:
-            its = measure_rows.c.experiment_id == exposure_rows.c.experiment_id
-            source = _Source(measure_rows, measure_rows.c.value, measure_rows.c.name)
-            yield _statement(selection, source, selection.recorded).where(its)
+            yield _Source(measure_rows, measure_rows.c.value, measure_rows.c.name), selection.recorded
         if selection.logged:
-            yield _statement(selection, _Source(event_rows, event_rows.c.value, event_rows.c.event), selection.logged)
+            yield _Source(event_rows, event_rows.c.value, event_rows.c.event), selection.logged
         if selection.shown is not None:
             shown = impression_rows.c.shown if self._is_sqlite else sql.cast(impression_rows.c.shown, sql.JSON)
             source = _Source(impression_rows, sql.func.json_array_length(shown), None)
-            yield _statement(selection, source, [Summed(selection.shown, "")])
+            yield source, [Summed(selection.shown, "")]
+
+    def _statements(self, selection: Selection) -> Iterator[sql.Select[Any]]:
+        for source, columns in self._sources(selection):
+            statement = _statement(selection, source, columns)
+            if source.table is measure_rows:
+                statement = statement.where(measure_rows.c.experiment_id == exposure_rows.c.experiment_id)
+            yield statement
 
     def _frame(self, statement: sql.Select[Any], low: str, high: str | None) -> pl.DataFrame:
         """Return the rows of the users from one up to another, that one not included."""

@@ -12,13 +12,14 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from rec_engine.data.dataset import ExternalId
-from rec_engine.data.experiment_log import TakenLook
+from rec_engine.data.experiment_log import ExperimentVersion, TakenLook
 from rec_engine.errors import DataError, NotFoundError
 from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.design import Metric
 from rec_engine.experiments.live_experiments import LiveExperiments
 from rec_engine.experiments.looking import look
+from rec_engine.experiments.planning import Plan, plan
 from rec_engine.experiments.proposal import Proposal
 from rec_engine.experiments.recording import Recording, When, checked_user_id
 from rec_engine.experiments.results import Analysis, Comparison
@@ -54,8 +55,7 @@ class ABTestManager:
         store: str = IN_MEMORY,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._min_sample_size = min_sample_size
-        self._significance_level = significance_level
+        self._defaults = {"min_sample_size": min_sample_size, "significance_level": significance_level}
         self._clock = clock
         url, directory = (store, None) if store != IN_MEMORY else _own_store()
         self._live = LiveExperiments(url, clock, full_seconds=FULL_SECONDS)
@@ -116,21 +116,34 @@ class ABTestManager:
             ExperimentError: if there is one of this id.
             NotFoundError: if there is no such metric.
         """
-        proposal = Proposal.of(
-            experiment_id=experiment_id,
-            name=name,
-            description=description,
-            treatment_percentage=treatment_percentage,
-            target_metrics=None if target_metrics is None else tuple(target_metrics),
-            start_date=start_date,
-            end_date=end_date,
-            **{
-                "min_sample_size": min_sample_size or self._min_sample_size,
-                "significance_level": self._significance_level,
-                **further,
-            },
-        )
+        given = {
+            "experiment_id": experiment_id,
+            "name": name,
+            "description": description,
+            "treatment_percentage": treatment_percentage,
+            "min_sample_size": min_sample_size,
+            "target_metrics": None if target_metrics is None else tuple(target_metrics),
+            "start_date": start_date,
+            "end_date": end_date,
+        }
+        return self.propose(given | further)
+
+    def propose(self, fields: Mapping[str, object]) -> Experiment:
+        """Return a new experiment that has these fields of a `Proposal`; see `create_experiment`."""
+        given = {name: value for name, value in fields.items() if value is not None}
+        proposal = Proposal.of(**{**self._defaults, **given})
         return self._live.lifecycle.create(proposal.experiment(self._now()))
+
+    def power_analysis(self, experiment_id: str, past_days: int = 14) -> Plan:
+        """Return how many users and days an experiment takes, by what users have done in the days before now.
+
+        Raises:
+            DataError: if too little was done in them to plan with.
+            NotFoundError: if there is no such experiment.
+            StoreError: if the database fails.
+        """
+        self.flush()
+        return plan(self.store_url, self.get_experiment(experiment_id), self._now(), past_days)
 
     def start_experiment(self, experiment_id: str, reason: str = "") -> Experiment:
         """Return an experiment that users meet from now on; what it is to find cannot be changed any more.
@@ -342,6 +355,10 @@ class ABTestManager:
             raise NotFoundError(f"{experiment_id} has no metric {metric!r}", hint=f"one of {names}")
         return found
 
+    def history(self, experiment_id: str) -> list[ExperimentVersion]:
+        """Return every version of an experiment, with who made it and why, the first one first."""
+        return self._live.lifecycle.history(experiment_id)
+
     def export_experiment(self, experiment_id: str) -> dict[str, Any]:
         """Return all that is kept of an experiment but for users: definition, who changed what, looks, and results.
 
@@ -349,7 +366,7 @@ class ABTestManager:
         """
         return {
             "experiment": self.get_experiment(experiment_id).model_dump(mode="json"),
-            "history": [asdict(version) for version in self._live.lifecycle.history(experiment_id)],
+            "history": [asdict(version) for version in self.history(experiment_id)],
             "looks": [asdict(taken) for taken in self.get_timeseries(experiment_id)],
             "results": self.analyze_experiment(experiment_id),
         }

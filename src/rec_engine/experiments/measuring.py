@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from rec_engine.data.experiment_totals import BEFORE, ExperimentTotals, Selection, Summed
 from rec_engine.experiments.definition import Experiment
-from rec_engine.experiments.measurements import Measurements
+from rec_engine.experiments.measurements import Measurements, Totals
 from rec_engine.experiments.standard_metrics import CLICKS, CONVERSIONS, IMPRESSIONS, REVENUE
 
 DAY_SECONDS = 86_400
@@ -46,7 +47,7 @@ def measure(
         StoreError: if the database cannot be read.
     """
     until = until if experiment.stopped_at is None else min(until, experiment.stopped_at)
-    selection = _selection(experiment, until)
+    selection = selection_of(experiment, until)
     log = ExperimentTotals(store_url)
     try:
         users = log.users(selection).filter(pl.col("arm").is_in(experiment.arm_names))
@@ -75,7 +76,37 @@ def measure(
     )
 
 
-def _selection(experiment: Experiment, until: int) -> Selection:
+def past_totals(store_url: str, experiment: Experiment, since: int, until: int) -> Totals:
+    """Return what all users did between two moments, of the totals that an experiment needs, in no order.
+
+    They are those of the service's log where the experiment is measured by it, else of whatever was recorded.
+
+    Raises:
+        ConfigError: if the URL names no database that can be used here.
+        StoreError: if the database cannot be read.
+    """
+    selection = selection_of(experiment, until)
+    if experiment.reads_service:
+        selection = replace(selection, recorded=())
+    log = ExperimentTotals(store_url)
+    try:
+        frames = list(log.past(selection, since))
+    finally:
+        log.close()
+    names = [each.name for each in (*selection.recorded, *selection.logged)]
+    names = sorted({*names, *([selection.shown] if selection.shown else [])})
+    users = pl.concat([pl.Series("user_id", [], pl.String), *(frame["user_id"] for frame in frames)]).unique()
+    rows = pl.DataFrame({"user_id": users, "row": np.arange(len(users))})
+    totals = {name: np.zeros(len(users)) for name in names}
+    for frame in frames:
+        placed = frame.join(rows, on="user_id")
+        for name in set(names) & set(placed.columns):
+            totals[name][placed["row"].to_numpy()] += placed[name].fill_null(0.0).to_numpy()
+    return totals
+
+
+def selection_of(experiment: Experiment, until: int) -> Selection:
+    """Return which rows of the log an experiment needs, up to a moment (Unix seconds)."""
     metrics = experiment.design.metrics
     needed = {name for metric in metrics for name in (metric.numerator, metric.denominator) if name}
     window = None if experiment.window_days is None else math.ceil(experiment.window_days * DAY_SECONDS)

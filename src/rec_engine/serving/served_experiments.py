@@ -193,11 +193,6 @@ class ServedExperiments:
     def _served(self, proposal: Proposal) -> Experiment:
         experiment = proposal.model_copy(update={"reads_service": True}).experiment(int(self._clock()))
         for arm in experiment.arms:
-            if arm.configuration.model_version is not None:
-                raise DataError(
-                    f"arm {arm.name}: the service answers with one model, and cannot give an arm another one",
-                    hint="rec-engine models shadow compares two versions on live requests",
-                )
             if unknown := sorted((arm.configuration.caps or {}).keys() - self._settings.caps.keys()):
                 raise DataError(
                     f"arm {arm.name}: recommendations.caps has no {unknown[0]!r}",
