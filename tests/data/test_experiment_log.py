@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rec_engine.data.events import Erasure, EventStore, user_hash
+from rec_engine.data.events import Erasure, Event, EventStore, Impression, user_hash
 from rec_engine.data.experiment_log import ExperimentLog, ExperimentVersion, Exposure, Measure, TakenLook
 from rec_engine.data.experiment_totals import ExperimentTotals, Selection, Summed
 from rec_engine.errors import ConflictError
@@ -94,6 +94,53 @@ def test_only_what_comes_after_the_first_exposure_counts_and_the_past_is_as_long
     windowed = Selection("e", 1_000, window_seconds=100, recorded=CLICKS.recorded)
     log.write([click("a", "5", at=600), click("a", "6", at=601)])
     assert clicks_by_user(log.url, windowed) == {"a": 2.0}
+
+
+def test_what_the_service_logged_is_summed_by_user(log: ExperimentLog, store: EventStore) -> None:
+    log.write([exposure("a", at=100), exposure("b", at=100), exposure("quiet", at=100)])
+    shown = "[[1, 0.5, 1.0, 1], [2, 0.4, 1.0, 2]]"
+    store.write(
+        [
+            Impression("r1", "a", 100, "v1", shown, 0),
+            Impression("r2", "a", 150, "v1", "[[1, 0.5, 1.0, 1]]", 0),
+            Impression("r3", "b", 50, "v1", shown, 0),
+            Impression("r4", "stranger", 120, "v1", shown, 0),
+            Event("1", "a", "1", "click", 101),
+            Event("2", "a", "1", "purchase", 102, 9.5),
+            Event("3", "b", "1", "click", 99),
+            Event("4", "b", "1", "purchase", 5_000, 1.0),
+        ]
+    )
+    selection = Selection(
+        "e",
+        until=1_000,
+        logged=[Summed("clicks", "click", is_count=True), Summed("revenue", "purchase")],
+        shown="impressions",
+    )
+    totals = ExperimentTotals(log.url)
+    frames = list(totals.totals(totals.users(selection)["user_id"], selection))
+    past = list(totals.past(selection, since=0))
+    totals.close()
+    found = {
+        (user, name): value
+        for frame in frames
+        for row in frame.rows(named=True)
+        for user in [row.pop("user_id")]
+        for name, value in row.items()
+        if value is not None
+    }
+    assert {key: found.get(key) for key in (("a", "clicks"), ("a", "revenue"), ("a", "impressions"))} == {
+        ("a", "clicks"): 1.0,
+        ("a", "revenue"): 9.5,
+        ("a", "impressions"): 3.0,
+    }
+    assert (found.get(("b", "clicks")), found[("b", "before clicks")], found[("b", "before impressions")]) == (
+        None,
+        1,
+        2,
+    )
+    assert not any("quiet" in key or "stranger" in key for key in found)
+    assert sum(frame["impressions"].sum() for frame in past if "impressions" in frame.columns) == 7
 
 
 def test_an_erasure_takes_exposures_and_measures_and_a_late_record_brings_nobody_back(

@@ -73,10 +73,12 @@ class LiveExperiments:
         key = (experiment.experiment_id, user_id, arm or "")
         if arm is None or not assignment.in_experiment or key in self._remembered:
             return False
+        record = Exposure(*key, assignment.phase, timestamp, assignment.propensity, known=self.recorder.known)
+        if not self.recorder.add(record):
+            return False
         if len(self._remembered) >= MAX_REMEMBERED:
             self._remembered.clear()
         self._remembered.add(key)
-        self.recorder.add(Exposure(*key, assignment.phase, timestamp, assignment.propensity, known=self.recorder.known))
         return True
 
     def close(self) -> None:

@@ -48,12 +48,13 @@ class Recorder:
         """Records that are not on disk yet."""
         return len(self._waiting)
 
-    def add(self, record: Record) -> None:
-        """Take a record."""
+    def add(self, record: Record) -> bool:
+        """Take a record; return whether there was room for it."""
         if len(self._waiting) >= MAX_WAITING and not self._has_room():
             self.n_dropped += 1
-            return
+            return False
         self._waiting.append(record)
+        return True
 
     def flush(self) -> None:
         """Return when everything that was recorded before is on disk.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rec_engine.errors import NotFoundError
+from rec_engine.errors import DataError, NotFoundError
 from rec_engine.experiments.design import Metric
 
 IMPRESSIONS, CLICKS, CONVERSIONS = "impressions", "clicks", "conversions"
@@ -23,17 +23,24 @@ STANDARD_METRICS = {
 def metrics_of(names: Sequence[str | Metric], guardrails: Sequence[str | Metric] = ()) -> tuple[Metric, ...]:
     """Return these metrics: the first one decides where none says of itself that it does; guardrails may stop.
 
+    What is named among both is a guardrail.
+
     Args:
         names: of standard metrics, or metrics of one's own.
         guardrails: the same.
 
     Raises:
+        DataError: if none is left to decide by.
         NotFoundError: if there is no such metric.
     """
-    found = [_metric(each) for each in names]
+    guarding = [_metric(each).model_copy(update={"role": "guardrail"}) for each in guardrails]
+    guarded = {metric.name for metric in guarding}
+    found = [metric for metric in map(_metric, names) if metric.name not in guarded]
+    if not found:
+        raise DataError("every metric is a guardrail", hint="name another one, by which the experiment is decided")
     if not any(metric.role == "primary" for metric in found):
         found[0] = found[0].model_copy(update={"role": "primary"})
-    return (*found, *(_metric(each).model_copy(update={"role": "guardrail"}) for each in guardrails))
+    return (*found, *guarding)
 
 
 def _metric(named: str | Metric) -> Metric:
