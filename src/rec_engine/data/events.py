@@ -38,6 +38,7 @@ from rec_engine.data.event_queries import (
     MET_SINCE,
     POSITION,
 )
+from rec_engine.data.experiment_tables import forget_shown
 from rec_engine.data.rules import CHANGED, STANDING_RULES, RuleChange, StoredRules, write_rule
 from rec_engine.errors import ConflictError
 
@@ -332,7 +333,7 @@ class EventStore:
         for at, erasure in placed:
             is_his = (event_rows.c.user_id == erasure.user_id) & (event_rows.c.position < at)
             connection.execute(sql.delete(event_rows).where(is_his))
-            connection.execute(sql.delete(impression_rows).where(impression_rows.c.user_id == erasure.user_id))
+            forget_shown(connection, erasure.user_id)
             self._mark(connection, erasure.user_hash, ERASED, at)
 
     @staticmethod

@@ -26,6 +26,7 @@ class Measurements:
         before: of the same users in as much time before it, where the log reaches back; what variance reduction reads.
         segments: attribute to (n_users,) str values, for a look at who gains; not part of any decision.
         n_conflicting: users left out because they met two arms.
+        n_bots: users left out because nobody does so much in so little time.
         days: whole days between the start and the moment of measuring.
     """
 
@@ -37,6 +38,7 @@ class Measurements:
     before: Totals = field(default_factory=dict)
     segments: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     n_conflicting: int = 0
+    n_bots: int = 0
     days: int = 0
 
     def __post_init__(self) -> None:

@@ -36,6 +36,7 @@ from rec_engine.serving.live import LiveModel
 from rec_engine.serving.live_statistics import LiveStatistics
 from rec_engine.serving.rule_schemas import DryRunRequest, DryRunResponse, Rule, RuleList, RuleView
 from rec_engine.serving.schemas import RecommendRequest, SimilarItemsResponse, TrendingResponse, WhyNotResponse
+from rec_engine.serving.served_experiments import ServedExperiments, Treatment
 from rec_engine.serving.shadow import Job, ShadowMode
 from rec_engine.serving.state_schemas import (
     Erased,
@@ -106,6 +107,7 @@ class Engine:
         self.statistics = LiveStatistics(self.live, store)
         self.statistics.start()
         self.answerer = Answerer(self.live, config, cache, clock)
+        self.experiments = ServedExperiments(store.url, config.recommendations, clock)
         telemetry.serves(bundle.version, bundle.manifest.created_at.timestamp())
         self.watch = ModelWatch(model_dir, bundle.version, self._prepare) if model_dir else None
         self.shadow = ShadowMode(model_dir, config, store.url) if model_dir else None
@@ -126,6 +128,7 @@ class Engine:
             if self.shadow:
                 closing.callback(self.shadow.close)
             closing.callback(self.statistics.close)
+            closing.callback(self.experiments.close)
             closing.callback(self.writer.close)
 
     def tell_how_it_stands(self) -> None:
@@ -142,7 +145,8 @@ class Engine:
         shadow = self.shadow if self.shadow and self.shadow.wants(request_id) else None
         now, started = self.clock(), time.thread_time() if shadow else 0.0  # to ask it can cost half an answer
         self._catch_up()
-        answer = self.answerer.recommend(request, request_id, lap)
+        treatment = self._treatment(request.user_id)
+        answer = self.answerer.recommend(request, request_id, lap, treatment)
         if shadow and not answer.is_cached:
             shadow.offer(Job(request, request_id, now, Timed(answer, time.thread_time() - started)))
         self.telemetry.answered(answer.n_items, is_cached=answer.is_cached, degraded=answer.degraded)
@@ -156,6 +160,8 @@ class Engine:
                 known=self.live.position,
             )
         )
+        for experiment, arm in self.experiments.expose(request.user_id, treatment):
+            self.telemetry.exposed(experiment, arm)
         lap("record")
         return answer.body
 
@@ -198,7 +204,7 @@ class Engine:
     def why_not(self, request: RecommendRequest, item_id: ExternalId) -> WhyNotResponse:
         """Return what keeps an item out of the answer to a request."""
         self._catch_up()
-        return self.answerer.why_not(request, item_id)
+        return self.answerer.why_not(request, item_id, self._treatment(request.user_id))
 
     def shadow_status(self) -> ShadowStatus:
         """Return which version is tried beside the served one, and what came of it."""
@@ -322,6 +328,14 @@ class Engine:
     async def invalidate(self, user_id: ExternalId) -> None:
         """Return once no answer that was made before can reach this user."""
         await self._write([Touch(user_hash(user_id))])
+
+    def attributes(self, user_id: ExternalId) -> dict[str, object]:
+        """Return what the model's data say of a user; nothing of one whom it does not know."""
+        code = self.bundle.user_ids.code(user_id)
+        return {} if code < 0 else self.bundle.users.row(code, named=True)
+
+    def _treatment(self, user_id: ExternalId) -> Treatment:
+        return self.experiments.treatment(user_id, lambda: self.attributes(user_id))
 
     def _catch_up(self) -> None:
         """Let a new model take over, and follow the log to its end."""
