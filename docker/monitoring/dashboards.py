@@ -99,18 +99,18 @@ MODEL = (
         "Mean score of what is shown",
         "short",
         {
-            "now": share("rec_engine_item_scores_total", "rec_engine_items_returned_total"),
+            "now": share("rec_engine_ranked_scores_total", "rec_engine_ranked_items_total"),
             "a week ago": (
-                "sum(rate(rec_engine_item_scores_total[1h] offset 1w))"
-                " / sum(rate(rec_engine_items_returned_total[1h] offset 1w))"
+                "sum(rate(rec_engine_ranked_scores_total[1h] offset 1w))"
+                " / sum(rate(rec_engine_ranked_items_total[1h] offset 1w))"
             ),
         },
-        "A click probability, with a re-ranker. It drifts where users or items are no longer those of the training.",
+        "A click probability of the re-ranker. It drifts where users or items are no longer those of the training.",
     ),
     Panel(
         "Answers to users without a history",
         "percentunit",
-        {"share": share("rec_engine_cold_answers_total", "rec_engine_answers_total")},
+        {"share": share('rec_engine_computed_answers_total{user="cold"}', "rec_engine_computed_answers_total")},
     ),
     Panel(
         "Exposures to experiments",

@@ -42,6 +42,21 @@ ENCODER = msgspec.json.Encoder(enc_hook=lambda model: model.model_dump())
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    """What shows over time whether users and items are still those of the training.
+
+    Attributes:
+        is_user_known: whether the user had a history.
+        n_ranked: items whose scores are click probabilities.
+        ranked_scores: sum of these.
+    """
+
+    is_user_known: bool
+    n_ranked: int
+    ranked_scores: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """One answer as it leaves.
 
@@ -51,6 +66,7 @@ class Answer:
         n_items: that it shows.
         is_cached: whether it was made before.
         degraded: parts that it had to do without.
+        drift: what it tells of it; None where it was made before.
     """
 
     body: bytes
@@ -58,6 +74,7 @@ class Answer:
     n_items: int
     is_cached: bool
     degraded: tuple[str, ...] = ()
+    drift: Drift | None = None
 
 
 class Answerer:
@@ -115,7 +132,7 @@ class Answerer:
         if is_kept and not self.live.is_behind and not budget.missing:  # what was made without a part must not stay
             self.cache.set(key, b"%d\n%s\n%s" % (n_shown, shown, body), self.config.redis.cache_ttl)
         whole = _stamped(body, request.user_id, request_id, started, is_cached=False)
-        return Answer(whole, shown, n_shown, is_cached=False, degraded=degraded)
+        return Answer(whole, shown, n_shown, is_cached=False, degraded=degraded, drift=_drift(answer))
 
     def why_not(
         self, request: RecommendRequest, item_id: ExternalId, treatment: Treatment | None = None
@@ -298,6 +315,11 @@ class Answerer:
         )
         whole = f"{versions}\n{treatment_key}\n{self._settings}\n{request.canonical}"
         return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _drift(answer: RecommendResponse) -> Drift:
+    scores = [item.score for item in answer.recommendations] if answer.metadata.reranked else []
+    return Drift(answer.metadata.user_known, len(scores), sum(scores))
 
 
 def _without_stamp(answer: RecommendResponse) -> bytes:

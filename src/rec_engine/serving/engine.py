@@ -150,6 +150,8 @@ class Engine:
         if shadow and not answer.is_cached:
             shadow.offer(Job(request, request_id, now, Timed(answer, time.thread_time() - started)))
         self.telemetry.answered(answer.n_items, is_cached=answer.is_cached, degraded=answer.degraded)
+        if drift := answer.drift:
+            self.telemetry.computed(drift.n_ranked, drift.ranked_scores, is_user_known=drift.is_user_known)
         self.writer.note(
             Impression(
                 request_id=request_id,

@@ -50,6 +50,11 @@ METRICS = (
     Metric("errors_total", "counter", "Requests answered with a status of 400 or more.", ("status",)),
     Metric("answers_total", "counter", "Recommendations answered."),
     Metric("items_returned_total", "counter", "Items in those answers."),
+    Metric(
+        "computed_answers_total", "counter", "Answers not taken from the cache, by what is known of users.", ("user",)
+    ),
+    Metric("ranked_items_total", "counter", "Items of those answers that were re-ranked."),
+    Metric("ranked_scores_total", "counter", "Click probabilities of those items, summed."),
     Metric("cache_lookups_total", "counter", "Looks into the cache of answers.", ("result",)),
     Metric("cache_level_lookups_total", "counter", "Looks into each level of the cache.", ("level", "result")),
     Metric("cache_level_errors_total", "counter", "Times that a level of the cache failed.", ("level",)),

@@ -76,6 +76,8 @@ class Telemetry:
         self._stages = {stage: self._histogram("stage_duration_seconds", stage) for stage in get_args(Stage)}
         self._answers, self._items = self._number("answers_total"), self._number("items_returned_total")
         self._hits, self._misses = (self._number("cache_lookups_total", result) for result in ("hit", "miss"))
+        self._known, self._cold = (self._number("computed_answers_total", user) for user in ("known", "cold"))
+        self._ranked, self._ranked_scores = self._number("ranked_items_total"), self._number("ranked_scores_total")
         self._feedback = self._number("feedback_events_total")
         self._totals: dict[Series, int] = {}
         self._version: str | None = None
@@ -111,6 +113,12 @@ class Telemetry:
         (self._hits if is_cached else self._misses).add(1)
         for part in degraded:
             self._number("degraded_answers_total", part).add(1)
+
+    def computed(self, n_ranked: int, ranked_scores: float, *, is_user_known: bool) -> None:
+        """Count a recommendation that was not cached, with what tells whether the model still fits."""
+        (self._known if is_user_known else self._cold).add(1)
+        self._ranked.add(n_ranked)
+        self._ranked_scores.add(ranked_scores)
 
     def acknowledged(self, n_events: int) -> None:
         """Count events of users that are on disk."""
