@@ -43,7 +43,7 @@ from rec_engine.experiments.measurements import Measurements
 from rec_engine.experiments.moments import DoubleArray, Moments, moments
 from rec_engine.experiments.naive import naive_z
 from rec_engine.experiments.power import Baseline, users_needed
-from rec_engine.experiments.results import Look
+from rec_engine.experiments.results import Analysis, Look
 from rec_engine.experiments.sample_ratio import CHI_SQUARE_ALARM, SEQUENTIAL_ALARM, log_odds
 from rec_engine.experiments.sequential import Path, bounds
 from rec_engine.experiments.variance_reduction import adjusted
@@ -96,7 +96,7 @@ def verdicts(n_runs: int, *, n_looks: int = 20, users_a_look: int = 200, seed: i
     )
     design = Design(metrics=metrics, planned_users=n_looks * users_a_look, min_sample_size=100)
     rng, shape = np.random.default_rng(seed), (n_looks * users_a_look,)
-    counted = {"deploy_treatment": 0, "keep_control": 0, "investigate_further": 0, "no_clear_winner": 0}
+    counted = dict.fromkeys(("deploy", "keep: primary", "keep: guardrail", "sample ratio", "no clear winner"), 0)
     for _ in range(n_runs):
         clicked, shown = clicks(rng, shape, np.ones(1))
         totals = {"clicks": clicked, "impressions": shown, "revenue": revenue(rng, shape, np.ones(1))[0]}
@@ -110,8 +110,17 @@ def verdicts(n_runs: int, *, n_looks: int = 20, users_a_look: int = 200, seed: i
             looks += [found.look] if found.look else []
             if found.recommendation.action != "continue_running":
                 break
-        counted[found.recommendation.action] += 1
+        counted[_kind(found)] += 1
     return [{action: n / n_runs for action, n in counted.items()}]
+
+
+def _kind(of: Analysis) -> str:
+    """Return what an analysis of equal arms came to."""
+    if of.srm.status == "failed":
+        return "sample ratio"
+    if of.recommendation.action == "keep_control":
+        return "keep: guardrail" if of.recommendation.reason.startswith("Guardrail") else "keep: primary"
+    return "no clear winner" if of.recommendation.action == "no_clear_winner" else "deploy"
 
 
 def _share(significant: DoubleArray | NDArray[np.bool_]) -> float:
@@ -323,7 +332,7 @@ def bandits(n_runs: int, *, n_batches: int = 20, batch: int = 500, seed: int = 6
 
 TABLES: dict[str, Callable[[int], list[Row]]] = {
     "false_alarms": false_alarms,
-    "verdicts": lambda n_runs: verdicts(n_runs // 4),
+    "verdicts": lambda n_runs: verdicts(n_runs // 2),
     "power": power,
     "variance_reduction": variance_reduction,
     "sample_ratio": sample_ratio,
