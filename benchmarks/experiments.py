@@ -3,6 +3,7 @@
     python benchmarks/experiments.py [--runs 2000] [--only false_alarms power ...]
 
 - false_alarms: how often equal arms are called different when looked at 20 times, by each kind of test;
+- verdicts: how often the whole analysis, asked 20 times, decides between equal arms;
 - power: how often a planted effect is found at the planned size, and how often intervals hold the truth;
 - variance_reduction: what the past takes off the variance, reported and true;
 - sample_ratio: false alarms, and how soon a fault in allocation is seen;
@@ -31,15 +32,18 @@ from experiment_worlds import (
 from numpy.typing import NDArray
 from scipy import stats
 
+from rec_engine.experiments.analysis import analyze
 from rec_engine.experiments.bandit import allocation, reward_difference
 from rec_engine.experiments.confidence_sequence import always_valid_p_value
 from rec_engine.experiments.design import Design, Metric
 from rec_engine.experiments.effects import compare
 from rec_engine.experiments.estimates import estimates
 from rec_engine.experiments.interleaving import preference
+from rec_engine.experiments.measurements import Measurements
 from rec_engine.experiments.moments import DoubleArray, Moments, moments
 from rec_engine.experiments.naive import naive_z
 from rec_engine.experiments.power import Baseline, users_needed
+from rec_engine.experiments.results import Analysis, Look
 from rec_engine.experiments.sample_ratio import CHI_SQUARE_ALARM, SEQUENTIAL_ALARM, log_odds
 from rec_engine.experiments.sequential import Path, bounds
 from rec_engine.experiments.variance_reduction import adjusted
@@ -81,6 +85,42 @@ def false_alarms(n_runs: int, *, n_looks: int = 20, users_an_arm: int = 2_000, s
             }
         )
     return rows
+
+
+def verdicts(n_runs: int, *, n_looks: int = 20, users_a_look: int = 200, seed: int = 7) -> list[Row]:
+    """Return how often the default design decides between equal arms, asked 20 times, CTR and revenue both primary."""
+    metrics = (
+        Metric(name="ctr", numerator="clicks", denominator="impressions", role="primary"),
+        Metric(name="revenue", numerator="revenue", role="primary"),
+        Metric(name="session_seconds", numerator="session_seconds", role="guardrail"),
+    )
+    design = Design(metrics=metrics, planned_users=n_looks * users_a_look, min_sample_size=100)
+    rng, shape = np.random.default_rng(seed), (n_looks * users_a_look,)
+    counted = dict.fromkeys(("deploy", "keep: primary", "keep: guardrail", "sample ratio", "no clear winner"), 0)
+    for _ in range(n_runs):
+        clicked, shown = clicks(rng, shape, np.ones(1))
+        totals = {"clicks": clicked, "impressions": shown, "revenue": revenue(rng, shape, np.ones(1))[0]}
+        totals["session_seconds"] = session_seconds(rng, shape, np.ones(1))[0]
+        arm, phase = rng.integers(0, 2, shape[0]).astype(np.int32), np.zeros(shape[0], dtype=np.int32)
+        looks: list[Look] = []
+        for n in range(users_a_look, shape[0] + 1, users_a_look):
+            until = {name: column[:n] for name, column in totals.items()}
+            users = Measurements(("control", "treatment"), arm[:n], phase[:n], np.array([[0.5, 0.5]]), until, days=7)
+            found = analyze(design, users, looks)
+            looks += [found.look] if found.look else []
+            if found.recommendation.action != "continue_running":
+                break
+        counted[_kind(found)] += 1
+    return [{action: n / n_runs for action, n in counted.items()}]
+
+
+def _kind(of: Analysis) -> str:
+    """Return what an analysis of equal arms came to."""
+    if of.srm.status == "failed":
+        return "sample ratio"
+    if of.recommendation.action == "keep_control":
+        return "keep: guardrail" if of.recommendation.reason.startswith("Guardrail") else "keep: primary"
+    return "no clear winner" if of.recommendation.action == "no_clear_winner" else "deploy"
 
 
 def _share(significant: DoubleArray | NDArray[np.bool_]) -> float:
@@ -292,6 +332,7 @@ def bandits(n_runs: int, *, n_batches: int = 20, batch: int = 500, seed: int = 6
 
 TABLES: dict[str, Callable[[int], list[Row]]] = {
     "false_alarms": false_alarms,
+    "verdicts": lambda n_runs: verdicts(n_runs // 2),
     "power": power,
     "variance_reduction": variance_reduction,
     "sample_ratio": sample_ratio,

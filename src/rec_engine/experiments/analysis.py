@@ -15,7 +15,7 @@ from rec_engine.experiments.progress import Progress, is_complete, progress_of
 from rec_engine.experiments.results import Analysis, Comparison, Look
 from rec_engine.experiments.sample_ratio import sample_ratio
 from rec_engine.experiments.segments import segment_effects
-from rec_engine.experiments.verdicts import arm_verdict, deciding_p_value
+from rec_engine.experiments.verdicts import ArmVerdict, arm_verdict, deciding_p_value
 
 
 def analyze(
@@ -47,18 +47,6 @@ def analyze(
     by_arm = [comparisons[first : first + len(figures)] for first in range(0, len(comparisons), len(figures))]
     verdicts = tuple(arm_verdict(design, *of_arm, looks) for of_arm in zip(tests, by_arm, standings, strict=True))
     srm = sample_ratio(progress.users, measured.shares)
-    situation = Situation(
-        design=design,
-        srm=srm,
-        n_users=measured.n_users,
-        n_conflicting=measured.n_conflicting,
-        planned_users=progress.planned_users,
-        verdicts=verdicts,
-        comparisons=tuple(comparisons),
-        is_complete=is_complete(design, looks, progress),
-        missing=progress.missing,
-        days_left=progress.days_left,
-    )
     return Analysis(
         method=design.method,
         users=tuple(int(n) for n in progress.users.sum(axis=0)),
@@ -73,7 +61,29 @@ def analyze(
         days=measured.days,
         estimated_days_left=progress.days_left,
         segments=segment_effects(design, measured),
-        recommendation=recommend(situation),
+        recommendation=recommend(_situation(design, measured, progress, comparisons, verdicts, looks)),
+    )
+
+
+def _situation(
+    design: Design,
+    measured: Measurements,
+    progress: Progress,
+    comparisons: list[Comparison],
+    verdicts: tuple[ArmVerdict, ...],
+    looks: Sequence[Look],
+) -> Situation:
+    return Situation(
+        design=design,
+        srm=sample_ratio(progress.users, measured.shares),
+        n_users=measured.n_users,
+        n_conflicting=measured.n_conflicting,
+        planned_users=progress.planned_users,
+        verdicts=verdicts,
+        comparisons=tuple(comparisons),
+        is_complete=is_complete(design, looks, progress),
+        missing=progress.missing,
+        days_left=progress.days_left,
     )
 
 

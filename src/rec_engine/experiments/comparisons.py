@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from rec_engine.experiments.bayes import Posterior, beta_posterior, normal_posterior
 from rec_engine.experiments.confidence_sequence import always_valid_p_value, multiplier
@@ -92,7 +92,7 @@ def comparison(
     """
     effect, level = of.effect, design.significance_level
     is_testable = math.isfinite(float(effect.statistic()))
-    critical = float(effect.critical(stats.norm.isf(level / 2))) if is_testable else math.nan
+    critical = float(effect.critical(-special.ndtri(level / 2))) if is_testable else math.nan
     lasting = float(effect.critical(multiplier(of.progress, level))) if is_testable else math.nan
     control = number(effect.control)
     return Comparison(
@@ -112,7 +112,7 @@ def comparison(
         relative=number(effect.difference / effect.control) if control and control > 0 else None,
         relative_ci=_relative(effect, critical),
         relative_cs=_relative(effect, lasting),
-        prob_better=number(stats.norm.cdf(of.sign * effect.statistic())),
+        prob_better=number(special.ndtr(of.sign * effect.statistic())),
         prob_best=None if posterior is None else float(posterior.prob_best[of.arm]),
         expected_loss=None if posterior is None else float(posterior.expected_loss[of.arm]),
         mde_now=_detectable(effect, design),
@@ -187,7 +187,7 @@ def _relative(effect: Effect, critical: float) -> tuple[float | None, float | No
 
 def _detectable(effect: Effect, design: Design) -> float | None:
     """Return the relative effect that the present standard error finds with the design's level and power."""
-    sure = stats.norm.isf(design.significance_level / 2) + stats.norm.isf(1 - design.power)
+    sure = special.ndtri(design.power) - special.ndtri(design.significance_level / 2)
     control = float(effect.control)
     if not control or not float(effect.standard_error) > 0:
         return None

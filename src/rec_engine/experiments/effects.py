@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from rec_engine.experiments.estimates import Estimates
 from rec_engine.experiments.moments import DoubleArray
 
-SMALLEST_LOG = -700.0
-"""Log of a probability below which all are taken alike, some 37 standard deviations out: doubles end there."""
+SMALLEST = 1e-300
+"""Probability below which all are taken alike, some 37 standard deviations out: doubles end there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +62,20 @@ class Effect:
         What sequential tests read: it has their distribution with few users too, and is t with many.
         """
         t = self.statistic(ratio)
-        tail = np.maximum(stats.t.logsf(np.abs(t), self.degrees_of_freedom), SMALLEST_LOG)
-        return np.sign(t) * -special.ndtri_exp(tail)
+        tail = np.maximum(special.stdtr(self.degrees_of_freedom, -np.abs(t)), SMALLEST)
+        return np.asarray(np.sign(t) * -special.ndtri(tail))
 
     def p_value(self) -> DoubleArray:
         """Return the two-sided p-value of no difference by Welch's t."""
-        return np.asarray(2 * stats.t.sf(np.abs(self.statistic()), self.degrees_of_freedom))
+        return np.asarray(2 * special.stdtr(self.degrees_of_freedom, -np.abs(self.statistic())))
 
     def normal_p_value(self) -> DoubleArray:
         """Return the two-sided p-value of no difference by the normal distribution."""
-        return np.asarray(2 * stats.norm.sf(np.abs(self.statistic())))
+        return np.asarray(2 * special.ndtr(-np.abs(self.statistic())))
 
     def critical(self, z: DoubleArray | float) -> DoubleArray:
         """Return the t that is as improbable as a z is: what multiplies the standard error in an interval."""
-        return np.asarray(stats.t.isf(stats.norm.sf(z), self.degrees_of_freedom))
+        return np.asarray(-special.stdtrit(self.degrees_of_freedom, special.ndtr(-np.asarray(z))))
 
     def interval(self, multiplier: DoubleArray | float) -> tuple[DoubleArray, DoubleArray]:
         """Return both ends of the difference at so many standard errors."""

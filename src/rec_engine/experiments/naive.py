@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from rec_engine.experiments.moments import DENOMINATOR, NUMERATOR, DoubleArray, Moments
 
@@ -27,5 +27,5 @@ def naive_z(of: Moments, arm: int) -> DoubleArray:
 
 def naive_p_value(of: Moments, arm: int) -> float | None:
     """Return its two-sided p-value; None where the figure is no proportion of what stands below the line."""
-    p = float(2 * stats.norm.sf(abs(float(naive_z(of, arm)))))
+    p = float(2 * special.ndtr(-abs(float(naive_z(of, arm)))))
     return p if math.isfinite(p) else None

@@ -34,9 +34,13 @@ class Baseline:
     explained: float = 0.0
 
     def variance_at(self, relative_effect: float) -> float:
-        """Return the variance, less what the past explains, of a treatment with this effect."""
+        """Return the variance, less what the past explains, of a treatment with this effect.
+
+        A share's follows from it. Other figures are taken to vary by as much more as they are higher: who spends more
+        does so in proportion.
+        """
         changed = self.mean * (1 + relative_effect)
-        variance = changed * (1 - changed) if self.is_share else self.variance
+        variance = changed * (1 - changed) if self.is_share else self.variance * (1 + relative_effect) ** 2
         return variance * (1 - self.explained)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from rec_engine.experiments.comparisons import number
 from rec_engine.experiments.design import Design
@@ -44,7 +44,7 @@ def _of_attribute(attribute: str, design: Design, measured: Measurements) -> lis
         of = estimates(moments(metric_columns(metric, measured).now, cell, shape))
         for arm in range(1, shape[2]):
             effect = compare(of, arm)
-            critical = effect.critical(stats.norm.isf(design.significance_level / 2))
+            critical = effect.critical(-special.ndtri(design.significance_level / 2))
             p_value, (low, high) = effect.p_value(), effect.interval(critical)
             for at in shown:
                 ends = number(low[at]), number(high[at])
