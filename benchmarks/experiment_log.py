@@ -10,6 +10,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def fill(url: str, experiment: Experiment, n_users: int, n_events: int) -> None:
     """Write exposures and events, and print how many a second."""
     log = ExperimentLog(url)
     started = time.perf_counter()
-    for records in (*exposures(experiment, n_users), *events(n_users, n_events)):
+    for records in chain(exposures(experiment, n_users), events(n_users, n_events)):
         log.write(records)
     log.close()
     n_rows = n_users + n_events

@@ -46,6 +46,7 @@ class LiveExperiments:
         self._met: dict[str, dict[str, str]] = {}
         self._versions_met: dict[str, int] = {}
         self._remembered: set[tuple[str, str, str]] = set()
+        self._is_behind = False
         self._look_up_arms()
         self._loop = BackgroundLoop("experiments", self._poll, first_seconds=POLL_SECONDS)
         self._loop.start()
@@ -96,8 +97,11 @@ class LiveExperiments:
     def _poll(self) -> float:
         try:
             self.refresh()
+            self._is_behind = False
         except StoreError as error:
-            logger.warning("experiments go on as they were: %s", error)
+            if not self._is_behind:
+                logger.warning("experiments go on as they were: %s", error)
+            self._is_behind = True
         return POLL_SECONDS
 
     def _look_up_arms(self) -> None:

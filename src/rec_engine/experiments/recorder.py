@@ -36,6 +36,7 @@ class Recorder:
         self._full_seconds = full_seconds
         self._waiting: deque[Record] = deque()
         self._is_closed = False
+        self._is_failing = False
         self._wakes = threading.Event()
         self._write_lock = threading.Lock()
         self.known = log.position()
@@ -94,8 +95,11 @@ class Recorder:
             try:
                 self.flush()
                 self.known = self._log.position()
+                self._is_failing = False
             except StoreError as error:
-                logger.warning("%d records of experiments wait: %s", len(self._waiting), error)
+                if not self._is_failing:
+                    logger.warning("records of experiments wait: %s", error)
+                self._is_failing = True
 
     def _write(self) -> int:
         """Return how many records were written; if that fails, they wait again."""
