@@ -94,7 +94,8 @@ def test_no_item_that_is_acknowledged_stops_the_service_or_its_restart(
             view = again.catalogue.view(again.catalogue.code(item["item_id"]))
             assert str(view.item_id) == str(item["item_id"])
     path = quote(str(gone), safe="", errors="surrogatepass")
-    assert client.delete(f"/items/{path}").status_code in {204, 404, 422}
+    # 405: a path in which an id has a slash is another route's.
+    assert client.delete(f"/items/{path}").status_code in {204, 404, 405, 422}
     goes_on(client)
 
 

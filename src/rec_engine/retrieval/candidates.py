@@ -100,7 +100,9 @@ class CandidateGenerator:
         joining: Sequence[int] = (),
         budget: Budget | None = None,
     ) -> Candidates:
-        """Return at least min(k, eligible) candidates.
+        """Return at least min(k, eligible) candidates; where they are few, the last source offers more.
+
+        It is asked for what the others leave of n_candidates: an order that heeds more than scores needs a choice.
 
         Args:
             state: whom they are for.
@@ -111,9 +113,13 @@ class CandidateGenerator:
             budget: sources that fail, or for which it leaves no time, have no opinion; but for the last one.
         """
         budget = budget or Budget()
-        wanted = [max(k, int(source.share * n_candidates)) for source in self.sources]
-        looks = [partial(_found, source, state, eligible, n) for source, n in zip(self.sources, wanted, strict=True)]
-        found = [*map(budget.spend, self.names[:-1], looks), looks[-1]()]
+        *others, last = self.sources
+        looks = [
+            partial(_found, source, state, eligible, max(k, int(source.share * n_candidates))) for source in others
+        ]
+        found = list(map(budget.spend, self.names[:-1], looks))
+        n_found = len(distinct(np.concatenate([NOTHING, *(each[1] for each in found if each)])))
+        found.append(_found(last, state, eligible, max(k, n_candidates - n_found)))
         best = [each[1] if each else NOTHING for each in found]
         offered, joined = np.concatenate(best), np.array(joining, dtype=np.int32)
         item_codes = distinct(np.concatenate([offered, joined[eligible.keeps(joined)]]) if len(joined) else offered)
