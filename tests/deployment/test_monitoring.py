@@ -76,6 +76,13 @@ def test_a_query_asks_for_metrics_and_labels_that_there_are(query: str) -> None:
         assert set(grouped.split(", ")) <= {label for name, _ in asked for label in labels[name]}
 
 
+with_prometheus = pytest.mark.skipif(
+    not (shutil.which("prometheus") and shutil.which("promtool")),
+    reason="needs prometheus and promtool, as Debian's package has them",
+)
+
+
+@with_prometheus
 def test_promtool_has_nothing_to_object_and_every_alert_is_tried() -> None:
     tool = str(shutil.which("promtool"))
     for what in (["check", "rules", str(RULES)], ["test", "rules", str(MONITORING / "rules_test.yml")]):
@@ -113,6 +120,7 @@ def result_of(url: str, query: str) -> list[Any]:
         return found
 
 
+@with_prometheus
 def test_every_panel_shows_something_of_a_service_that_runs(model_dir: Path, tmp_path: Path) -> None:
     queries = panel_queries()
     loud = [query for query in queries if not QUIET.search(query)]
