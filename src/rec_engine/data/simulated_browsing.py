@@ -15,6 +15,7 @@ from rec_engine.errors import DataError
 MAX_CELLS = 4_000_000
 """Users times items that are looked at together: bounds memory, and matrices stay in the cache."""
 SECONDS_A_PAGE = 10
+"""What people spend on a page that they leave without a click."""
 BOT_CLICKS = 0.25
 """Share of what it is shown that a bot clicks, wherever it stands."""
 CLICKED_AGAIN = 0.2
@@ -78,8 +79,14 @@ class Browsing:
         again = self.met[user_codes[:, None], item_codes]
         return np.where(again, np.float32(CLICKED_AGAIN) * first_time, first_time)
 
-    def play(self, visits: Visits, recommend: Recommend, k: int) -> Pages:
+    def play(self, visits: Visits, recommend: Recommend, k: int, *, wave_seconds: int = SECONDS_A_DAY) -> Pages:
         """Return the pages of these visits: day by day, and within a day every user's first visit before his second.
+
+        Args:
+            visits: in the order of their beginnings.
+            recommend: who decides what is shown.
+            k: items a page.
+            wave_seconds: more than a day where the policy does not learn from what others do: fewer, larger steps.
 
         Raises:
             DataError: if an answer is none.
@@ -87,7 +94,7 @@ class Browsing:
         rows = max(1, MAX_CELLS // self._world.items.height)
         pages = [
             page
-            for wave in _waves(visits)
+            for wave in _waves(visits, wave_seconds)
             for first in range(0, len(wave), rows)
             for page in self._together(visits, wave[first : first + rows], recommend, k)
         ]
@@ -109,9 +116,10 @@ class Browsing:
             )
             self._remember(users, page)
             n_clicks[on] += page.clicked.sum(axis=1)
-            clock[on] = np.max(page.clicked_at, axis=1) + SECONDS_A_PAGE
+            has_clicked = page.clicked.any(axis=1)
+            clock[on] = np.where(has_clicked, page.clicked_at.max(axis=1), page.shown_at + SECONDS_A_PAGE)
             latest = page.item_codes[np.arange(len(on)), k - 1 - page.clicked[:, ::-1].argmax(axis=1)]
-            recent[on] = np.where(page.clicked.any(axis=1), latest, recent[on])
+            recent[on] = np.where(has_clicked, latest, recent[on])
             yield page
 
     def _asked(self, users: LongArray, moments: LongArray, recent: LongArray, k: int) -> Asked:
@@ -146,9 +154,9 @@ class Browsing:
         np.add.at(self.item_clicks, taken, 1)
 
 
-def _waves(visits: Visits) -> list[LongArray]:
+def _waves(visits: Visits, wave_seconds: int) -> list[LongArray]:
     """Return rows of visits: a day's, in waves in which nobody comes twice."""
-    days = visits.moments // SECONDS_A_DAY
+    days = visits.moments // wave_seconds
     order = np.lexsort((np.arange(len(days)), visits.user_codes, days))
     day, user = days[order], visits.user_codes[order]
     is_first = np.ones(len(order), dtype=np.bool_)
