@@ -12,6 +12,7 @@ from rec_engine.cli_capacity import capacity
 from rec_engine.cli_ingest import ingest
 from rec_engine.cli_keys import keys_app
 from rec_engine.cli_models import models_app
+from rec_engine.cli_simulate import simulate
 from rec_engine.errors import DataError, RecEngineError
 from rec_engine.utils.config import ModelConfig, ServingConfig, load_config
 from rec_engine.utils.logger import configure_logging
@@ -25,6 +26,7 @@ app.command(models_app)
 app.command(keys_app)
 app.command(ingest)
 app.command(capacity)
+app.command(simulate)
 
 
 def main(arguments: list[str] | None = None) -> None:

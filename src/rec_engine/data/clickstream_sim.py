@@ -8,10 +8,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rec_engine.data.click_models import CLICK_MODELS
-from rec_engine.data.dataset import ExternalId, LongArray
+from rec_engine.data.dataset import BoolArray, ExternalId, FloatArray, IntArray, LongArray
 from rec_engine.data.demo_catalogue import make_catalogue
 from rec_engine.data.simulated_browsing import Browsing, Pages
-from rec_engine.data.simulated_policies import OrganicPolicy, Recommend
+from rec_engine.data.simulated_policies import OraclePolicy, OrganicPolicy, Recommend
 from rec_engine.data.simulated_visits import DEVICES, NO_LIMIT, Rhythm, Visits, shop_rhythm
 from rec_engine.data.simulated_world import N_DAYS as N_DAYS
 from rec_engine.data.simulated_world import NOTHING, SECONDS_A_DAY, HiddenItems, World, hide, make_world
@@ -23,6 +23,7 @@ SLATE = 10
 VISITS_A_DAY = 0.1
 INTERACTIONS_A_VISIT = 8.0
 """What a visit to the demo shop yields on average; it decides how many visits a wanted size takes."""
+STAGES, SECONDS_A_STAGE = ("click", "add_to_cart", "purchase"), 2
 CART_OF_ATTRACTION, PURCHASE_OF_CART = 0.25, 0.4
 DWELL_SECONDS, DWELL_SPREAD = 30.0, 0.8
 SHARE_OF_FIRST_DAY = 0.8
@@ -157,6 +158,28 @@ class ClickstreamSimulator:
         """
         return self._click_model.expected(self._browsing.attraction(user_codes, item_codes, moments))
 
+    def best_pages(self, user_codes: LongArray, moments: LongArray, k: int = SLATE) -> LongArray:
+        """Return (n, k) int64: the pages that are worth most to users (n,), with what they remember now."""
+        recent = np.full(len(user_codes), NOTHING)
+        return OraclePolicy(self.world)(self._browsing.asked(user_codes, moments, recent, k)).item_codes
+
+    def remember(self, user_codes: IntArray | LongArray, item_codes: IntArray | LongArray) -> None:
+        """Let users (n,) have clicked items (n,) before."""
+        self._browsing.met[user_codes, item_codes] = True
+
+    def react(self, user_code: int, item_codes: LongArray, moment: int) -> list[tuple[int, str]]:
+        """Return what a user does with one page (k,) at a moment (Unix seconds): places on it, and events in order."""
+        users, page, moments = np.array([user_code]), item_codes[None, :], np.array([moment])
+        attraction = self._browsing.attraction(users, page, moments)[0]
+        places = np.flatnonzero(self._browsing.react(users, page, moments)[0])
+        is_in_cart, is_bought = _conversions(attraction[places], self._rng)
+        return [
+            (int(place), event)
+            for place, *also in zip(places, is_in_cart, is_bought, strict=True)
+            for event, happens in zip(STAGES, (True, *also), strict=True)
+            if happens
+        ]
+
     def _played(self, visits: Visits, recommend: Recommend | None, k: int) -> Clickstream:
         pages = self._browsing.play(visits, recommend or self._organic, k)
         impressions = _impressions(pages, visits, self.world, self._n_requests, self._n_visits)
@@ -187,7 +210,8 @@ def demo_frames(
         seed: of everything.
         n_users: shoppers.
         n_items: items in the catalogue.
-        n_interactions: clicks, carts and purchases together, within about a tenth.
+        n_interactions: clicks, carts and purchases together, within about a tenth; fewer where a small catalogue runs
+            out of what people like.
     """
     return demo_simulator(seed, n_users, n_items, n_interactions).simulate_period(n_days=N_DAYS)
 
@@ -248,17 +272,19 @@ def _interactions(impressions: pl.DataFrame, rng: np.random.Generator) -> pl.Dat
     clicks = impressions.filter("clicked").with_columns(timestamp=pl.col("clicked_at"))
     attraction = clicks["attraction"].to_numpy()
     seconds = DWELL_SECONDS * np.exp(attraction + DWELL_SPREAD * rng.standard_normal(clicks.height))
-    is_in_cart = rng.random(clicks.height) < CART_OF_ATTRACTION * attraction
-    is_bought = is_in_cart & (rng.random(clicks.height) < PURCHASE_OF_CART)
+    is_in_cart, is_bought = _conversions(attraction, rng)
     clicks = clicks.with_columns(dwell_seconds=pl.Series(seconds).round(1))
     later = clicks.with_columns(dwell_seconds=pl.lit(None, dtype=pl.Float64))
-    stages = (
-        ("click", clicks, 0),
-        ("add_to_cart", later.filter(is_in_cart), 2),
-        ("purchase", later.filter(is_bought), 4),
-    )
+    rows_of_stage = (clicks, later.filter(is_in_cart), later.filter(is_bought))
     table = pl.concat(
-        rows.with_columns(event=pl.lit(event), timestamp=pl.col("timestamp") + delay) for event, rows, delay in stages
+        rows.with_columns(event=pl.lit(event), timestamp=pl.col("timestamp") + SECONDS_A_STAGE * number)
+        for number, (event, rows) in enumerate(zip(STAGES, rows_of_stage, strict=True))
     )
     columns = ["user_id", "item_id", "timestamp", "event", "session_id", "position", "device", "request_id"]
     return table.select(*columns, "dwell_seconds")
+
+
+def _conversions(attraction: FloatArray, rng: np.random.Generator) -> tuple[BoolArray, BoolArray]:
+    """Return for clicks (n,) of some attraction which of them go on to the cart, and which of those to a purchase."""
+    is_in_cart = rng.random(len(attraction)) < CART_OF_ATTRACTION * attraction
+    return is_in_cart, is_in_cart & (rng.random(len(attraction)) < PURCHASE_OF_CART)

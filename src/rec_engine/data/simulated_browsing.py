@@ -104,17 +104,21 @@ class Browsing:
         """Yield the pages of visits by distinct users, everybody's first, then everybody's second, and so on."""
         clock, n_clicks = visits.moments[rows], np.zeros(len(rows), dtype=np.int64)
         recent = np.full(len(rows), NOTHING)
+        seen = np.zeros((len(rows), self._world.items.height), dtype=np.bool_)
         for number in range(int(visits.n_pages[rows].max())):
             on = np.flatnonzero((visits.n_pages[rows] > number) & (n_clicks < visits.max_clicks[rows]))
             if not len(on):
                 return
             of = rows[on]
             users = visits.user_codes[of]
-            asked = self._asked(users, clock[on], recent[on], k)
+            asked = self.asked(users, clock[on], recent[on], k)
+            asked.eligible[seen[on]] = False
             page = self._look(
                 of, number, asked, _checked(recommend(asked), asked), visits.max_clicks[of] - n_clicks[on]
             )
-            self._remember(users, page)
+            self._remember(users, page.item_codes, page.clicked)
+            places, columns = np.nonzero(page.item_codes != NOTHING)
+            seen[on[places], page.item_codes[places, columns]] = True
             n_clicks[on] += page.clicked.sum(axis=1)
             has_clicked = page.clicked.any(axis=1)
             clock[on] = np.where(has_clicked, page.clicked_at.max(axis=1), page.shown_at + SECONDS_A_PAGE)
@@ -122,17 +126,21 @@ class Browsing:
             recent[on] = np.where(has_clicked, latest, recent[on])
             yield page
 
-    def _asked(self, users: LongArray, moments: LongArray, recent: LongArray, k: int) -> Asked:
+    def asked(self, users: LongArray, moments: LongArray, recent: LongArray, k: int) -> Asked:
+        """Return what a policy is asked when these users (n,) want pages at these moments (n,)."""
         released = self._world.released_day <= self._world.days(moments)[:, None]
         return Asked(users, moments, k, recent, released & ~self.met[users], self.item_clicks.copy())
 
+    def react(self, users: LongArray, item_codes: LongArray, moments: LongArray) -> BoolArray:
+        """Return (n, k) bool: what distinct users (n,) click of pages (n, k), and let them remember it."""
+        clicked = self._clicks(users, item_codes, self.attraction(users, item_codes, moments))
+        self._remember(users, item_codes, clicked)
+        return clicked
+
     def _look(self, of: LongArray, number: int, asked: Asked, shown: Shown, left: LongArray) -> Pages:
         attraction = self.attraction(asked.user_codes, shown.item_codes, asked.moments)
-        clicked = self._click_model.clicks(attraction, self._rng)
-        is_bot = self._world.is_bot[asked.user_codes]
-        if is_bot.any():
-            clicked[is_bot] = self._rng.random((int(is_bot.sum()), asked.k)) < BOT_CLICKS
-        clicked &= (shown.item_codes != NOTHING) & (np.cumsum(clicked, axis=1) <= left[:, None])
+        clicked = self._clicks(asked.user_codes, shown.item_codes, attraction)
+        clicked &= np.cumsum(clicked, axis=1) <= left[:, None]
         gaps = np.zeros(clicked.shape, dtype=np.int64)
         gaps[clicked] = self._gaps_seconds(int(clicked.sum()), self._rng)
         propensities = np.ones(clicked.shape, dtype=np.float32) if shown.propensities is None else shown.propensities
@@ -147,9 +155,17 @@ class Browsing:
             clicked_at=asked.moments[:, None] + np.cumsum(gaps, axis=1),
         )
 
-    def _remember(self, users: LongArray, page: Pages) -> None:
-        rows, places = np.nonzero(page.clicked)
-        taken = page.item_codes[rows, places]
+    def _clicks(self, users: LongArray, item_codes: LongArray, attraction: FloatArray) -> BoolArray:
+        clicked = self._click_model.clicks(attraction, self._rng)
+        is_bot = self._world.is_bot[users]
+        if is_bot.any():
+            clicked[is_bot] = self._rng.random((int(is_bot.sum()), item_codes.shape[1])) < BOT_CLICKS
+        clicked[item_codes == NOTHING] = False
+        return clicked
+
+    def _remember(self, users: LongArray, item_codes: LongArray, clicked: BoolArray) -> None:
+        rows, places = np.nonzero(clicked)
+        taken = item_codes[rows, places]
         self.met[users[rows], taken] = True
         np.add.at(self.item_clicks, taken, 1)
 

@@ -20,7 +20,7 @@ class Asked:
         moments: (n,) int64, Unix seconds.
         k: items wanted.
         recent_item_codes: (n,) int64, what was clicked last in this visit; NOTHING before the first click.
-        eligible: (n, n_items) bool: released, and not clicked by the user before.
+        eligible: (n, n_items) bool: released, not clicked by the user before, and not shown in this visit yet.
         item_clicks: (n_items,) int64, clicks of everybody so far.
     """
 

@@ -17,7 +17,7 @@ SECONDS_A_DAY = 86_400
 NOTHING: Final = -1
 """Code of an item where a page shows none."""
 
-TASTE_IN_CLICK, POPULARITY_IN_CLICK, NOVELTY_IN_CLICK, ATTRACTION_BIAS = 5.0, 0.1, 0.4, -1.7
+TASTE_IN_CLICK, POPULARITY_IN_CLICK, NOVELTY_IN_CLICK, ATTRACTION_BIAS = 5.0, 0.5, 0.4, -2.2
 NOVELTY_DAYS = 14.0
 """An item is 1 / e as new after so many days."""
 DRIFT, PERSONAL = 0.5, 0.08
@@ -89,7 +89,7 @@ class World:
     def attraction(self, user_codes: LongArray, item_codes: LongArray, moments: LongArray) -> FloatArray:
         """Return (n, k) float32: the probability that user n clicks an item that he looks at; 0 for NOTHING.
 
-        The log-odds are 5 taste . item + 0.1 log popularity + 0.4 exp(-age / 14 days) - 1.7.
+        The log-odds are 5 taste . item + 0.5 log popularity + 0.4 exp(-age / 14 days) - 2.2.
 
         Args:
             user_codes: (n,).
