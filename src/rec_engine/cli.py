@@ -9,6 +9,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from rec_engine.cli_capacity import capacity
+from rec_engine.cli_experiments import experiments_app, show_demo
 from rec_engine.cli_ingest import ingest
 from rec_engine.cli_keys import keys_app
 from rec_engine.cli_models import models_app
@@ -24,6 +25,7 @@ TABLE_METRICS = ("ndcg", "hit_rate", "recall", "coverage")
 app = App(name="rec-engine", help="A recommendation engine: train, evaluate, serve.", version_flags=["--version"])
 app.command(models_app)
 app.command(keys_app)
+app.command(experiments_app)
 app.command(ingest)
 app.command(capacity)
 app.command(simulate)
@@ -176,6 +178,9 @@ def evaluate(  # noqa: PLR0913 - the brief's flags
     events: str | None = None,
     exploration: float = 0.5,
     positions: int = 1,
+    run_ab_test_demo: bool = False,
+    seed: int = 42,
+    users: int = 120_000,
 ) -> None:
     """Rank the full catalogue for every held-out user and print the model beside tuned baselines.
 
@@ -191,8 +196,14 @@ def evaluate(  # noqa: PLR0913 - the brief's flags
         events: of --off-policy: URL of the event store, such as sqlite:///state/events.db.
         exploration: of --off-policy: recommendations.exploration with which the versions would serve.
         positions: of --off-policy: how many positions from the top are judged.
+        run_ab_test_demo: instead, simulate five A/B tests whose truth is known, and print what is found; no model is
+            needed.
+        seed: of that simulation.
+        users: of each of its experiments.
     """
-    from rec_engine.cli_off_policy import as_json as off_policy_json
+    if run_ab_test_demo:
+        show_demo(seed, users, output_file)
+        return
     from rec_engine.cli_off_policy import evaluate_from_log
     from rec_engine.evaluation.evaluator import as_json, comparison_table
     from rec_engine.pipeline.evaluate import report_on
@@ -201,9 +212,9 @@ def evaluate(  # noqa: PLR0913 - the brief's flags
         raise DataError(f"--k-values {k_values}: each lies between 1 and 1,000")
     models = [_named_model(pair) for pair in compare] or [("", model_dir)]
     if off_policy:
-        by_log = evaluate_from_log(models, events, exploration=exploration, positions=positions)
+        judged_by_log = evaluate_from_log(models, events, exploration=exploration, positions=positions)
         if output_file:
-            _write(output_file, json.dumps({"off_policy": off_policy_json(by_log)}, indent=2, allow_nan=False))
+            _write(output_file, judged_by_log)
         return
     evaluations, title = report_on(models, test_data, sorted(set(k_values)))
     middle = sorted(set(k_values))[len(set(k_values)) // 2]

@@ -1,5 +1,6 @@
 """`rec-engine evaluate --off-policy`: versions judged from the log of the one that served."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +18,8 @@ MAX_POSITIONS = 20
 
 def evaluate_from_log(
     models: Sequence[tuple[str, Path]], store_url: str | None, *, exploration: float, positions: int
-) -> list[Judged]:
-    """Print what each version would have earned, clicks an answer, the best one first, and return it.
+) -> str:
+    """Print what each version would have earned, clicks an answer, the best one first, and return it as JSON.
 
     Raises:
         ConfigError: if a flag is missing or out of range.
@@ -38,10 +39,10 @@ def evaluate_from_log(
         for refusal in each.value.refusals:
             console.print(f"{each.name} cannot be judged: {refusal}.")
     console.print(_last_line(judged))
-    return judged
+    return json.dumps({"off_policy": _plain(judged)}, indent=2, allow_nan=False)
 
 
-def as_json(judged: Sequence[Judged]) -> list[dict[str, object]]:
+def _plain(judged: Sequence[Judged]) -> list[dict[str, object]]:
     """Return what JSON can hold of it, intervals as [mean, low, high]."""
     return [
         {

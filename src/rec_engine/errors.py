@@ -4,6 +4,7 @@
       ConfigError        a setting is unknown, of the wrong type or out of range
       DataError          a file, row or request value cannot be used
       NotFoundError      no such user, item, category or model
+      ExperimentError    an experiment is in a state in which this is not possible
       BundleError        a model directory is damaged or of another format
       StoreError         the event store cannot be reached, or refuses to write
         ConflictError    somebody else's write came between a check and the write it was made for
@@ -44,6 +45,12 @@ class NotFoundError(RecEngineError):
     """No such user, item, category or model."""
 
     status = 404
+
+
+class ExperimentError(RecEngineError):
+    """An experiment is in a state in which this is not possible."""
+
+    status = 409
 
 
 class BundleError(RecEngineError):

@@ -43,6 +43,18 @@ def test_one_text_id_makes_all_ids_text_and_numbers_still_find_theirs() -> None:
 
 
 @PROPERTY
+@given(
+    st.lists(st.integers(-5, 5)) | st.lists(st.text(max_size=2)),
+    st.lists(
+        st.integers(-6, 6) | st.text(max_size=2) | st.sampled_from(["-0", "03", "٣", str(2**63), 2**63, -(2**63)])
+    ),
+)
+def test_many_ids_are_found_as_each_by_itself(known: list[int | str], asked: list[int | str]) -> None:
+    ids = IdMap.of(pl.Series(known, dtype=pl.String if known and isinstance(known[0], str) else pl.Int64))
+    assert ids.codes(asked).tolist() == [ids.code(one) for one in asked]
+
+
+@PROPERTY
 @given(st.lists(st.one_of(st.text(min_size=1), st.integers(-(2**63), 2**63 - 1).map(str)), min_size=1))
 def test_every_id_gets_its_own_code_and_back(texts: list[str]) -> None:
     ids = IdMap.of(pl.Series(texts, dtype=pl.String))

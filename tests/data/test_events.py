@@ -39,6 +39,20 @@ def test_the_same_event_id_twice_changes_nothing(store: EventStore) -> None:
     assert [(found.event_id, found.item_id) for found in store.events_of("ann")] == [("1", "tea"), ("2", "tea")]
 
 
+def test_a_users_events_after_a_position_and_what_was_met_after_it(store: EventStore) -> None:
+    store.write([event("1"), event("2", user="bob", item="milk"), event("3", item="rum")])
+    assert [[found.event_id for found in store.events_of("ann", after)] for after in (0, 1, 3)] == [
+        ["1", "3"],
+        ["3"],
+        [],
+    ]
+    until, met = store.met_after(1)
+    assert (until, [tuple(row) for row in met]) == (
+        3,
+        [("bob", "milk", "click", None, 1_600_000_000), ("ann", "rum", "click", None, 1_600_000_000)],
+    )
+
+
 def test_news_hold_what_came_after_a_position_in_order(store: EventStore) -> None:
     store.write([event("1"), ItemChange("tea", "visible", "{}")])
     seen = store.news(0)

@@ -1,7 +1,9 @@
 """Training data from the log is what a service that follows the log has: the same histories, the same items."""
 
 import json
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
@@ -165,3 +167,16 @@ def test_an_empty_log_adds_nothing_and_none_is_an_error(store: EventStore, tmp_p
     assert (len(tables.interactions), mark.position) == (1, 0)
     with pytest.raises(DataError, match="no event store"):
         with_log(NOTHING, f"sqlite:///{tmp_path / 'gone.db'}")
+
+
+def test_a_log_of_an_earlier_release_is_said_to_be_one_and_a_service_gives_it_what_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    store = EventStore(f"sqlite:///{path}")
+    store.write([event("1", "ann", "5")])
+    store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE log_identity")
+    with pytest.raises(DataError, match="earlier release"):
+        with_log(NOTHING, store.url)
+    EventStore(store.url).close()
+    assert with_log(NOTHING, store.url)[0].interactions["item_id"].to_list() == [5]

@@ -90,6 +90,15 @@ def test_contributions_add_up_to_the_log_odds_of_the_score(tmp_path: Path) -> No
     assert np.abs(parts[:, 0]).mean() > 5 * np.abs(parts[:, 1:-1]).mean()
 
 
+def test_no_candidates_have_no_scores_and_no_contributions() -> None:
+    ranker = CTRRanker.fit(rows(0), rows(1), CTRSettings(), seed=0)
+    nothing = rows(2).features[:0]
+    for compiled in (ranker._compiled, None):
+        ranker._compiled = compiled
+        assert ranker.log_odds(nothing).shape == (0,)
+    assert ranker.contributions(nothing).shape == (0, len(FEATURES) + 1)
+
+
 def test_importances_are_shares_and_find_what_matters() -> None:
     shares = CTRRanker.fit(rows(1), rows(2), CTRSettings(), seed=0).importances()
     assert next(iter(shares)) == next(iter(FEATURES))

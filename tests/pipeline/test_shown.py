@@ -14,7 +14,7 @@ from rec_engine.data.dataset import LongArray, RecommendationDataset
 from rec_engine.data.events import Event, EventStore, Impression
 from rec_engine.data.splits import Split, temporal_split
 from rec_engine.data.state import state_before
-from rec_engine.evaluation.evaluator import NEVER, last_times, merge
+from rec_engine.evaluation.evaluator import NEVER, merge
 from rec_engine.models.features import features
 from rec_engine.pipeline.evaluate import TrainedModel, assemble_path
 from rec_engine.pipeline.ranking import Lesson
@@ -70,7 +70,7 @@ def log(tmp_path: Path, bundle: ModelBundle) -> Log:
 
 
 def ends(split: Split) -> LongArray:
-    return last_times(split.train)
+    return split.train.last_times(NEVER)
 
 
 def taken(split: Split, user: int) -> int:
@@ -110,7 +110,7 @@ def test_answers_outside_the_validation_part_teach_nothing(  # noqa: PLR0917 - f
     moment: Callable[[Split, int, int], int],
 ) -> None:
     split = bundle.split
-    begins, last = ends(split), last_times(split.validation)
+    begins, last = ends(split), split.validation.last_times(NEVER)
     for user in users * 3:
         log.answer(user, moment(split, int(begins[user]), int(last[user])), taken(split, user))
     assert log.lesson(path, dataset, split) is None
@@ -120,7 +120,7 @@ def test_a_click_after_the_validation_part_and_an_item_of_the_test_part_teach_no
     bundle: ModelBundle, dataset: RecommendationDataset, path: RecommendationInference, users: list[int], log: Log
 ) -> None:
     split = bundle.split
-    last = last_times(split.validation)
+    last = split.validation.last_times(NEVER)
     for user in users * 3:
         log.answer(user, int(last[user]), int(split.test.items_of(user)[0]), delay=0)  # a click in time, even
         log.answer(user, int(last[user]), taken(split, user), delay=1)
@@ -163,7 +163,7 @@ def test_where_the_parts_follow_each_other_in_time_their_bounds_are_everybodys(d
     found = windows(split, dataset)
     assert found["begins"].unique().to_list() == [split.train.timestamps.max()]
     assert found["ends"].unique().to_list() == [split.validation.timestamps.max()]
-    assert len(found) == np.count_nonzero(last_times(split.train) != NEVER)
+    assert len(found) == np.count_nonzero(split.train.last_times(NEVER) != NEVER)
 
 
 def test_where_everybody_has_his_own_parts_he_has_his_own_bounds(
@@ -175,7 +175,7 @@ def test_where_everybody_has_his_own_parts_he_has_his_own_bounds(
     found = windows(fewer, dataset)
     assert len(found) == len(np.unique(split.validation.user_codes)) - 1
     assert str(bundle.user_ids[int(first)]) not in found["user_id"].to_list()
-    last = last_times(split.validation)
+    last = split.validation.last_times(NEVER)
     codes = dataset.user_ids.codes(found["user_id"].to_list())
     assert found["ends"].to_list() == last[codes].tolist()
     none = replace(split, validation=split.validation.where(np.zeros(len(split.validation), dtype=np.bool_)))

@@ -2,12 +2,18 @@
 
 import base64
 import math
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import N_ITEMS, service
 from fastapi.testclient import TestClient
+from lightgbm import Booster
+from lightgbm.basic import LightGBMError
 
 from rec_engine.bundle import ModelBundle, open_bundle
 from rec_engine.data.events import EventStore
@@ -45,6 +51,42 @@ def test_contributions_add_up_to_the_score(client: TestClient, bundle: ModelBund
             total = float(why["base"]) + sum(part["contribution"] for part in why["contributions"])  # type: ignore[arg-type]
             assert math.isclose(total, float(why["log_odds"]), abs_tol=1e-4)  # type: ignore[arg-type]
             assert math.isclose(1 / (1 + math.exp(-total)), float(str(item["score"])), abs_tol=1e-4)
+
+
+def test_an_explanation_goes_without_what_lightgbm_fails_to_tell(
+    fresh: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise LightGBMError("out of order")
+
+    monkeypatch.setattr(Booster, "predict", failing)
+    answer = ask(fresh, user_id=4, num_recommendations=3, explain=True)
+    assert answer["metadata"]["degraded"] == ["contributions"]  # type: ignore[index]
+    assert [item["why"]["contributions"] for item in items(answer)] == [[]] * 3  # type: ignore[index]
+    assert answer["metadata"]["reranked"] is True  # type: ignore[index]
+
+
+def test_lightgbm_is_loaded_beside_other_requests(fresh: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded_by = []
+
+    def loading() -> ModuleType:
+        loaded_by.append(threading.current_thread())
+        return import_module("lightgbm")
+
+    monkeypatch.setattr("rec_engine.models.lightgbm_ranker._lightgbm", loading)
+    assert ask(fresh, user_id=4)["metadata"]["reranked"] is True  # type: ignore[index]
+    assert loaded_by == []
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(lambda user: ask(fresh, user_id=user, explain=True), range(4)):
+            pass
+    assert len(loaded_by) == 1
+    assert "asyncio" in loaded_by[0].name
+
+
+def test_an_answer_without_items_is_explained_too(client: TestClient) -> None:
+    nothing = {"attribute": "price", "below": 0}
+    answer = ask(client, user_id=4, filter=nothing, explain=True)
+    assert (items(answer), answer["metadata"]["degraded"]) == ([], [])  # type: ignore[index]
 
 
 def test_without_explain_there_is_no_why(client: TestClient) -> None:

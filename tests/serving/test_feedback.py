@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.events import Event, EventStore, Impression
 from rec_engine.serving.cache import InMemoryCache
+from rec_engine.serving.live_statistics import LiveStatistics
 from rec_engine.utils.config import ServingConfig
 
 NOW = 1_700_000_000
@@ -254,3 +255,20 @@ def test_events_of_the_log_are_those_that_were_sent(bundle: ModelBundle, store: 
     (found,) = reader.events_of("new")
     reader.close()
     assert found == Event("e", "new", "101", "click", NOW, 2.0, "r", '{"device": "tv"}', found.position)
+
+
+def test_what_is_still_to_be_written_is_written_before_anything_else_ends(
+    bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'events.db'}"
+    reader, close, counted = EventStore(url), LiveStatistics.close, list[int]()
+
+    def closing(statistics: LiveStatistics) -> None:
+        counted.append(reader.count(Impression))
+        close(statistics)
+
+    monkeypatch.setattr(LiveStatistics, "close", closing)
+    with service(bundle, EventStore(url)) as client:
+        client.post("/recommend", json={"user_id": 4})
+    assert counted == [1]
+    reader.close()

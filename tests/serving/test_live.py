@@ -1,15 +1,22 @@
 """A model beside a log: what of it the training knew, and what comes on top."""
 
 import logging
+import time
 from dataclasses import replace
 
+import polars as pl
 import pytest
 
 from rec_engine.bundle import ModelBundle
+from rec_engine.data.dataset import IdMap
 from rec_engine.data.events import Event, EventStore
+from rec_engine.data.state import state_of
+from rec_engine.serving.inference import Query
 from rec_engine.serving.live import LiveModel
 from rec_engine.serving.live_statistics import LiveStatistics
 from rec_engine.utils.config import RecommendationSettings
+
+NOW = 1_700_000_000
 
 
 def trained_with(bundle: ModelBundle, log_id: str, until: int) -> ModelBundle:
@@ -18,15 +25,16 @@ def trained_with(bundle: ModelBundle, log_id: str, until: int) -> ModelBundle:
 
 
 def click(store: EventStore, name: str) -> None:
-    store.write([Event(name, "new", "101", "click", 1_700_000_000)])
+    store.write([Event(name, "new", "101", "click", NOW)])
 
 
 def n_counted(bundle: ModelBundle, store: EventStore) -> tuple[int, int]:
     """Return how many events of the user come on top of the training, in his history and in the statistics."""
     live = LiveModel(bundle, RecommendationSettings(), store)
-    before = live.knowledge.popularity.sum()
+    before = live.knowledge.timeline.counts_within(NOW + 1, NOW).sum()
     LiveStatistics(live, store).refresh()
-    return len(live.user("new").item_codes), int(live.knowledge.popularity.sum() - before)
+    after = live.knowledge.timeline.counts_within(NOW + 1, NOW).sum()
+    return len(live.user("new").item_codes), int(after - before)
 
 
 @pytest.fixture
@@ -61,6 +69,33 @@ def test_an_older_copy_of_the_models_log_goes_on_after_what_the_model_knows(
     click(store, "2")
     assert store.position() == 11
     assert n_counted(ahead, store) == (1, 1)
+
+
+def test_a_model_that_is_only_tried_leaves_the_log_as_it_is_and_follows_it(
+    bundle: ModelBundle, store: EventStore, warned: pytest.LogCaptureFixture
+) -> None:
+    click(store, "1")
+    live = LiveModel(trained_with(bundle, store.log_id, 10), RecommendationSettings(), store, is_served=False)
+    assert store.position() == 1
+    click(store, "2")
+    live.catch_up()
+    assert len(live.user("new").item_codes) == 1
+    assert "older copy" in warned.text
+
+
+def test_what_the_first_answer_would_wait_for_is_made_before(bundle: ModelBundle, store: EventStore) -> None:
+    opened = replace(bundle, user_ids=IdMap(bundle.user_ids.ids.cast(pl.String)))
+    live = LiveModel(opened, RecommendationSettings(), store)
+    now = int(time.time())
+    counts = live.knowledge.timeline._counts_of_day.cache_info().currsize
+    assert counts == 1
+    assert "_by_hash" in opened.user_ids._texts.__dict__
+    click(store, "1")
+    LiveStatistics(live, store).refresh()
+    before = live.knowledge.timeline._counts_of_day.cache_info()
+    live.inference.recommend(Query(state_of(bundle.history, 0, now), k=3))
+    after = live.knowledge.timeline._counts_of_day.cache_info()
+    assert (after.misses, after.hits) == (before.misses, before.hits + 1)
 
 
 def test_a_cap_on_what_no_item_has_is_told(

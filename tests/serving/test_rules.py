@@ -1,6 +1,7 @@
 """The shop's own rules: followed by every worker, for as long as they are set, and never against what may be shown."""
 
 import json
+import logging
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -396,6 +397,36 @@ def test_a_rule_about_what_there_is_not_any_more_asks_nothing_and_says_so() -> N
     found = book.directives(book.in_force(0), [], 0, 0)
     assert [hiding.rule_id for hiding in found.hidings] == ["good"]
     assert [book.view(rule_id, 0).problem is None for rule_id in book.rules] == [False, True, False]
+
+
+def test_items_that_change_have_rules_read_again_and_nobody_complain_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[logging.LogRecord] = []
+    monkeypatch.setattr("rec_engine.serving.rules.logger.handle", told.append)
+    definitions = {
+        "gone": '{"action": "hide", "filter": {"attribute": "colour", "equals": "red"}}',
+        "pin": '{"action": "pin", "items": ["new"]}',
+    }
+    catalogue = Catalogue(items_frame(), N_ITEMS + 1)
+    book = RuleBook.read(StoredRules(7, definitions), catalogue, Segments(items_frame().rename({"item_id": "user_id"})))
+    assert book.directives(book.in_force(0), [], 0, 0).pins == ()
+    code = catalogue.put("new", {}, is_visible=True)
+    book.items_changed()
+    assert [pin.item_code for pin in book.directives(book.in_force(0), [], 0, 0).pins] == [code]
+    assert ["colour" in record.getMessage() for record in told] == [True]
+
+
+def test_a_rule_of_a_later_release_can_be_put_anew_and_deleted(bundle: ModelBundle, store: EventStore) -> None:
+    other = EventStore(store.url)
+    other.write([RuleChange("later", '{"action": "praise"}'), RuleChange("other", '{"action": "praise"}')])
+    other.close()
+    with service(bundle, store) as client:
+        assert client.get("/rules").json()["rules"] == []
+        assert client.delete("/rules/later").status_code == 204
+        assert client.delete("/rules/later").status_code == 404
+        put(client, "other", action="hide", items=[138])
+        assert [rule["rule_id"] for rule in client.get("/rules").json()["rules"]] == ["other"]
+        assert client.delete("/rules/other").status_code == 204
+        assert client.delete("/rules/other").status_code == 404
 
 
 def test_a_user_of_whom_nothing_is_known_has_no_attributes() -> None:

@@ -18,6 +18,7 @@ from rec_engine.pipeline.train import train
 from rec_engine.registry import ModelRegistry, read_shadow
 from rec_engine.serving.answers import Answer
 from rec_engine.serving.comparisons import Timed
+from rec_engine.serving.live import LiveModel
 from rec_engine.serving.schemas import RecommendRequest
 from rec_engine.serving.shadow import MAX_WAITING, Job, ShadowMode
 from rec_engine.utils.config import ServingConfig
@@ -158,6 +159,43 @@ def test_a_damaged_version_is_not_tried_and_the_reason_is_told(
         wait_until(lambda: status(client)["version"] != second.name)
         assert status(client)["is_tried"] is False
         assert len(items(ask(client, "other"))) == 5
+
+
+def test_a_version_whose_files_were_on_their_way_is_tried_again_and_no_reader_of_the_log_is_left_open(
+    registry: ModelRegistry, second: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rec_engine.utils.background.FIRST_RETRY_SECONDS", 0.1)
+    n_open = 0
+    open_store, close_store, assembled = EventStore.__init__, EventStore.close, LiveModel._assembled
+
+    def opening(store: EventStore, url: str) -> None:
+        nonlocal n_open
+        open_store(store, url)
+        n_open += 1
+
+    def closing(store: EventStore) -> None:
+        nonlocal n_open
+        close_store(store)
+        n_open -= 1
+
+    def failing(*_: object) -> None:
+        raise MemoryError("no room for the model")
+
+    monkeypatch.setattr(EventStore, "__init__", opening)
+    monkeypatch.setattr(EventStore, "close", closing)
+    items, aside = registry.model_dir / second.name / "items.parquet", tmp_path / "aside"
+    registry.shadow(second.name, 1.0)
+    items.rename(aside)
+    shadow = ShadowMode(registry.model_dir, ServingConfig(), f"sqlite:///{tmp_path / 'events.db'}")
+    wait_until(lambda: "items.parquet" in str(shadow.failure))
+    monkeypatch.setattr(LiveModel, "_assembled", failing)
+    aside.rename(items)
+    wait_until(lambda: "no room" in str(shadow.failure))
+    monkeypatch.setattr(LiveModel, "_assembled", assembled)
+    wait_until(lambda: shadow.version == second.name)
+    assert (shadow.failure, n_open) == (None, 1)
+    shadow.close()
+    assert n_open == 0
 
 
 def test_what_a_version_cannot_answer_is_counted_and_nobody_notices(

@@ -87,7 +87,7 @@ def test_a_damaged_version_is_not_served_and_the_reason_is_told(
 def test_a_version_whose_files_were_on_their_way_is_served_once_they_are_there(
     registry: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr("rec_engine.serving.swap.FIRST_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("rec_engine.utils.background.FIRST_RETRY_SECONDS", 0.1)
     directory, (first, second) = registry
     items, aside = directory / second / "items.parquet", tmp_path / "aside"
     store = EventStore(f"sqlite:///{tmp_path / 'events.db'}")

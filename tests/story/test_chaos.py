@@ -91,7 +91,7 @@ def test_postgresql_that_goes_and_comes_back_refuses_events_and_loses_none(model
                 status, answer = post(f"{address}/recommend", {"user_id": f"user {turn}"})
                 assert (status, len(answer["recommendations"])) == (200, 10)
         store = EventStore(url)
-        kept = {event.event_id for event in store.events_after(0)[1]}
+        kept = {event.event_id for event in store.news(0).events}
         store.close()
         server.stop()
     assert statuses[:30] == [200] * 15 + [503] * 15

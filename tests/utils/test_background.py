@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rec_engine.utils.background import BackgroundLoop
+from rec_engine.utils.background import BackgroundLoop, Retry
 
 
 def test_an_error_that_nobody_foresaw_is_logged_and_the_work_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,3 +47,19 @@ def test_a_closed_loop_does_nothing_more() -> None:
     time.sleep(0.02)
     assert len(turns) == n_turns
     BackgroundLoop("never started", step).close()
+
+
+def test_what_fails_is_tried_again_later_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("rec_engine.utils.background.time.monotonic", lambda: now)
+    retry = Retry()
+    assert retry.is_due
+    assert [retry.failed() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    now += 59
+    assert not retry.is_due
+    now += 1
+    assert retry.is_due
+    retry.failed()
+    retry.start()
+    assert retry.is_due
+    assert retry.failed() == 1

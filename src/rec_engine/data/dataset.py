@@ -21,6 +21,7 @@ IntArray = NDArray[np.int32]
 LongArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
+MaskArray = NDArray[np.uint64]
 
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
@@ -65,7 +66,14 @@ class IdMap:
 
     def codes(self, externals: Sequence[ExternalId]) -> IntArray:
         """Return (n,) int32 codes, -1 where an id is unknown."""
-        return np.array([self.code(external) for external in externals], dtype=np.int32)
+        texts = list(map(str, externals))
+        asked = texts if self._texts is not None else list(map(integer_of, texts))
+        wanted = pl.Series(asked, dtype=pl.Int64 if self._texts is None else pl.String)
+        if not len(self):
+            return np.full(len(texts), -1, dtype=np.int32)
+        places = self.ids.search_sorted(wanted).clip(0, len(self) - 1)
+        is_it = (self.ids.gather(places) == wanted).fill_null(value=False)
+        return np.where(is_it.to_numpy(), places.to_numpy(), -1).astype(np.int32)
 
     def __getitem__(self, code: int) -> ExternalId:
         if self._texts is None:
@@ -126,6 +134,20 @@ class Interactions:
     def items_of(self, user_code: int) -> IntArray:
         """Return the items of a user, oldest first."""
         return self.item_codes[self.starts[user_code] : self.starts[user_code + 1]]
+
+    def first_times(self, otherwise: int) -> LongArray:
+        """Return (n_users,) int64 Unix seconds of each user's first interaction, `otherwise` for users without any."""
+        return self._times(self.starts[:-1], otherwise)
+
+    def last_times(self, otherwise: int) -> LongArray:
+        """Return the same of each user's last interaction."""
+        return self._times(self.starts[1:] - 1, otherwise)
+
+    def _times(self, places: LongArray, otherwise: int) -> LongArray:
+        times = np.full(self.n_users, otherwise, dtype=np.int64)
+        has_any = np.diff(self.starts) > 0
+        times[has_any] = self.timestamps[places[has_any]]
+        return times
 
     def where(self, kept: BoolArray) -> "Interactions":
         """Return the rows where `kept` (n,) is true; the users stay the same."""

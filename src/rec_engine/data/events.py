@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sql
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DBAPIError
 
@@ -29,34 +28,19 @@ from rec_engine.data.database import (
     transaction,
 )
 from rec_engine.data.dataset import ExternalId
+from rec_engine.data.event_queries import (
+    EVENTS_OF_USER,
+    EVENTS_OF_USER_SQLITE,
+    EVENTS_SINCE,
+    ITEMS_SINCE,
+    LATEST_ITEM,
+    MARKS_SINCE,
+    MET_SINCE,
+    POSITION,
+)
+from rec_engine.data.experiment_tables import forget_shown
 from rec_engine.data.rules import CHANGED, STANDING_RULES, RuleChange, StoredRules, write_rule
 from rec_engine.errors import ConflictError
-
-_POSITION = sql.select(position_row.c.value)
-_EVENT_COLUMNS = (
-    event_rows.c.position, event_rows.c.event_id, event_rows.c.user_id, event_rows.c.item_id,
-    event_rows.c.event, event_rows.c.timestamp, event_rows.c.value, event_rows.c.request_id, event_rows.c.context,
-)  # fmt: skip
-_EVENTS_OF_USER = (
-    sql.select(*_EVENT_COLUMNS).where(event_rows.c.user_id == sql.bindparam("user_id")).order_by("position")
-)
-_EVENTS_OF_USER_SQLITE = str(_EVENTS_OF_USER.compile(dialect=sqlite_dialect()))
-_EVENTS_SINCE = (
-    sql.select(*_EVENT_COLUMNS)
-    .where(event_rows.c.position > sql.bindparam("after"), event_rows.c.position <= sql.bindparam("until"))
-    .order_by("position")
-)
-_ITEMS_SINCE = (  # to the end: without the changes that made room for them, earlier ones may not fit together
-    sql.select(item_rows.c.position, item_rows.c.item_id, item_rows.c.status, item_rows.c.attributes)
-    .where(item_rows.c.position > sql.bindparam("after"))
-    .order_by("position")
-)
-_LATEST_ITEM = sql.select(sql.func.coalesce(sql.func.max(item_rows.c.position), 0))
-_MARKS_SINCE = (
-    sql.select(mark_rows.c.position, mark_rows.c.user_hash, mark_rows.c.kind)
-    .where(mark_rows.c.position > sql.bindparam("after"), mark_rows.c.position <= sql.bindparam("until"))
-    .order_by("position")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +76,7 @@ class ItemChange:
 
     Attributes:
         item_id: as text.
-        status: "visible", "hidden" (known, never shown) or "deleted".
+        status: VISIBLE, HIDDEN or DELETED.
         attributes: JSON object of title, description, categories and further attributes.
         position: in the log; 0 before it is written.
     """
@@ -156,10 +140,12 @@ class Impression:
 
 _Kind = TypeVar("_Kind")
 NEWS_AT_ONCE = 5_000
-Row = sql.Row[*tuple[Any, ...]]
+Row = Sequence[Any]
 Placed = Sequence[tuple[int, _Kind]]
 Change = Event | ItemChange | RuleChange | Erasure | Touch | Impression
 ERASED, TOUCHED = "erased", "touched"
+VISIBLE, HIDDEN, DELETED = "visible", "hidden", "deleted"
+"""What an item may be; hidden ones are known, and shown to nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +211,7 @@ class EventStore:
         with named(self.name), transaction(self._writer, self._files) as connection:
             if numbered:
                 first = take_positions(connection, len(numbered)) + 1
-                if items_as_of is not None and connection.execute(_LATEST_ITEM).scalar_one() > items_as_of:
+                if items_as_of is not None and connection.execute(LATEST_ITEM).scalar_one() > items_as_of:
                     raise ConflictError("the items have changed meanwhile", hint="send it again")
                 placed = list(enumerate(numbered, start=first))
                 self._write_events(connection, _of(Event, placed))
@@ -263,7 +249,7 @@ class EventStore:
 
     def position(self) -> int:
         """Return how far the log has got."""
-        return int(self._read(_POSITION)[0][0])
+        return int(self._read(POSITION)[0][0])
 
     def has_changed(self) -> bool:
         """Return whether anything was committed since the last call; for one reader, in microseconds on SQLite.
@@ -279,7 +265,7 @@ class EventStore:
     def news_without_events(self, after: int) -> News:
         """Return what was written after a position but for events, of which a bulk load may have written millions."""
         bounds = {"after": after, "until": self.position()}
-        return self._news(bounds["until"], (), self._read(_ITEMS_SINCE, bounds), self._read(_MARKS_SINCE, bounds))
+        return self._news(bounds["until"], (), self._read(ITEMS_SINCE, bounds), self._read(MARKS_SINCE, bounds))
 
     def news(self, after: int) -> News:
         """Return what was written after a position, at most the next NEWS_AT_ONCE positions of it."""
@@ -287,23 +273,23 @@ class EventStore:
         if until == after:
             return News(after, (), (), {}, {})
         bounds = {"after": after, "until": until}
-        return self._news(until, *(self._read(since, bounds) for since in (_EVENTS_SINCE, _ITEMS_SINCE, _MARKS_SINCE)))
+        return self._news(until, *(self._read(since, bounds) for since in (EVENTS_SINCE, ITEMS_SINCE, MARKS_SINCE)))
 
-    def events_after(self, position: int) -> tuple[int, list[Event]]:
-        """Return up to which position this reads, and the events until there: those of `news` without the rest."""
+    def met_after(self, position: int) -> tuple[int, Sequence[Row]]:
+        """Return up to which position this reads; and user, item, type, value, time of the events until there."""
         until = min(self.position(), position + NEWS_AT_ONCE)
-        return until, [_event(row) for row in self._read(_EVENTS_SINCE, {"after": position, "until": until})]
+        return until, self._read(MET_SINCE, {"after": position, "until": until})
 
     def standing(self) -> News:
         """Return what stands of the catalogue, the rules and the erasures at this moment, without any event."""
         return self.news_without_events(0)
 
-    def events_of(self, user_id: str) -> list[Event]:
-        """Return a user's events in the order in which they were written; in microseconds on SQLite, if he has none."""
+    def events_of(self, user_id: str, after: int = 0) -> list[Event]:
+        """Return a user's events after a position, in the order of writing; of none in microseconds on SQLite."""
         if self._files:
             with named(self.name):
-                return list(map(_event, self._files.rows(self._reader, _EVENTS_OF_USER_SQLITE, (user_id,))))
-        return [_event(row) for row in self._read(_EVENTS_OF_USER, {"user_id": user_id})]
+                return list(map(_event, self._files.rows(self._reader, EVENTS_OF_USER_SQLITE, (user_id, after))))
+        return [_event(row) for row in self._read(EVENTS_OF_USER, {"user_id": user_id, "after": after})]
 
     def count(self, kind: type[Event] | type[Impression] | type[ItemChange]) -> int:
         """Return how many of a kind the log holds."""
@@ -347,7 +333,7 @@ class EventStore:
         for at, erasure in placed:
             is_his = (event_rows.c.user_id == erasure.user_id) & (event_rows.c.position < at)
             connection.execute(sql.delete(event_rows).where(is_his))
-            connection.execute(sql.delete(impression_rows).where(impression_rows.c.user_id == erasure.user_id))
+            forget_shown(connection, erasure.user_id)
             self._mark(connection, erasure.user_hash, ERASED, at)
 
     @staticmethod
@@ -371,13 +357,17 @@ class EventStore:
         """Return all rows; a connection that the database dropped since its last use is replaced once."""
         with named(self.name):
             try:
-                with self._reader.connect() as connection:
-                    return connection.execute(statement, values or {}).all()
+                return self._rows(statement, values)
             except DBAPIError as error:
                 if not error.connection_invalidated:
                     raise
-                with self._reader.connect() as connection:
-                    return connection.execute(statement, values or {}).all()
+                return self._rows(statement, values)
+
+    def _rows(self, statement: sql.Select[Any], values: Mapping[str, object] | None) -> Sequence[Row]:
+        with self._reader.connect() as connection:
+            cursor = connection.execute(statement, values or {}).cursor
+            # What the driver has read: a row object of SQLAlchemy around each costs more than to read it.
+            return list(cursor.fetchall()) if cursor else []
 
 
 def user_hash(user_id: ExternalId) -> str:

@@ -7,7 +7,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from rec_engine.data.dataset import FloatArray, IntArray, LongArray
+from rec_engine.data.dataset import FloatArray, IntArray, LongArray, MaskArray
 
 DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
 BIT_PLACES = np.zeros(64, dtype=np.int32)
@@ -19,7 +19,6 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 EMPTY = np.int32(-1)
 SIEVE_WORDS = 1_024
 
-MaskArray = NDArray[np.uint64]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 

@@ -121,7 +121,7 @@ class LiveHistories:
         return self._merged(self._base_code(str(user_id)), [], 0)
 
     def _read(self, name: str) -> LiveUser:
-        events = [event for event in self._store.events_of(name) if event.position > self._since]
+        events = self._store.events_of(name, self._since)
         hashed = user_hash(name) if self._erased or self._touched else ""
         marked = self._erased.get(hashed, 0), self._touched.get(hashed, 0)
         version = max([*marked, *(event.position for event in events)])
@@ -152,8 +152,13 @@ def event_arrays(
 ) -> tuple[IntArray, FloatArray, LongArray]:
     """Return code, weight and Unix seconds of the events whose items are known, each (n,), in the order of events."""
     codes = np.array([code_of(event.item_id) for event in events], dtype=np.int32)
-    places = np.array([_PLACE_BY_EVENT[event.event] for event in events], dtype=np.uint8)
-    values = np.array([np.nan if event.value is None else event.value for event in events], dtype=np.float32)
+    weights = weights_of([event.event for event in events], [event.value for event in events], settings)
     times = np.array([event.timestamp for event in events], dtype=np.int64)
     known = codes >= 0
-    return codes[known], event_weights(places, values, settings)[known], times[known]
+    return codes[known], weights[known], times[known]
+
+
+def weights_of(events: Sequence[str], values: Sequence[float | None], settings: DataSettings) -> FloatArray:
+    """Return (n,) float32, the weights of events by their types, each one of EVENTS, and their values."""
+    places = np.array([_PLACE_BY_EVENT[event] for event in events], dtype=np.uint8)
+    return event_weights(places, np.array(values, dtype=np.float32), settings)  # None is nan

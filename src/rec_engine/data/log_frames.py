@@ -69,10 +69,11 @@ class LogFrames:
             writer.dispose()
         self.name = self._reader.url.render_as_string(hide_password=True)
         with named(self.name):
-            is_there = sql.inspect(self._reader).has_table(identity_row.name)
-        if not is_there:
+            inspector = sql.inspect(self._reader)
+            is_there, has_identity = (inspector.has_table(table.name) for table in (event_rows, identity_row))
+        if not has_identity:
             self.close()
-            raise _no_log(self.name)
+            raise _without_identity(self.name) if is_there else _no_log(self.name)
 
     def close(self) -> None:
         """Give back all connections."""
@@ -153,4 +154,11 @@ def _check_file(url: str) -> None:
 def _no_log(name: str) -> DataError:
     return DataError(
         f"{name}: there is no event store", hint="rec-engine serve makes one, and so does rec-engine ingest"
+    )
+
+
+def _without_identity(name: str) -> DataError:
+    return DataError(
+        f"{name}: an event store of an earlier release, which had no identity yet",
+        hint="start rec-engine serve with it once: that gives it one and changes nothing else",
     )

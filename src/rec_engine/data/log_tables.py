@@ -8,7 +8,7 @@ import polars as pl
 from rec_engine.data.columns import narrowed
 from rec_engine.data.dataset import LogMark
 from rec_engine.data.event_table import event_ids
-from rec_engine.data.events import user_hash
+from rec_engine.data.events import DELETED, user_hash
 from rec_engine.data.log_frames import STRETCH, LogFrames, nothing
 from rec_engine.data.validation import Tables, clean_items
 from rec_engine.utils.logger import get_logger, with_progress
@@ -17,7 +17,6 @@ logger = get_logger(__name__)
 
 _INTERACTION = ("user_id", "item_id", "timestamp", "event", "value")
 MICROSECONDS = 1_000_000
-_DELETED = "deleted"
 
 
 def with_log(files: Tables, store_url: str) -> tuple[Tables, LogMark]:
@@ -70,7 +69,7 @@ def _with_sent(items: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
     sent = [
         {"item_id": item_id, **json.loads(attributes)}
         for _, item_id, status, attributes in changes.rows()
-        if status != _DELETED
+        if status != DELETED
     ]
     if not sent:
         return items

@@ -45,7 +45,7 @@ class StoredRules:
     definitions: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, rows: Sequence[sql.Row[*tuple[Any, ...]]]) -> "StoredRules":
+    def of(cls, rows: Sequence[Sequence[Any]]) -> "StoredRules":
         """Return what the rows of STANDING_RULES say."""
         definitions = {rule_id: definition for _, rule_id, definition in rows if rule_id is not None}
         return cls(rows[0][0] if rows else 0, definitions)

@@ -7,8 +7,8 @@ from rec_engine.data.dataset import FloatArray, IntArray, LongArray
 from rec_engine.data.kernels import compiled, compiled_sums
 
 BitArray = NDArray[np.uint8]
-NO_SCORE = np.int32(-(2**31))
-"""No score is as low."""
+LOWEST = np.int64(-(2**31))
+"""No score is lower."""
 COUNTED = 4_096
 """Steps from the lowest to the highest score that are counted."""
 
@@ -69,10 +69,13 @@ def near_items(cells: CellArrays, query: NDArray[np.int16], breadth: int, k: int
     kept = _chosen(found, scores, _nth_highest(scores, n), bits)
     if len(kept) >= k or n >= n_rows:
         return kept
+    # Those that are eligible alone: beside the scores of others, counting would not tell theirs apart.
+    n_eligible = 0
     for place in range(n_rows):
-        if not _is_in(bits, found[place]):
-            scores[place] = NO_SCORE
-    return _chosen(found, scores, max(_nth_highest(scores, n), np.int64(NO_SCORE) + 1), bits)
+        if _is_in(bits, found[place]):
+            found[n_eligible], scores[n_eligible] = found[place], scores[place]
+            n_eligible += 1
+    return _chosen(found[:n_eligible], scores[:n_eligible], _nth_highest(scores[:n_eligible], n), bits)
 
 
 @compiled
@@ -89,7 +92,7 @@ def _score_rows(rows: NDArray[np.int8], query: NDArray[np.int16], scores: IntArr
 def _nth_highest(scores: IntArray, n: int) -> np.int64:
     """Return a score that at least n reach, and few more: found by counting, which is faster than sorting."""
     if n >= len(scores):
-        return np.int64(NO_SCORE)
+        return LOWEST
     lowest, highest, shift = np.int64(scores.min()), np.int64(scores.max()), np.int64(0)
     while (highest - lowest) >> shift >= COUNTED:
         shift += 1

@@ -65,9 +65,9 @@ class Task:
 
         Nobody asks before the end of what is known of him, as he would seem to where a random part is held out.
         """
-        times = last_times(self.history)
+        times = self.history.last_times(NEVER)
         if self.knows_request_time:
-            times = np.maximum(times, first_times(self.targets))
+            times = np.maximum(times, self.targets.first_times(NEVER))
         return np.where(times == NEVER, self.history.timestamps.max(initial=0), times)
 
 
@@ -306,24 +306,6 @@ def _relative(judged: Evaluation, other: Evaluation, metric: str) -> str:
         )
     gain = paired_bootstrap(judged.per_user[metric], other.per_user[metric]).relative
     return f"{gain.mean:+.1%} [{gain.low:+.1%}, {gain.high:+.1%}]"
-
-
-def first_times(rows: Interactions) -> LongArray:
-    """Return (n_users,) int64 Unix seconds of each user's first interaction, NEVER without any."""
-    return _times_at(rows, rows.starts[:-1])
-
-
-def last_times(rows: Interactions) -> LongArray:
-    """Return (n_users,) int64 Unix seconds of each user's last interaction, NEVER without any."""
-    return _times_at(rows, rows.starts[1:] - 1)
-
-
-def _times_at(rows: Interactions, places: LongArray) -> LongArray:
-    """Return (n_users,) the timestamp at each user's place, NEVER for users without rows."""
-    times = np.full(rows.n_users, NEVER, dtype=np.int64)
-    has_rows = np.diff(rows.starts) > 0
-    times[has_rows] = rows.timestamps[places[has_rows]]
-    return times
 
 
 def _users_by_item(history: Interactions, n_items: int) -> FloatArray:

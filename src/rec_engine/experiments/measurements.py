@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rec_engine.data.dataset import IntArray
+from rec_engine.errors import DataError
 
 Totals = Mapping[str, NDArray[np.float64]]
 """Name of what was counted or summed (impressions, clicks, conversions, revenue, ...) to (n_users,) float64."""
@@ -25,6 +26,7 @@ class Measurements:
         before: of the same users in as much time before it, where the log reaches back; what variance reduction reads.
         segments: attribute to (n_users,) str values, for a look at who gains; not part of any decision.
         n_conflicting: users left out because they met two arms.
+        n_bots: users left out because nobody does so much in so little time.
         days: whole days between the start and the moment of measuring.
     """
 
@@ -36,7 +38,25 @@ class Measurements:
     before: Totals = field(default_factory=dict)
     segments: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     n_conflicting: int = 0
+    n_bots: int = 0
     days: int = 0
+
+    def __post_init__(self) -> None:
+        """Check that all arrays speak of the same users, arms and phases.
+
+        Raises:
+            DataError: they do not.
+        """
+        lengths = {len(self.phase)}
+        for columns in (self.totals, self.before, self.segments):
+            lengths |= {len(each) for each in columns.values()}
+        if lengths - {len(self.arm)}:
+            raise DataError(f"Measurements are of {len(self.arm)} users, but hold columns of {sorted(lengths)}.")
+        if self.shares.ndim != 2 or self.shares.shape[1] != len(self.arms):
+            raise DataError(f"Shares of shape {self.shares.shape} do not fit {len(self.arms)} arms.")
+        for name, codes, n in (("arm", self.arm, len(self.arms)), ("phase", self.phase, len(self.shares))):
+            if len(codes) and not 0 <= codes.min() <= codes.max() < n:
+                raise DataError(f"A user's {name} is not one of the {n} there are.")
 
     @property
     def n_users(self) -> int:

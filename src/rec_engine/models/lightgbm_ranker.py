@@ -148,7 +148,10 @@ class CTRRanker:
         Raises:
             BundleError: if LightGBM fails.
         """
-        raw = self._raw_scores(features) if self._compiled is None else self._compiled.raw_scores(features)
+        if not len(features):
+            return np.empty(0, dtype=np.float32)
+        trees = self._compiled
+        raw = self._predicted(features, raw_score=True) if trees is None else trees.raw_scores(features)
         return (self.slope * raw + self.intercept).astype(np.float32)
 
     def score(self, features: FloatArray) -> FloatArray:
@@ -160,8 +163,13 @@ class CTRRanker:
 
         A row sums to the log-odds of its score (Lundberg et al., Consistent individualized feature attribution for tree
         ensembles, 2018, as LightGBM computes it).
+
+        Raises:
+            BundleError: if LightGBM fails.
         """
-        parts = np.asarray(self.booster.predict(features, pred_contrib=True, num_threads=1)) * self.slope
+        if not len(features):  # LightGBM divides by the number of rows
+            return np.empty((0, features.shape[1] + 1), dtype=np.float32)
+        parts = self._predicted(features, pred_contrib=True) * self.slope
         parts[:, -1] += self.intercept
         return parts.astype(np.float32)
 
@@ -171,10 +179,24 @@ class CTRRanker:
         shares = gains / max(float(gains.sum()), 1e-12)
         return {list(FEATURES)[place]: float(shares[place]) for place in np.argsort(-shares, kind="stable")}
 
+    @property
+    def can_explain(self) -> bool:
+        """Whether `contributions` answers at once: LightGBM is loaded, and has these trees."""
+        return "booster" in self.__dict__
+
     @cached_property
     def booster(self) -> "lightgbm.Booster":
-        """The trees as LightGBM has them."""
-        return _lightgbm().Booster(model_str=self._given) if isinstance(self._given, str) else self._given
+        """The trees as LightGBM has them.
+
+        Raises:
+            BundleError: if LightGBM cannot read their text.
+        """
+        if not isinstance(self._given, str):
+            return self._given
+        try:
+            return _lightgbm().Booster(model_str=self._given)
+        except _lightgbm().basic.LightGBMError as error:
+            raise BundleError(f"the ranker fails: {error}", hint="restore the model or train again") from error
 
     @cached_property
     def _compiled(self) -> CompiledTrees | None:
@@ -186,9 +208,9 @@ class CTRRanker:
             logger.warning("the re-ranker's trees are evaluated by LightGBM, which is slower: %s", error)
             return None
 
-    def _raw_scores(self, features: FloatArray) -> NDArray[np.float64]:
+    def _predicted(self, features: FloatArray, **what: bool) -> NDArray[np.float64]:
         try:
-            return np.asarray(self.booster.predict(features, raw_score=True, num_threads=1))
+            return np.asarray(self.booster.predict(features, num_threads=1, **what))
         except _lightgbm().basic.LightGBMError as error:
             raise BundleError(f"the ranker fails: {error}", hint="restore the model or train again") from error
 

@@ -7,7 +7,7 @@ from rec_engine.data.dataset import BoolArray, IntArray, RecommendationDataset
 from rec_engine.data.impressions import FOREVER, load_impressions
 from rec_engine.data.splits import Split
 from rec_engine.data.state import UserState, state_before
-from rec_engine.evaluation.evaluator import NEVER, first_times, last_times, merge
+from rec_engine.evaluation.evaluator import NEVER, merge
 from rec_engine.models.features import features
 from rec_engine.models.lightgbm_ranker import RankerRows
 from rec_engine.pipeline.ranking import Lesson, joined
@@ -67,9 +67,9 @@ def windows(split: Split, dataset: RecommendationDataset) -> pl.DataFrame:
     Where all of the training part lies before all of the validation part, these two moments are the same for everybody,
     and users who took nothing teach that. Otherwise each user has his own, and one without a validation part has none.
     """
-    begins, ends = last_times(split.train), last_times(split.validation)
+    begins, ends = split.train.last_times(NEVER), split.validation.last_times(NEVER)
     is_known = begins != NEVER
-    if begins.max(initial=NEVER) <= first_times(split.validation)[ends != NEVER].min(initial=FOREVER):
+    if begins.max(initial=NEVER) <= split.validation.first_times(FOREVER).min(initial=FOREVER):
         begins[:], ends[:] = begins.max(), ends.max()
     frame = pl.DataFrame({"user_id": dataset.user_ids.ids.cast(pl.String), "begins": begins, "ends": ends})
     return frame.filter(pl.Series(is_known & (ends != NEVER)))

@@ -246,9 +246,10 @@ class RecentPopularitySource:
     def ask(self, state: UserState) -> Offer:
         """Return the interactions of the last RECENT_DAYS, the same for everybody on one day."""
         counts = self.timeline.recent_counts(state.now, RECENT_DAYS)
-        if self._latest is None or self._latest[0] is not counts:
-            self._latest = counts, _Ordered(counts, np.flatnonzero(counts > 0).astype(np.int32))
-        return self._latest[1]
+        latest = self._latest  # one look: another thread may make another
+        if latest is None or latest[0] is not counts:
+            latest = self._latest = counts, _Ordered(counts, np.flatnonzero(counts > 0).astype(np.int32))
+        return latest[1]
 
 
 class PopularitySource:

@@ -73,6 +73,13 @@ class Catalogue:
         known = self._ids.code(item_id)
         return known if known >= 0 else self._code_by_new_id.get(str(item_id), -1)
 
+    def codes_of_many(self, item_ids: Sequence[str]) -> IntArray:
+        """Return (n,) int32 codes of thousands of items, -1 where one is unknown: in less time than one by one."""
+        codes = self._ids.codes(item_ids)
+        for place in np.flatnonzero(codes < 0).tolist():
+            codes[place] = self._code_by_new_id.get(item_ids[place], -1)
+        return codes
+
     def codes(self, item_ids: Sequence[ExternalId]) -> IntArray:
         """Return (n,) int32 codes of those of these items that are known."""
         codes = np.array([self.code(item_id) for item_id in item_ids], dtype=np.int32)

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from rec_engine.data.dataset import FloatArray
+from rec_engine.data.dataset import FloatArray, MaskArray
 
 MAX_CATEGORIES = 64
 """So many fit into the bits of a word."""
-MaskArray = NDArray[np.uint64]
 
 
 def category_names(categories: pl.Series) -> list[str]:

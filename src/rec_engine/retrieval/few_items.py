@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rec_engine.data.dataset import FloatArray, IntArray
-from rec_engine.data.kernels import MaskArray, numbered, places_of, values_at
+from rec_engine.data.dataset import FloatArray, IntArray, MaskArray
+from rec_engine.data.kernels import numbered, places_of, values_at
 from rec_engine.data.search_kernels import best_of
 from rec_engine.retrieval.filters import Eligible
 

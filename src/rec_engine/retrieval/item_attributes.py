@@ -50,16 +50,17 @@ class ItemAttributes:
 
     Args:
         columns: each attribute's column.
-        categories: the column of the item's categories, which is not among the others.
+        categories: the column of the item's categories, which is not among the others; None where rows have none.
         is_item: (capacity,) bool: which slots hold an item.
         unread: names of columns that are no attributes.
     """
 
     def __init__(
-        self, columns: Sequence[Column], categories: Categories, is_item: BoolArray, unread: frozenset[str]
+        self, columns: Sequence[Column], categories: Categories | None, is_item: BoolArray, unread: frozenset[str]
     ) -> None:
         self.capacity = len(is_item)
-        self._columns: dict[str, Column] = {column.name: column for column in (*columns, categories)}
+        named = columns if categories is None else (*columns, categories)
+        self._columns: dict[str, Column] = {column.name: column for column in named}
         self._of_table = frozenset(self._columns)
         self._fixed = frozenset(name for name, column in self._columns.items() if isinstance(column, TypedColumn))
         self._categories = categories
@@ -85,11 +86,15 @@ class ItemAttributes:
         if capacity < items.height:
             raise DataError(f"{items.height:,} items do not fit into {capacity:,} slots", hint="raise the capacity")
         lists = items["categories"] if "categories" in items.columns else pl.Series([], dtype=pl.List(pl.String))
-        found = [column_of(cells, capacity) for cells in items if cells.name not in {*TO_READ, "categories"}]
-        columns = [column for column in found if column is not None]
-        unread = frozenset(items.columns).difference(column.name for column in columns) - {"categories"}
+        columns, unread = _readable(items.drop(*TO_READ, "categories", strict=False), capacity)
         categories = Categories(lists.cast(pl.List(pl.String)).alias("categories"), capacity)
         return cls(columns, categories, np.arange(capacity) < items.height, unread | TO_READ)
+
+    @classmethod
+    def of_others(cls, rows: pl.DataFrame) -> "ItemAttributes":
+        """Return the attributes of what is no catalogue, such as users: no column has a meaning of its own."""
+        columns, unread = _readable(rows, rows.height)
+        return cls(columns, None, np.ones(rows.height, dtype=np.bool_), unread)
 
     def matching(self, predicate: Predicate) -> Eligible:
         """Return the items of which the predicate is true; what was asked lately is not worked out again.
@@ -113,6 +118,8 @@ class ItemAttributes:
         Raises:
             NotFoundError: if no item has a category; the hint names those that are near.
         """
+        if self._categories is None:
+            raise NotFoundError(f"there is no category {names[0]!r}", hint="there are no categories here")
         with self._lock:
             return self._categories.any_category(names)
 
@@ -266,3 +273,9 @@ def _with_codes(items: Eligible) -> Eligible:
     if items.codes is not None or items.count() > NARROW:
         return items
     return Eligible(items.bits, items.n_items, items.item_codes())
+
+
+def _readable(table: pl.DataFrame, capacity: int) -> tuple[list[Column], frozenset[str]]:
+    """Return the columns that predicates read, and the names of the others."""
+    columns = [column for cells in table if (column := column_of(cells, capacity)) is not None]
+    return columns, frozenset(table.columns).difference(column.name for column in columns)

@@ -30,6 +30,7 @@ from rec_engine.serving.schemas import (
     TrendingResponse,
     WhyNotResponse,
 )
+from rec_engine.serving.served_experiments import Treatment
 from rec_engine.serving.views import recommended_item, recommended_items, why_not_response, with_reasons
 from rec_engine.serving.wire import MAX_EXCLUDED, cursor_after
 from rec_engine.utils.config import ServingConfig
@@ -77,8 +78,11 @@ class Answerer:
         self.cache = cache
         self.clock = clock
         self._settings = config.recommendations.model_dump_json()
+        self._untreated = Treatment(config.recommendations)
 
-    def recommend(self, request: RecommendRequest, request_id: str, lap: Lap) -> Answer:
+    def recommend(
+        self, request: RecommendRequest, request_id: str, lap: Lap, treatment: Treatment | None = None
+    ) -> Answer:
         """Return the answer to a request: always min(wanted, eligible) items.
 
         Nothing else runs in this process between the look into the cache and the entry that is made there, so one
@@ -90,8 +94,9 @@ class Answerer:
         """
         started = time.perf_counter()
         user, now = self.live.user(request.user_id), int(self.clock())
-        is_kept = self.config.redis.cache_ttl > 0 and not self.config.recommendations.exploration
-        key = self._cache_key(request, user.version, self.live.rules.in_force(now)) if is_kept else ""
+        treatment = treatment or self._untreated
+        is_kept = self.config.redis.cache_ttl > 0 and not treatment.settings.exploration
+        key = self._cache_key(request, user.version, self.live.rules.in_force(now), treatment.key) if is_kept else ""
         lap("state")
         if is_kept and not self.live.is_behind and (stored := self.cache.get(key)) is not None:
             n_items, shown, body = stored.split(b"\n", 2)
@@ -101,9 +106,10 @@ class Answerer:
                 int(n_items),
                 is_cached=True,
             )
-        query = self.query(request, user, now, seed=zlib.crc32(request_id.encode()))
+        query = self.query(request, user, now, seed=zlib.crc32(request_id.encode()), treatment=treatment)
         budget = Budget(started + self.config.api.deadline_ms / 1000, time.perf_counter)
         answer, shown = self._compute(request, query, lap, budget)
+        answer.metadata.experiment = treatment.label
         body, degraded = _without_stamp(answer), tuple(answer.metadata.degraded)
         n_shown = len(answer.recommendations)
         if is_kept and not self.live.is_behind and not budget.missing:  # what was made without a part must not stay
@@ -111,18 +117,27 @@ class Answerer:
         whole = _stamped(body, request.user_id, request_id, started, is_cached=False)
         return Answer(whole, shown, n_shown, is_cached=False, degraded=degraded)
 
-    def why_not(self, request: RecommendRequest, item_id: ExternalId) -> WhyNotResponse:
+    def why_not(
+        self, request: RecommendRequest, item_id: ExternalId, treatment: Treatment | None = None
+    ) -> WhyNotResponse:
         """Return the step that keeps an item out of the answer to a request, and by how much.
 
         Raises:
             NotFoundError: if there is no such item.
         """
-        query = self.query(request, self.live.user(request.user_id), int(self.clock()), seed=0)
+        query = self.query(request, self.live.user(request.user_id), int(self.clock()), seed=0, treatment=treatment)
         trace = self.live.inference.recommend(query)
         return why_not_response(request, item_id, why_not(self.live.inference, query, trace, self._code(item_id)))
 
-    def query(
-        self, request: RecommendRequest, user: LiveUser, now: int, *, seed: int, rules: RuleBook | None = None
+    def query(  # noqa: PLR0913 - what is asked, by whom and when, and what may be other than the service has it
+        self,
+        request: RecommendRequest,
+        user: LiveUser,
+        now: int,
+        *,
+        seed: int,
+        rules: RuleBook | None = None,
+        treatment: Treatment | None = None,
     ) -> Query:
         """Return what a request asks of the request path.
 
@@ -132,11 +147,13 @@ class Answerer:
             now: when, in Unix seconds.
             seed: of exploration.
             rules: of the shop; without it those that are there.
+            treatment: what experiments change for this user.
 
         Raises:
             NotFoundError: if items have no such attribute as caps are set for.
         """
-        settings, catalogue = self.config.recommendations, self.live.catalogue
+        treatment = treatment or self._untreated
+        settings, catalogue = treatment.settings, self.live.catalogue
         rules, shown_before = rules or self.live.rules, request.cursor or []
         diversity = settings.diversity if request.diversity is None else request.diversity
         arrangement = Arrangement(
@@ -152,10 +169,13 @@ class Answerer:
             categories=request.filter_categories,
             filter=request.filter,
             exclude=catalogue.codes([*request.exclude_items, *shown_before]),
-            use_reranking=request.use_reranking,
+            use_reranking=request.use_reranking and treatment.use_reranking,
             arrangement=arrangement,
             directives=rules.directives(
-                rules.in_force(now), request.filter_categories, user.user_code, n_before=len(shown_before)
+                rules.in_force(now) if treatment.follows_rules else (),
+                request.filter_categories,
+                user.user_code,
+                n_before=len(shown_before),
             ),
         )
 
@@ -210,6 +230,8 @@ class Answerer:
         ]
         before = [*earlier, *(item.item_id for item in items)]
         is_more = trace.steps[-1][1].count() > len(items) and len(before) < MAX_EXCLUDED
+        if request.explain:
+            items = with_reasons(items, inference, query, trace, budget)
         metadata = self._metadata(
             n_candidates=len(trace.candidates.item_codes),
             user_known=len(query.state.liked) > 0,
@@ -218,8 +240,6 @@ class Answerer:
             rules=query.directives.rule_ids,
             next_cursor=cursor_after(before) if is_more and items else None,
         )
-        if request.explain:
-            items = with_reasons(items, inference, query, trace)
         answer = RecommendResponse(user_id=request.user_id, request_id="", recommendations=items, metadata=metadata)
         return answer, msgspec.json.encode(shown)
 
@@ -263,8 +283,10 @@ class Answerer:
             next_cursor=next_cursor,
         )
 
-    def _cache_key(self, request: RecommendRequest, user_version: int, rule_ids: Sequence[str]) -> str:
-        """Return a hash of everything that an answer depends on: request, user, catalogue, rules, model and settings.
+    def _cache_key(
+        self, request: RecommendRequest, user_version: int, rule_ids: Sequence[str], treatment_key: str
+    ) -> str:
+        """Return a hash of all that an answer depends on: request, user, catalogue, rules, model, settings and arms.
 
         Versions of users, items and rules are positions of one log, so its identity is part of it: services with other
         logs may share a Redis. With the rules in force in it, no answer outlives the moment at which one of them begins
@@ -274,7 +296,7 @@ class Answerer:
         versions = (
             f"{self.live.log_id}\n{self.live.bundle.version}\n{user_version}\n{self.live.catalogue_version}\n{rules}"
         )
-        whole = f"{versions}\n{self._settings}\n{request.canonical}"
+        whole = f"{versions}\n{treatment_key}\n{self._settings}\n{request.canonical}"
         return hashlib.sha256(whole.encode()).hexdigest()
 
 

@@ -14,10 +14,15 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from rec_engine.bundle import CURRENT, open_bundle
+from rec_engine.data.columns import MAX_ID_LENGTH
 from rec_engine.data.events import EventStore
+from rec_engine.experiments.assignment import Assignment
+from rec_engine.experiments.definition import Experiment
+from rec_engine.experiments.proposal import Proposal
 from rec_engine.serving.cache import CacheStats, stats_of
 from rec_engine.serving.direct import DirectRoute
 from rec_engine.serving.engine import Engine
+from rec_engine.serving.experiment_schemas import Ramp, Reason, Step
 from rec_engine.serving.protocol import BoundedProtocol
 from rec_engine.serving.rule_schemas import DryRunRequest, DryRunResponse, Rule, RuleId, RuleList, RuleView
 from rec_engine.serving.schemas import (
@@ -46,7 +51,6 @@ from rec_engine.serving.telemetry import open_telemetry
 from rec_engine.serving.tracing import is_traced, telemetry_of_fastapi
 from rec_engine.serving.two_level_cache import open_cache
 from rec_engine.serving.web import PROBLEMS, Edge, add_error_handlers
-from rec_engine.serving.wire import MAX_ID_LENGTH
 from rec_engine.utils.config import ServingConfig
 from rec_engine.utils.logger import configure_logging, get_logger
 
@@ -57,6 +61,7 @@ RECOMMEND = "/recommend"
 STANDING_SECONDS = 1.0
 
 PathId = Annotated[str, PathParameter(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00]+$")]
+UserId = Annotated[str, Query(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00]+$")]
 NumItems = Annotated[int, Query(ge=1, le=100)]
 TimeWindow = Annotated[str, Query(pattern=r"^[1-9][0-9]{0,3}[hd]$", description="hours or days, such as 24h or 7d")]
 
@@ -98,6 +103,8 @@ def create_app(engine: Engine) -> FastAPI:
     _add_recommendations(app, engine)
     _add_items(app, engine)
     _add_rules(app, engine)
+    _add_experiments(app, engine)
+    _add_experiment_steps(app, engine)
     _add_feedback(app, engine)
     _add_status(app, engine)
     # FastAPI's router is what gives a span the name of its route.
@@ -130,8 +137,10 @@ def _add_edge(app: FastAPI, engine: Engine, direct: Mapping[tuple[str, str], Rou
 def _add_recommend(app: FastAPI, engine: Engine) -> dict[tuple[str, str], Route]:
     """Return the route by method and path."""
 
-    def recommend(request: Request, body: RecommendRequest) -> bytes:
+    async def recommend(request: Request, body: RecommendRequest) -> bytes:
         """Recommend items to a user: always as many as wanted, as long as so many are eligible."""
+        if body.explain:
+            await engine.prepare_to_explain()
         return engine.recommend(body, request.scope["state"]["request_id"])
 
     app.router.add_api_route(
@@ -191,6 +200,55 @@ def _add_rules(app: FastAPI, engine: Engine) -> None:
     async def dry_run(body: DryRunRequest) -> DryRunResponse:
         """Say what rules would change for some users; nothing is kept."""
         return await engine.dry_run(body)
+
+
+def _add_experiments(app: FastAPI, engine: Engine) -> None:
+    experiments = engine.experiments
+
+    @app.get("/experiments")
+    async def list_experiments() -> list[Experiment]:
+        """List all experiments."""
+        return experiments.all()
+
+    @app.post("/experiments")
+    async def create_experiment(body: Proposal) -> Experiment:
+        """Plan an experiment; nobody meets it before it is started."""
+        return await experiments.create(body)
+
+    @app.get("/experiments/{experiment_id}")
+    async def get_experiment(experiment_id: PathId) -> Experiment:
+        """Describe an experiment."""
+        return experiments.get(experiment_id)
+
+    @app.put("/experiments/{experiment_id}")
+    async def redefine_experiment(experiment_id: PathId, body: Proposal) -> Experiment:
+        """Plan an experiment anew; once it has begun, what it is to find stands."""
+        return await experiments.redefine(experiment_id, body)
+
+
+def _add_experiment_steps(app: FastAPI, engine: Engine) -> None:
+    experiments = engine.experiments
+
+    @app.post("/experiments/{experiment_id}/ramp")
+    async def ramp_experiment(experiment_id: PathId, body: Ramp) -> Experiment:
+        """Give an experiment more users, or other shares; who met an arm stays in it."""
+        return await experiments.ramp(experiment_id, body.coverage, body.shares, body.reason)
+
+    @app.post("/experiments/{experiment_id}/{step}")
+    async def step_experiment(experiment_id: PathId, step: Step, body: Reason) -> Experiment:
+        """Start, pause, resume or stop an experiment; every worker knows within a second."""
+        return await experiments.step(experiment_id, step, body.reason)
+
+    @app.get("/experiments/{experiment_id}/assignment")
+    async def experiment_assignment(experiment_id: PathId, user_id: UserId) -> Assignment:
+        """Say which arm an experiment has for a user, and why; that he has met it is not noted."""
+        return experiments.assignment(experiment_id, user_id, engine.attributes(user_id))
+
+    @app.get("/experiments/{experiment_id}/results", response_class=JSONResponse)
+    async def experiment_results(experiment_id: PathId) -> Response:
+        """Say what is known of an experiment, and what to do: `recommendations.action`."""
+        found = await experiments.results(experiment_id)
+        return JSONResponse(found.as_dict())
 
 
 def _add_feedback(app: FastAPI, engine: Engine) -> None:

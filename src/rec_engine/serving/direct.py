@@ -1,6 +1,6 @@
 """The route that is asked most: described as any other, answered without the machinery of the others."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +24,7 @@ class DirectRoute(APIRoute):
     the same, and most requests that the cache of answers knows are repeated to the byte.
     """
 
-    def __init__(self, path: str, endpoint: Callable[[Request, Any], bytes], **described: Any) -> None:  # noqa: ANN401 - FastAPI's own
+    def __init__(self, path: str, endpoint: Callable[[Request, Any], Awaitable[bytes]], **described: Any) -> None:  # noqa: ANN401 - FastAPI's own
         super().__init__(path, endpoint, **described)
         model = self.body_field.field_info.annotation if self.body_field else None
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
@@ -38,7 +38,7 @@ class DirectRoute(APIRoute):
         if not _is_json(scope):
             raise RequestValidationError([{"type": "json_invalid", "loc": ("body",), "msg": NOT_JSON}])
         asked = (self._kept if len(body) <= MAX_KEPT_BYTES else self._read)(body)
-        answer = self.endpoint(Request(scope), asked)
+        answer = await self.endpoint(Request(scope), asked)
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})

@@ -6,23 +6,37 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from rec_engine.bundle import ModelBundle, open_bundle
 from rec_engine.data.dataset import ExternalId
-from rec_engine.data.events import Change, Erasure, Event, EventStore, Impression, ItemChange, Touch, user_hash
+from rec_engine.data.event_table import FUTURE_SECONDS
+from rec_engine.data.events import (
+    DELETED,
+    HIDDEN,
+    VISIBLE,
+    Change,
+    Erasure,
+    Event,
+    EventStore,
+    Impression,
+    ItemChange,
+    Touch,
+    user_hash,
+)
 from rec_engine.data.group_commit import GroupCommit
 from rec_engine.data.rules import RuleChange
-from rec_engine.errors import ConflictError, NotFoundError, StoreError
+from rec_engine.errors import ConflictError, NotFoundError, RecEngineError, StoreError
 from rec_engine.serving.answers import Answerer
 from rec_engine.serving.cache import Cache
 from rec_engine.serving.comparisons import Timed, figures
 from rec_engine.serving.dry_run import dry_run
-from rec_engine.serving.live import DELETED, HIDDEN, VISIBLE, LiveModel
+from rec_engine.serving.live import LiveModel
 from rec_engine.serving.live_statistics import LiveStatistics
 from rec_engine.serving.rule_schemas import DryRunRequest, DryRunResponse, Rule, RuleList, RuleView
 from rec_engine.serving.schemas import RecommendRequest, SimilarItemsResponse, TrendingResponse, WhyNotResponse
+from rec_engine.serving.served_experiments import ServedExperiments, Treatment
 from rec_engine.serving.shadow import Job, ShadowMode
 from rec_engine.serving.state_schemas import (
     Erased,
@@ -42,7 +56,6 @@ from rec_engine.utils.logger import get_logger
 
 PROFILE_ITEMS = 20
 PROFILE_CATEGORIES = 10
-FUTURE_SECONDS = 86_400
 REMAINS = (
     "a hash of the id, by which the model forgets what it was trained with; that part of its files goes with the next "
     "training"
@@ -94,6 +107,7 @@ class Engine:
         self.statistics = LiveStatistics(self.live, store)
         self.statistics.start()
         self.answerer = Answerer(self.live, config, cache, clock)
+        self.experiments = ServedExperiments(store.url, config.recommendations, clock)
         telemetry.serves(bundle.version, bundle.manifest.created_at.timestamp())
         self.watch = ModelWatch(model_dir, bundle.version, self._prepare) if model_dir else None
         self.shadow = ShadowMode(model_dir, config, store.url) if model_dir else None
@@ -104,16 +118,18 @@ class Engine:
         return self.live.bundle
 
     def close(self) -> None:
-        """Write what is still to be written."""
-        if self.watch:
-            self.watch.close()
-        if self.shadow:
-            self.shadow.close()
-        self.statistics.close()
-        self.writer.close()
-        self.store.close()
-        self.tell_how_it_stands()
-        self.telemetry.close()
+        """Write what is still to be written, first of all: the rest may take longer than whoever ends this waits."""
+        with ExitStack() as closing:
+            closing.callback(self.telemetry.close)
+            closing.callback(self.tell_how_it_stands)
+            closing.callback(self.store.close)
+            if self.watch:
+                closing.callback(self.watch.close)
+            if self.shadow:
+                closing.callback(self.shadow.close)
+            closing.callback(self.statistics.close)
+            closing.callback(self.experiments.close)
+            closing.callback(self.writer.close)
 
     def tell_how_it_stands(self) -> None:
         """Let telemetry know how much is waiting and what is kept."""
@@ -129,7 +145,8 @@ class Engine:
         shadow = self.shadow if self.shadow and self.shadow.wants(request_id) else None
         now, started = self.clock(), time.thread_time() if shadow else 0.0  # to ask it can cost half an answer
         self._catch_up()
-        answer = self.answerer.recommend(request, request_id, lap)
+        treatment = self._treatment(request.user_id)
+        answer = self.answerer.recommend(request, request_id, lap, treatment)
         if shadow and not answer.is_cached:
             shadow.offer(Job(request, request_id, now, Timed(answer, time.thread_time() - started)))
         self.telemetry.answered(answer.n_items, is_cached=answer.is_cached, degraded=answer.degraded)
@@ -143,8 +160,17 @@ class Engine:
                 known=self.live.position,
             )
         )
+        for experiment, arm in self.experiments.expose(request.user_id, treatment):
+            self.telemetry.exposed(experiment, arm)
         lap("record")
         return answer.body
+
+    async def prepare_to_explain(self) -> None:
+        """Return once answers can say what speaks for their items: what that takes is loaded beside other requests."""
+        ranker = self.bundle.ranker
+        if ranker is not None and not ranker.can_explain:
+            with suppress(RecEngineError):  # whoever explains is told
+                await asyncio.to_thread(lambda: ranker.booster)
 
     def similar_items(self, item_id: ExternalId, n_items: int, request_id: str) -> SimilarItemsResponse:
         """Return the items that are nearest to an item."""
@@ -178,7 +204,7 @@ class Engine:
     def why_not(self, request: RecommendRequest, item_id: ExternalId) -> WhyNotResponse:
         """Return what keeps an item out of the answer to a request."""
         self._catch_up()
-        return self.answerer.why_not(request, item_id)
+        return self.answerer.why_not(request, item_id, self._treatment(request.user_id))
 
     def shadow_status(self) -> ShadowStatus:
         """Return which version is tried beside the served one, and what came of it."""
@@ -253,7 +279,7 @@ class Engine:
             NotFoundError: if there is no such rule.
         """
         self._catch_up()
-        if rule_id not in self.live.rules.rules:
+        if rule_id not in self.live.rules.rules and rule_id not in self.live.rules.unreadable:
             raise NotFoundError(f"there is no rule {rule_id!r}", hint="GET /rules lists them")
         await self._write([RuleChange(rule_id, None)])
 
@@ -302,6 +328,14 @@ class Engine:
     async def invalidate(self, user_id: ExternalId) -> None:
         """Return once no answer that was made before can reach this user."""
         await self._write([Touch(user_hash(user_id))])
+
+    def attributes(self, user_id: ExternalId) -> dict[str, object]:
+        """Return what the model's data say of a user; nothing of one whom it does not know."""
+        code = self.bundle.user_ids.code(user_id)
+        return {} if code < 0 else self.bundle.users.row(code, named=True)
+
+    def _treatment(self, user_id: ExternalId) -> Treatment:
+        return self.experiments.treatment(user_id, lambda: self.attributes(user_id))
 
     def _catch_up(self) -> None:
         """Let a new model take over, and follow the log to its end."""

@@ -1,7 +1,6 @@
 """Why an item is in an answer, and why not: readers of the trace that every request leaves."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -10,9 +9,9 @@ from rec_engine.models.features import FEATURES
 from rec_engine.retrieval.links import LINK_NAMES
 from rec_engine.serving.directives import Directives
 from rec_engine.serving.inference import Query, RecommendationInference, Trace
+from rec_engine.serving.rule_schemas import RuleAction
 
 DRAWN_BY = 3
-RuleAction = Literal["pin", "boost", "bury", "hide"]
 
 
 @dataclass(frozen=True, slots=True)

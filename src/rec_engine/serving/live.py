@@ -1,6 +1,7 @@
 """A model in service: what was trained, and what happened since, up to the last event that was acknowledged."""
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -9,12 +10,13 @@ import polars as pl
 
 from rec_engine.bundle import Manifest, ModelBundle
 from rec_engine.data.dataset import ExternalId, FloatArray, IdMap
-from rec_engine.data.events import EventStore, ItemChange, News
+from rec_engine.data.events import DELETED, VISIBLE, EventStore, ItemChange, News
 from rec_engine.data.live import LiveHistories, LiveUser
 from rec_engine.data.rows import GrowingRows
+from rec_engine.data.state import COLD, state_of
 from rec_engine.errors import DataError, StoreError
 from rec_engine.retrieval.catalogue import Catalogue
-from rec_engine.serving.inference import Knowledge, RecommendationInference
+from rec_engine.serving.inference import Knowledge, Query, RecommendationInference
 from rec_engine.serving.rules import RuleBook
 from rec_engine.serving.segments import Segments
 from rec_engine.utils.config import RecommendationSettings
@@ -24,7 +26,8 @@ SPARE_ITEMS, SPARE_SHARE = 1_000, 20
 """Room for items to come: so many, or this part of the catalogue where that is more; as often as the log needs it."""
 FOLLOWED_EVENTS = 2_000
 """Of more events at once nobody asks whose they are: to read a user again costs less."""
-VISIBLE, HIDDEN, DELETED = "visible", "hidden", "deleted"
+ANSWERED_ONCE = 10
+"""Items of the answer that a model gives to nobody before it is asked."""
 
 logger = get_logger(__name__)
 
@@ -36,6 +39,7 @@ class LiveModel:
         bundle: the model.
         settings: the `recommendations:` section.
         store: the log.
+        is_served: whether its answers are shown; the log of a model that is only tried is not written to.
 
     Attributes:
         catalogue: the items as they are now.
@@ -51,10 +55,12 @@ class LiveModel:
         is_behind: whether the log could not be read at the last try, so that what came since may be missing.
     """
 
-    def __init__(self, bundle: ModelBundle, settings: RecommendationSettings, store: EventStore) -> None:
+    def __init__(
+        self, bundle: ModelBundle, settings: RecommendationSettings, store: EventStore, *, is_served: bool = True
+    ) -> None:
         self.bundle = bundle
         self.log_id = store.log_id
-        self.since = _trained_until(bundle.manifest, store)
+        self.since = _trained_until(bundle.manifest, store, is_served=is_served)
         standing = store.standing()
         capacity = _capacity(bundle.item_ids, standing.items)
         self.catalogue = Catalogue(bundle.items, capacity, settings.caps)
@@ -82,13 +88,23 @@ class LiveModel:
         self._store = store
         self.position = standing.position
         self._follow(standing)
+        for ids_with_code in (self.catalogue.code, bundle.user_ids.code):
+            ids_with_code("")  # the first look-up makes the table for all others
+        self._answer_once(self.inference)
         for name in settings.caps:
             if (self.catalogue.labels(name) < 0).all():
                 logger.warning("recommendations.caps: no item has the attribute %r, nothing is held back by it", name)
 
     def exchange(self, knowledge: Knowledge) -> None:
         """Let answers go by later statistics of the items from the next request on."""
-        self.knowledge, self.inference = knowledge, self._assembled(knowledge)
+        inference = self._assembled(knowledge)
+        self._answer_once(inference)
+        self.knowledge, self.inference = knowledge, inference
+
+    def _answer_once(self, inference: RecommendationInference) -> None:
+        """Have made what the first answer would wait for: what all have in common, and machine code."""
+        user = state_of(self.bundle.history, 0 if self.bundle.history.n_users else COLD, int(time.time()))
+        inference.recommend(Query(user, ANSWERED_ONCE))
 
     def catch_up(self) -> None:
         """Follow the log to its end, so that the next answer knows everything that was acknowledged."""
@@ -142,7 +158,7 @@ class LiveModel:
         if news.rules:
             self.rules = RuleBook.read(news.rules, self.catalogue, self._segments)
         elif news.items:
-            self.rules = self.rules.again()
+            self.rules.items_changed()
         self.histories.follow(news)
 
     def _survived(self, apply: Callable[[ItemChange], bool], change: ItemChange) -> bool:
@@ -217,7 +233,7 @@ def _cell(name: str, value: object, kind: pl.DataType) -> pl.Series:
         return pl.Series(name, [None], dtype=kind)
 
 
-def _trained_until(manifest: Manifest, store: EventStore) -> int:
+def _trained_until(manifest: Manifest, store: EventStore, *, is_served: bool) -> int:
     """Return up to which position of this log its events are part of what the model was trained with.
 
     Raises:
@@ -239,6 +255,8 @@ def _trained_until(manifest: Manifest, store: EventStore) -> int:
             manifest.version,
             trained,
         )
+        if not is_served:
+            return position  # what comes gets the next positions, as long as nobody whose answers count says otherwise
         store.go_on_from(trained)
     return trained
 
@@ -246,5 +264,5 @@ def _trained_until(manifest: Manifest, store: EventStore) -> int:
 def _capacity(item_ids: IdMap, changes: Sequence[ItemChange]) -> int:
     """Return how many items there may be; the same for every worker as long as none of them took more than that."""
     spare = max(SPARE_ITEMS, len(item_ids) // SPARE_SHARE)
-    n_new = sum(item_ids.code(change.item_id) < 0 for change in changes)
+    n_new = int((item_ids.codes([change.item_id for change in changes]) < 0).sum())
     return len(item_ids) + spare * max(1, math.ceil(n_new / spare))

@@ -16,7 +16,7 @@ MAX_DRY_RUN_USERS = 50
 
 RuleId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Position = Annotated[int, Field(ge=1, le=1_000)]
-Action = Literal["pin", "boost", "bury", "hide"]
+RuleAction = Literal["pin", "boost", "bury", "hide"]
 State = Literal["in force", "to come", "over"]
 
 
@@ -128,7 +128,7 @@ class RuleEffect(Wire):
     """What a rule did, or wanted to do, to one item."""
 
     rule_id: RuleId
-    action: Action
+    action: RuleAction
     position: int | None = None
     """At which it pins the item, counted over all pages."""
     log_odds: float | None = None

@@ -21,18 +21,27 @@ logger = get_logger(__name__)
 
 
 class RuleBook:
-    """All rules, read against the items and users of one model. It is made anew when a rule or an item changes.
+    """All rules, read against the items and users of one model. It is made anew when a rule changes.
 
     Args:
         rules: rule id to rule.
         catalogue: the items.
         segments: the users.
         version: position of the log of the latest change of a rule.
+        unreadable: ids of rules that ask nothing, because this release cannot read them.
     """
 
-    def __init__(self, rules: Mapping[str, Rule], catalogue: Catalogue, segments: Segments, version: int = 0) -> None:
+    def __init__(
+        self,
+        rules: Mapping[str, Rule],
+        catalogue: Catalogue,
+        segments: Segments,
+        version: int = 0,
+        unreadable: frozenset[str] = frozenset(),
+    ) -> None:
         self.rules = dict(sorted(rules.items(), key=lambda named: (-named[1].priority, named[0])))
         self.version = version
+        self.unreadable = unreadable
         self._catalogue = catalogue
         self._segments = segments
         # Between two of these moments the rules in force are the same.
@@ -45,17 +54,18 @@ class RuleBook:
     @classmethod
     def read(cls, stored: StoredRules, catalogue: Catalogue, segments: Segments) -> "RuleBook":
         """Return the rules of the log; one that cannot be read, as of a later release, is left out."""
-        rules = {}
+        rules, unreadable = dict[str, Rule](), set[str]()
         for rule_id, definition in stored.definitions.items():
             try:
                 rules[rule_id] = RULE.validate_json(definition)
             except ValidationError as error:
-                logger.warning("rule %s is left out, it cannot be read: %s", rule_id, error)
-        return cls(rules, catalogue, segments, stored.version)
+                unreadable.add(rule_id)
+                logger.warning("rule %s asks nothing until it is put again, it cannot be read: %s", rule_id, error)
+        return cls(rules, catalogue, segments, stored.version, frozenset(unreadable))
 
-    def again(self) -> "RuleBook":
-        """Return the same rules, to be read against items that have changed."""
-        return RuleBook(self.rules, self._catalogue, self._segments, self.version)
+    def items_changed(self) -> None:
+        """Read what rules ask of items again once it is wanted; all else stays, with what was complained of."""
+        self._wishes_by_rule = {}
 
     def changed(self, put: Mapping[str, Rule], deleted: Collection[str] = ()) -> "RuleBook":
         """Return the rules as they would be after these changes.

@@ -179,7 +179,7 @@ class AnswerMetadata:
     num_candidates: int
     reranked: bool
     experiment: str | None
-    """Always null as long as there are no experiments."""
+    """`experiment/arm` of each experiment that the user is in, joined by blanks; null where he is in none."""
     user_known: bool
     """Whether the model has a history of this user; without one the answer comes from popularity."""
     degraded: list[str]

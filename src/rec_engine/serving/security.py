@@ -43,6 +43,9 @@ SCOPE_BY_ROUTE: Mapping[tuple[str, str], ScopeName | None] = {
     ("PUT", "rules"): "admin",
     ("POST", "rules"): "admin",
     ("DELETE", "rules"): "admin",
+    ("GET", "experiments"): "serve",
+    ("POST", "experiments"): "admin",
+    ("PUT", "experiments"): "admin",
 }
 """Method and first part of the path to the scope that is needed, None for nobody's. What is not here needs admin."""
 

@@ -35,4 +35,4 @@ class Segments:
     @cached_property
     def _attributes(self) -> ItemAttributes:
         nobody = pl.DataFrame({name: [None] for name in self._users.columns}, schema=self._users.schema)
-        return ItemAttributes.of(pl.concat([self._users, nobody]), self._users.height + 1)
+        return ItemAttributes.of_others(pl.concat([self._users, nobody]))

@@ -2,14 +2,15 @@
 
 import hashlib
 import queue
-import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from rec_engine.bundle import open_bundle
 from rec_engine.data.events import EventStore
+from rec_engine.errors import RecEngineError
 from rec_engine.registry import Shadow, read_shadow
 from rec_engine.serving.answers import Answerer
 from rec_engine.serving.cache import InMemoryCache
@@ -19,6 +20,7 @@ from rec_engine.serving.live import LiveModel
 from rec_engine.serving.live_statistics import LiveStatistics
 from rec_engine.serving.schemas import RecommendRequest
 from rec_engine.serving.state_schemas import FeedbackEvent
+from rec_engine.utils.background import BackgroundLoop, Retry
 from rec_engine.utils.config import ServingConfig
 from rec_engine.utils.logger import get_logger
 
@@ -73,9 +75,10 @@ class ShadowMode:
         self._store_url = store_url
         self._tried: _Tried | None = None
         self._jobs: queue.Queue[Job] = queue.Queue(MAX_WAITING)
-        self._is_closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
-        self._thread.start()
+        self._retry = Retry()
+        self._look_at = time.monotonic()
+        self._loop = BackgroundLoop("shadow", self._step)
+        self._loop.start()
 
     @property
     def version(self) -> str | None:
@@ -106,38 +109,45 @@ class ShadowMode:
 
     def close(self) -> None:
         """Try nothing any more."""
-        self._is_closed.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        look_at = time.monotonic()
-        while not self._is_closed.is_set():
-            if time.monotonic() >= look_at:
-                self._follow(read_shadow(self._model_dir))
-                look_at = time.monotonic() + POLL_SECONDS
-            try:
-                job = self._jobs.get(timeout=POLL_SECONDS)
-            except queue.Empty:
-                continue
-            if self._tried:
-                self._answer(self._tried, job)
+        self._loop.close()
         self._leave()
+
+    def _step(self) -> float:
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + POLL_SECONDS
+            self._follow(read_shadow(self._model_dir))
+        try:
+            job = self._jobs.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            return 0.0
+        if self._tried:
+            self._answer(self._tried, job)
+        return 0.0
 
     def _follow(self, asked: Shadow | None) -> None:
-        """Change over to another version, where one is asked for."""
+        """Change over to another version, where one is asked for; one that could not be opened is tried again."""
         was, self.asked = self.asked, asked
-        if (asked and asked.version) == (was and was.version):
-            return
-        self._leave()
-        self.failure = None
-        if asked is None:
-            return
+        if (asked and asked.version) != (was and was.version):
+            self._leave()
+            self.failure = None
+            self._retry.start()
+        if asked is not None and self._tried is None and self._retry.is_due:
+            self._open(asked)
+
+    def _open(self, asked: Shadow) -> None:
         try:
             self._tried = _Tried(self._model_dir / asked.version, self._config, self._store_url)
         except Exception as error:  # noqa: BLE001 - the edge of this thread: no version may end it
             self.failure = f"{asked.version}: {error}"
-            logger.warning("%s cannot be tried: %s", asked.version, error)
+            logger.warning(
+                "%s cannot be tried: %s; next try in %.0f seconds",
+                asked.version,
+                error,
+                self._retry.failed(),
+                exc_info=None if isinstance(error, RecEngineError) else error,
+            )
         else:
+            self.failure = None
             logger.info("%s is tried on %.0f%% of the requests", asked.version, 100 * asked.share)
 
     def _answer(self, tried: "_Tried", job: Job) -> None:
@@ -171,11 +181,15 @@ class _Tried:
         bundle = open_bundle(directory)
         self.version = bundle.version
         self._now = 0.0
-        # A reader of its own: the served model's must not miss what this one has been told.
-        self._store = EventStore(store_url)
-        self._live = LiveModel(bundle, config.recommendations, self._store)
-        self._statistics = LiveStatistics(self._live, self._store)
-        self._statistics.start()
+        with ExitStack() as undone:
+            # A reader of its own: the served model's must not miss what this one has been told.
+            store = EventStore(store_url)
+            undone.callback(store.close)
+            self._live = LiveModel(bundle, config.recommendations, store, is_served=False)
+            statistics = LiveStatistics(self._live, store)
+            undone.callback(statistics.close)
+            statistics.start()
+            self.close = undone.pop_all().close
         uncached = config.model_copy(update={"redis": config.redis.model_copy(update={"cache_ttl": 0})})
         self._answerer = Answerer(self._live, uncached, InMemoryCache(), lambda: self._now)
 
@@ -186,7 +200,3 @@ class _Tried:
         self._live.catch_up()
         answer = self._answerer.recommend(job.request, job.request_id, unmeasured)
         return Timed(answer, time.thread_time() - started)
-
-    def close(self) -> None:
-        self._statistics.close()
-        self._store.close()

@@ -1,19 +1,15 @@
 """Hot swap: a newly promoted version is loaded beside the one that answers, and takes over between two requests."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from rec_engine.bundle import current_version
 from rec_engine.errors import RecEngineError
 from rec_engine.serving.live import LiveModel
-from rec_engine.utils.background import BackgroundLoop
+from rec_engine.utils.background import BackgroundLoop, Retry
 from rec_engine.utils.logger import get_logger
 
 POLL_SECONDS = 0.5
-FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 1.0, 60.0
-"""How long after a version could not be loaded it is tried again, as long as it is the promoted one: twice as long each
-time, for its files may still be on their way."""
 
 logger = get_logger(__name__)
 
@@ -36,7 +32,7 @@ class ModelWatch:
         self._seen = version
         self._prepare = prepare
         self._ready: LiveModel | None = None
-        self._retry_at, self._retry_seconds = 0.0, FIRST_RETRY_SECONDS
+        self._retry = Retry()  # as long as a version is the promoted one: its files may still be on their way
         self._loop = BackgroundLoop("model-watch", self._step, first_seconds=POLL_SECONDS)
         self._loop.start()
 
@@ -57,10 +53,10 @@ class ModelWatch:
         except OSError:
             return POLL_SECONDS  # as on the disk of a machine that is being set up: what is served goes on
         if version and version != self._seen:
-            self._seen, self._retry_seconds = version, FIRST_RETRY_SECONDS
+            self._seen = version
+            self._retry.start()
             self._load(version)
-        elif version and self.failure and time.monotonic() >= self._retry_at:
-            self._retry_seconds = min(2 * self._retry_seconds, LAST_RETRY_SECONDS)
+        elif version and self.failure and self._retry.is_due:
             self._load(version)
         return POLL_SECONDS
 
@@ -69,12 +65,11 @@ class ModelWatch:
             self._ready = self._prepare(self._model_dir / version)
         except Exception as error:  # noqa: BLE001 - whatever is the matter with a version, the one before it goes on
             self.failure = f"{version}: {error}"
-            self._retry_at = time.monotonic() + self._retry_seconds
             logger.warning(
                 "%s cannot be served, the model before it goes on: %s; next try in %.0f seconds",
                 version,
                 error,
-                self._retry_seconds,
+                self._retry.failed(),
                 exc_info=None if isinstance(error, RecEngineError) else error,
             )
         else:

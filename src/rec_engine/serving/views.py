@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from rec_engine.data.dataset import IntArray
+from rec_engine.retrieval.budget import Budget
 from rec_engine.retrieval.catalogue import Catalogue
 from rec_engine.serving.explain import (
     ItemRule,
@@ -56,11 +58,11 @@ def recommended_items(inference: RecommendationInference, query: Query, trace: T
 
 
 def with_reasons(
-    items: list[RecommendedItem], inference: RecommendationInference, query: Query, trace: Trace
+    items: list[RecommendedItem], inference: RecommendationInference, query: Query, trace: Trace, budget: Budget
 ) -> list[RecommendedItem]:
-    """Return the same items with everything that speaks for each of them."""
+    """Return the same items with everything that speaks for each of them, as far as the budget allows."""
     places = trace.slate.places.astype(np.int32)
-    added = contributions(inference, trace, places)
+    added = budget.spend("contributions", partial(contributions, inference, trace, places)) or []
     explained = []
     for row, (item, place) in enumerate(zip(items, places.tolist(), strict=True)):
         code = int(trace.candidates.item_codes[place])

@@ -9,11 +9,12 @@ import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticSerializationError
 
+from rec_engine.data.columns import MAX_ID_LENGTH
+
 MAX_EXCLUDED = 1_000
 MAX_CATEGORIES = 100
 MAX_RECENT_ITEMS = 200
 
-MAX_ID_LENGTH = 256
 MAX_EVENTS = 1_000
 MAX_ATTRIBUTES = 100
 MAX_TITLE = 1_000

@@ -1,11 +1,14 @@
 """Work that goes on beside the requests, whatever happens to it."""
 
 import threading
+import time
 from collections.abc import Callable
 
 from rec_engine.utils.logger import get_logger
 
 PAUSE_SECONDS = 10.0
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 1.0, 60.0
+"""How long after a first and after many failures something is tried again."""
 
 logger = get_logger(__name__)
 
@@ -49,3 +52,25 @@ class BackgroundLoop:
             except Exception:
                 logger.exception("%s failed; it goes on in %.0f seconds", self._name, PAUSE_SECONDS)
                 wait_seconds = PAUSE_SECONDS
+
+
+class Retry:
+    """When something that failed is tried again: after each failure twice as long later."""
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Forget what failed: it is something else that is tried now."""
+        self._at = self._seconds = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is to be tried now."""
+        return time.monotonic() >= self._at
+
+    def failed(self) -> float:
+        """Return in how many seconds it is tried again."""
+        self._seconds = min(2 * self._seconds or FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS)
+        self._at = time.monotonic() + self._seconds
+        return self._seconds

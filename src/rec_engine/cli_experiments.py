@@ -1,0 +1,238 @@
+"""`rec-engine experiments`: what is tried on users, how it stands, and what to do."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import yaml
+from cyclopts import App, Parameter
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from rec_engine.errors import DataError
+
+if TYPE_CHECKING:
+    from rec_engine.evaluation.ab_testing import ABTestManager
+    from rec_engine.experiments.results import Comparison
+
+TABLE_WIDTH = 120
+STORE = "sqlite:///state/events.db"
+
+experiments_app = App(name="experiments", help="Create, start, stop and analyse A/B tests, and list them.")
+
+
+@experiments_app.command
+def create(
+    experiment_id: str,
+    *,
+    name: str | None = None,
+    definition: Path | None = None,
+    treatment_percentage: float | None = None,
+    coverage: float | None = None,
+    metrics: Annotated[list[str], Parameter(consume_multiple=True)] = [],  # noqa: B006 - read only
+    store: str = STORE,
+) -> None:
+    """Plan an experiment; nobody meets it before it is started.
+
+    Args:
+        experiment_id: letters, digits, dot, dash and underscore.
+        name: for people; the id where there is none.
+        definition: YAML or JSON with any field of an experiment, such as arms, guardrails and planned_users.
+        treatment_percentage: share of its users that meets the treatment.
+        coverage: share of all users that takes part.
+        metrics: ctr, conversion_rate, revenue_per_user or engagement_time; the first one decides.
+        store: event store of the service that runs it, sqlite:/// or postgresql://.
+    """
+    fields = {
+        "name": experiment_id,
+        "reads_service": True,
+        **({} if definition is None else _read(definition)),
+        **({} if name is None else {"name": name}),
+        **({} if coverage is None else {"coverage": coverage}),
+        **({} if not metrics else {"target_metrics": metrics}),
+        **({} if treatment_percentage is None else {"treatment_percentage": treatment_percentage}),
+    }
+    with _manager(store) as manager:
+        made = manager.propose({**fields, "experiment_id": experiment_id})
+    _say(f"{made.experiment_id} is planned. Next: rec-engine experiments start {experiment_id} --store {store}")
+
+
+@experiments_app.command
+def start(experiment_id: str, *, reason: str = "", store: str = STORE) -> None:
+    """Let users meet an experiment from now on; its metrics and arms stand from here.
+
+    Args:
+        experiment_id: of the experiment.
+        reason: for the record.
+        store: event store of the service that runs it.
+    """
+    with _manager(store) as manager:
+        manager.start_experiment(experiment_id, reason)
+    _say(f"{experiment_id} is running. Next: rec-engine experiments analyze {experiment_id} --store {store}")
+
+
+@experiments_app.command
+def stop(experiment_id: str, *, reason: str = "", store: str = STORE) -> None:
+    """End an experiment for good; its results stay.
+
+    Args:
+        experiment_id: of the experiment.
+        reason: for the record.
+        store: event store of the service that runs it.
+    """
+    with _manager(store) as manager:
+        manager.stop_experiment(experiment_id, reason)
+    _say(f"{experiment_id} is stopped. Next: rec-engine experiments analyze {experiment_id} --store {store}")
+
+
+@experiments_app.command
+def status(experiment_id: str, *, store: str = STORE) -> None:
+    """Print how an experiment stands, and who changed what, when and why.
+
+    Args:
+        experiment_id: of the experiment.
+        store: event store of the service that runs it.
+    """
+    from datetime import UTC, datetime
+
+    with _manager(store) as manager:
+        experiment, versions = manager.get_experiment(experiment_id), manager.history(experiment_id)
+    shares = ", ".join(
+        f"{arm} {share:.0%}" for arm, share in zip(experiment.arm_names, experiment.phase.shares, strict=True)
+    )
+    _say(f"{experiment_id} ({experiment.name}) is {experiment.status}: {shares} of {experiment.phase.coverage:.0%}")
+    table = _table(f"Versions of {experiment_id}", ("version", "when (UTC)", "what", "who", "why"))
+    for each in versions:
+        at = f"{datetime.fromtimestamp(each.timestamp, UTC):%Y-%m-%d %H:%M}"
+        table.add_row(str(each.version), at, each.action, each.actor, each.reason)
+    _print(table)
+
+
+@experiments_app.command
+def analyze(experiment_id: str, *, store: str = STORE, output_file: Path | None = None) -> None:
+    """Print what is known of an experiment, and what to do.
+
+    Args:
+        experiment_id: of the experiment.
+        store: event store of the service that runs it.
+        output_file: JSON with every figure, every look and every version.
+    """
+    with _manager(store) as manager:
+        analysis = manager.analyze(experiment_id)
+        exported = manager.export_experiment(experiment_id) if output_file else None
+    _print(comparison_table(experiment_id, analysis.comparisons))
+    for sentence in analysis.health:
+        _say(sentence)
+    found = analysis.recommendation
+    _say(f"{found.action}: {found.reason} {found.next_step}")
+    if output_file:
+        output_file.write_text(json.dumps(exported, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        _say(f"{output_file} holds every figure")
+
+
+@experiments_app.command(name="list")
+def list_experiments(*, store: str = STORE) -> None:
+    """Print all experiments.
+
+    Args:
+        store: event store of the service that runs them.
+    """
+    with _manager(store) as manager:
+        found = manager.list_experiments()
+    if not found:
+        _say(f"{store}: no experiment yet. Next: rec-engine experiments create NAME --store {store}")
+        return
+    table = _table(f"Experiments in {store}", ("experiment", "name", "status", "arms", "coverage", "decided by"))
+    for each in found:
+        primary = ", ".join(metric.name for metric in each.design.metrics if metric.role == "primary")
+        coverage = f"{each.phase.coverage:.0%}"
+        table.add_row(each.experiment_id, each.name, each.status, " ".join(each.arm_names), coverage, primary)
+    _print(table)
+
+
+def show_demo(seed: int, n_users: int, output_file: Path | None) -> None:
+    """Print what five simulated experiments come to, and write it as JSON where a file is named."""
+    from rec_engine.evaluation.ab_demo import demo_json, run_demo
+
+    scenes, peeking = run_demo(seed, n_users)
+    for scene in scenes:
+        found = scene.analysis.recommendation
+        _print(comparison_table(f"{scene.name}: {scene.truth}", scene.analysis.comparisons))
+        _say(f"{found.action}: {found.reason}\n")
+    _say(
+        f"Peeking: {peeking.runs} experiments without any effect, each looked at {peeking.looks} times. Taken for one: "
+        f"{peeking.naive_z:.0%} by a z-test on impressions, {peeking.by_user:.0%} by users but at a fixed 0.05, "
+        f"{peeking.always_valid:.0%} by the p-value that holds at any time, {peeking.decided:.0%} by the verdict."
+    )
+    if output_file:
+        told = demo_json(seed, n_users, scenes, peeking)
+        output_file.write_text(told, encoding="utf-8")
+        _say(f"{output_file} holds every figure")
+
+
+def comparison_table(title: str, comparisons: "tuple[Comparison, ...]") -> Table:
+    """Return effects with intervals and p-values; the verdict goes by those that hold over all looks."""
+    columns = ("metric", "arm", "control", "treatment", "effect", "95% interval", "p at the end", "p at any time")
+    table = _table(title, columns)
+    for each in comparisons:
+        low, high = each.relative_ci or (None, None)
+        interval = f"[{_share(low)}, {_share(high)}]" if each.relative_ci else ""
+        table.add_row(
+            f"{each.metric} ({each.role})",
+            each.arm,
+            _figure(each.control),
+            _figure(each.treatment),
+            _share(each.relative),
+            interval,
+            _p(each.p_value),
+            _p(each.p_value_always_valid),
+        )
+    return table
+
+
+def _manager(store: str) -> "ABTestManager":
+    from rec_engine.evaluation.ab_testing import ABTestManager
+
+    return ABTestManager(store=store)
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: {error}", hint="YAML or JSON is wanted") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: fields of an experiment are wanted", hint="docs/ab-testing.md shows one")
+    return found
+
+
+def _table(title: str, columns: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _share(value: float | None) -> str:
+    return "?" if value is None else f"{value:+.1%}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"  # noqa: PLR2004 - digits shown
+
+
+def _print(table: Table) -> None:
+    console = Console(highlight=False, markup=False)
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(table)
+
+
+def _say(text: str) -> None:
+    Console(highlight=False, markup=False, soft_wrap=True).print(text)

@@ -1,0 +1,41 @@
+"""What the log is asked, in SQL."""
+
+import sqlalchemy as sql
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
+
+from rec_engine.data.database import event_rows, item_rows, mark_rows, position_row
+
+POSITION = sql.select(position_row.c.value)
+EVENT_COLUMNS = (
+    event_rows.c.position, event_rows.c.event_id, event_rows.c.user_id, event_rows.c.item_id,
+    event_rows.c.event, event_rows.c.timestamp, event_rows.c.value, event_rows.c.request_id, event_rows.c.context,
+)  # fmt: skip
+EVENTS_OF_USER = (
+    sql.select(*EVENT_COLUMNS)
+    .where(event_rows.c.user_id == sql.bindparam("user_id"), event_rows.c.position > sql.bindparam("after"))
+    .order_by("position")
+)
+EVENTS_OF_USER_SQLITE = str(EVENTS_OF_USER.compile(dialect=sqlite_dialect()))
+EVENTS_SINCE = (
+    sql.select(*EVENT_COLUMNS)
+    .where(event_rows.c.position > sql.bindparam("after"), event_rows.c.position <= sql.bindparam("until"))
+    .order_by("position")
+)
+MET_SINCE = (
+    sql.select(
+        event_rows.c.user_id, event_rows.c.item_id, event_rows.c.event, event_rows.c.value, event_rows.c.timestamp
+    )
+    .where(event_rows.c.position > sql.bindparam("after"), event_rows.c.position <= sql.bindparam("until"))
+    .order_by(event_rows.c.position)
+)
+ITEMS_SINCE = (  # to the end: without the changes that made room for them, earlier ones may not fit together
+    sql.select(item_rows.c.position, item_rows.c.item_id, item_rows.c.status, item_rows.c.attributes)
+    .where(item_rows.c.position > sql.bindparam("after"))
+    .order_by("position")
+)
+LATEST_ITEM = sql.select(sql.func.coalesce(sql.func.max(item_rows.c.position), 0))
+MARKS_SINCE = (
+    sql.select(mark_rows.c.position, mark_rows.c.user_hash, mark_rows.c.kind)
+    .where(mark_rows.c.position > sql.bindparam("after"), mark_rows.c.position <= sql.bindparam("until"))
+    .order_by("position")
+)

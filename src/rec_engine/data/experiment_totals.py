@@ -1,0 +1,211 @@
+"""What the exposed users of an experiment did, summed up by the database itself: one row a user, not one an event."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sql
+
+from rec_engine.data.database import SQLITE, event_rows, impression_rows, named, open_engines
+from rec_engine.data.experiment_tables import exposure_rows, measure_rows
+
+USERS_AT_ONCE = 50_000
+"""Users of one query: so many rows are in memory twice."""
+N_THREADS = 2
+_TIMEOUT = "600s"
+BEFORE = "before "
+"""How the names of columns begin that sum up what users did before they met the experiment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """A column of sums.
+
+    Attributes:
+        name: of the total.
+        event: name of the measure, or type of the event, whose rows are summed.
+        is_count: whether rows are counted; otherwise their values are summed.
+    """
+
+    name: str
+    event: str
+    is_count: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows count.
+
+    Attributes:
+        experiment_id: of the experiment.
+        until: Unix seconds; what happened later does not count.
+        window_seconds: how long after his first exposure a user's events count; None for as long as there are any.
+        has_before: whether as much time before the first exposure is summed up too.
+        recorded: sums over what was recorded for the experiment.
+        logged: sums over the events of the log.
+        shown: name of the total of items that the service showed; None leaves them out.
+    """
+
+    experiment_id: str
+    until: int
+    window_seconds: int | None = None
+    has_before: bool = True
+    recorded: Sequence[Summed] = field(default=())
+    logged: Sequence[Summed] = field(default=())
+    shown: str | None = None
+
+
+class ExperimentTotals:
+    """Reads a log, which may be in use meanwhile.
+
+    Args:
+        url: `sqlite:///path` or `postgresql://user:password@host/name`.
+
+    Raises:
+        ConfigError: if the URL names no database that can be used here.
+    """
+
+    def __init__(self, url: str) -> None:
+        writer, self._reader = open_engines(url)[:2]
+        if writer is not self._reader:
+            writer.dispose()
+        self._is_sqlite = self._reader.dialect.name == SQLITE
+        self.name = self._reader.url.render_as_string(hide_password=True)
+
+    def close(self) -> None:
+        """Give back all connections."""
+        self._reader.dispose()
+
+    def users(self, selection: Selection) -> pl.DataFrame:
+        """Return user_id, arm, phase, first (Unix seconds) and n_arms of all who met an arm, by user id.
+
+        Of a user who met two arms at different times, the one that he met first.
+        """
+        its = (exposure_rows.c.experiment_id == selection.experiment_id) & (
+            exposure_rows.c.timestamp <= selection.until
+        )
+        columns = (exposure_rows.c.user_id, exposure_rows.c.arm, exposure_rows.c.phase, exposure_rows.c.timestamp)
+        schema = {"user_id": pl.String, "arm": pl.String, "phase": pl.Int32, "first": pl.Int64}
+        with named(self.name), self._reader.connect() as connection:
+            rows = connection.execute(sql.select(*columns).where(its)).cursor
+            found = pl.DataFrame([] if rows is None else rows.fetchall(), schema=schema, orient="row")
+        if not found["user_id"].is_duplicated().any():
+            return found.with_columns(n_arms=pl.lit(1, pl.UInt32)).sort("user_id")
+        return (
+            found.sort("user_id", "first", "arm")
+            .group_by("user_id", maintain_order=True)
+            .agg(pl.col("arm", "phase", "first").first(), n_arms=pl.len())
+        )
+
+    def totals(self, users: pl.Series, selection: Selection) -> Iterator[pl.DataFrame]:
+        """Yield user_id and float64 sums of those users of whom there is anything, in any order.
+
+        Beside the sums (and those whose names BEFORE begins) a frame has `n_events`, `first_event` and `last_event` of
+        what was counted. A user may be in one frame for each kind of source: what was recorded, events, what was shown.
+
+        Args:
+            users: (n_users,) String; they only say where SQLite's work is cut into pieces.
+            selection: what counts.
+        """
+        if not len(users):
+            return
+        jobs = [
+            (statement, low, high)
+            for statement in self._statements(selection)
+            for low, high in (
+                pairwise([*users.sort().gather_every(USERS_AT_ONCE), None]) if self._is_sqlite else [("", None)]
+            )
+        ]
+        with ThreadPoolExecutor(N_THREADS) as threads:
+            yield from threads.map(lambda job: self._frame(*job), jobs)
+
+    def past(self, selection: Selection, since: int) -> Iterator[pl.DataFrame]:
+        """Yield user_id and float64 sums of all users of whom there is anything, whether or not they met an experiment.
+
+        Args:
+            selection: what is summed; of `recorded`, what was recorded for any experiment.
+            since: Unix seconds from which on events count, up to the selection's `until`.
+        """
+        for source, columns in self._sources(selection):
+            at = source.table.c.timestamp
+            sums = [source.sum(each, at >= since, "") for each in columns]
+            its = sql.select(source.table.c.user_id, *sums).where(at >= since, at <= selection.until)
+            yield self._frame(its.group_by(source.table.c.user_id), "", None)
+
+    def _sources(self, selection: Selection) -> Iterator[tuple["_Source", Sequence[Summed]]]:
+        if selection.recorded:
+            yield _Source(measure_rows, measure_rows.c.value, measure_rows.c.name), selection.recorded
+        if selection.logged:
+            yield _Source(event_rows, event_rows.c.value, event_rows.c.event), selection.logged
+        if selection.shown is not None:
+            shown = impression_rows.c.shown if self._is_sqlite else sql.cast(impression_rows.c.shown, sql.JSON)
+            source = _Source(impression_rows, sql.func.json_array_length(shown), None)
+            yield source, [Summed(selection.shown, "")]
+
+    def _statements(self, selection: Selection) -> Iterator[sql.Select[Any]]:
+        for source, columns in self._sources(selection):
+            statement = _statement(selection, source, columns)
+            if source.table is measure_rows:
+                statement = statement.where(measure_rows.c.experiment_id == exposure_rows.c.experiment_id)
+            yield statement
+
+    def _frame(self, statement: sql.Select[Any], low: str, high: str | None) -> pl.DataFrame:
+        """Return the rows of the users from one up to another, that one not included."""
+        within = statement.where(exposure_rows.c.user_id >= low) if low else statement
+        within = within.where(exposure_rows.c.user_id < high) if high is not None else within
+        names = list(statement.selected_columns.keys())
+        schema = {name: pl.Float64 if place else pl.String for place, name in enumerate(names)}
+        frames = [pl.DataFrame(schema=schema)]
+        with named(self.name), self._reader.connect() as connection:
+            if not self._is_sqlite:
+                connection.exec_driver_sql(f"SET statement_timeout = '{_TIMEOUT}'")
+            cursor = connection.execute(within).cursor
+            while cursor is not None and (rows := cursor.fetchmany(USERS_AT_ONCE)):
+                frames.append(pl.DataFrame(rows, schema=schema, orient="row"))
+        return pl.concat(frames)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A table of what users did, what its rows add to a sum, and of what kind they are, where there are several."""
+
+    table: sql.Table
+    value: "sql.ColumnElement[Any]"
+    kind: "sql.Column[str] | None"
+
+    def sum(self, column: Summed, when: "sql.ColumnElement[bool]", prefix: str) -> "sql.Label[Any]":
+        """Return the sum over some of the rows."""
+        is_it = when if self.kind is None else (self.kind == column.event) & when
+        summed = sql.literal_column("1.0") if column.is_count else self.value
+        return sql.func.sum(sql.case((is_it, summed))).label(prefix + column.name)
+
+
+def _statement(selection: Selection, source: _Source, columns: Sequence[Summed]) -> sql.Select[Any]:
+    """Return a query of one row a user: his id, then the sums, then how many events there were, and when."""
+    at, met, end = source.table.c.timestamp, exposure_rows.c.timestamp, sql.literal(selection.until)
+    span: sql.ColumnElement[Any] = end - met
+    if (window := selection.window_seconds) is not None:
+        span = sql.case((span < window, span), else_=sql.literal(window))
+    is_after = (at >= met) & (at <= met + span)
+    counted = ((at >= met - span) & (at <= met + span)) if selection.has_before else is_after
+    sums = [source.sum(each, at >= met, "") for each in columns]
+    if selection.has_before:
+        sums += [source.sum(each, at < met, BEFORE) for each in columns]
+    # Not the column itself: from a range of its values SQLite would infer the same range of the events, and read all of
+    # those for each user instead of his own.
+    same_user = source.table.c.user_id == exposure_rows.c.user_id.concat("")
+    return (
+        sql.select(
+            exposure_rows.c.user_id,
+            *sums,
+            sql.func.count().label("n_events"),
+            sql.func.min(at).label("first_event"),
+            sql.func.max(at).label("last_event"),
+        )
+        .join_from(exposure_rows, source.table, same_user)
+        .where(exposure_rows.c.experiment_id == selection.experiment_id, met <= end, counted)
+        .group_by(exposure_rows.c.user_id)
+    )

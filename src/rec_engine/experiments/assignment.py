@@ -1,0 +1,144 @@
+"""Who meets which arm: a pure function of the experiment and the user's id, so that every process agrees.
+
+Three hashes that know nothing of each other say in which part of a layer a user is, whether he takes part, and which
+arm he meets. With one hash for two of these questions the answers would depend on each other: at 10% coverage all who
+take part would meet the same arm.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import accumulate
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rec_engine.data.dataset import BoolArray, ExternalId, IntArray
+from rec_engine.experiments.definition import Experiment
+
+Reason = Literal[
+    "assigned", "met before", "forced", "not running", "not targeted", "held out", "another layer slot", "not covered"
+]
+_SEPARATOR = "\x1f"
+_TO_UNIT = 2.0**-53
+NO_ATTRIBUTES: Mapping[str, object] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What an experiment has for a user.
+
+    Attributes:
+        arm: its name; None for who is in none.
+        in_experiment: whether he is measured; not so for who is in no arm, or was put into one by hand.
+        reason: why.
+        propensity: with which probability a user of the experiment is given this arm.
+        phase: which allocation was in force, from 0.
+    """
+
+    arm: str | None
+    in_experiment: bool
+    reason: Reason
+    propensity: float
+    phase: int
+
+
+def assign(
+    experiment: Experiment,
+    user_id: ExternalId,
+    now: float,
+    attributes: Mapping[str, object] = NO_ATTRIBUTES,
+    met: str | None = None,
+) -> Assignment:
+    """Return what an experiment has for a user; nothing is written.
+
+    As long as the arms' shares stay, a larger coverage only adds users, and nobody changes arms. Where shares have
+    changed, who met an arm before stays in it.
+
+    Args:
+        experiment: as it is now.
+        user_id: 123 and "123" are the same user.
+        now: Unix seconds.
+        attributes: of the user; what `targeting` asks for.
+        met: the arm that the user met before, where that is known.
+    """
+    unit, phase = str(user_id), len(experiment.phases) - 1
+    if forced := experiment.forced.get(unit):
+        return Assignment(forced, in_experiment=False, reason="forced", propensity=1.0, phase=phase)
+    if not experiment.is_open(now):
+        return _nobody("not running", phase)
+    if met is not None:
+        share = experiment.phase.shares[experiment.arm_names.index(met)]
+        return Assignment(met, in_experiment=True, reason="met before", propensity=share, phase=phase)
+    if reason := _stays_out(experiment, unit, attributes):
+        return _nobody(reason, phase)
+    place = _place(experiment, uniform(f"{experiment.salt}:assign", unit))
+    arm, share = experiment.arms[place].name, experiment.phase.shares[place]
+    return Assignment(arm, in_experiment=True, reason="assigned", propensity=share, phase=phase)
+
+
+def assign_all(experiment: Experiment, user_ids: Sequence[ExternalId]) -> IntArray:
+    """Return (n_users,) int32, the place of the arm that each user is drawn for, -1 for who does not take part.
+
+    As `assign` for a running experiment, of users without attributes who met nothing before.
+    """
+    units = [str(user_id).encode() for user_id in user_ids]
+    is_in: BoolArray = np.full(len(units), not experiment.targeting)
+    if experiment.holdout:
+        is_in &= _uniforms("holdout", units) >= experiment.holdout
+    if (layer := experiment.layer) is not None:
+        slots = _uniforms(f"layer:{layer.name}", units)
+        is_in &= (slots >= layer.first) & (slots < layer.last)
+    if experiment.phase.coverage < 1:
+        is_in &= _uniforms(f"{experiment.salt}:coverage", units) < experiment.phase.coverage
+    ends = np.fromiter(accumulate(experiment.phase.shares), dtype=np.float64)[:-1]
+    arms = np.searchsorted(ends, _uniforms(f"{experiment.salt}:assign", units), side="right")
+    return np.where(is_in, arms, -1).astype(np.int32)
+
+
+def uniform(salt: str, unit: str) -> float:
+    """Return a number in [0, 1) with 53 random bits, the same for the same salt and unit everywhere and for ever.
+
+    (first 8 bytes of SHA-256(salt, unit separator, unit), big-endian, >> 11) / 2^53: no modulo, so no arm is favoured.
+    """
+    digest = sha256(f"{salt}{_SEPARATOR}{unit}".encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) * _TO_UNIT
+
+
+def _nobody(reason: Reason, phase: int) -> Assignment:
+    return Assignment(None, in_experiment=False, reason=reason, propensity=0.0, phase=phase)
+
+
+def _stays_out(experiment: Experiment, unit: str, attributes: Mapping[str, object]) -> Reason | None:
+    if any(attributes.get(name) not in wanted for name, wanted in experiment.targeting.items()):
+        return "not targeted"
+    if experiment.holdout and uniform("holdout", unit) < experiment.holdout:
+        return "held out"
+    layer, coverage = experiment.layer, experiment.phase.coverage
+    if layer is not None and not layer.first <= uniform(f"layer:{layer.name}", unit) < layer.last:
+        return "another layer slot"
+    if coverage < 1 and uniform(f"{experiment.salt}:coverage", unit) >= coverage:
+        return "not covered"
+    return None
+
+
+def _place(experiment: Experiment, drawn: float) -> int:
+    end = 0.0
+    for place, share in enumerate(experiment.phase.shares):
+        end += share
+        if drawn < end:
+            return place
+    return len(experiment.arms) - 1  # shares that add up to 1 but for rounding
+
+
+def _uniforms(salt: str, units: Sequence[bytes]) -> NDArray[np.float64]:
+    """Return (n,) float64: `uniform` of each."""
+    prefix = sha256(f"{salt}{_SEPARATOR}".encode())
+    digests = bytearray()
+    for unit in units:
+        hashed = prefix.copy()
+        hashed.update(unit)
+        digests += hashed.digest()[:8]
+    drawn = np.frombuffer(bytes(digests), dtype=">u8").astype(np.uint64) >> np.uint64(11)
+    return drawn.astype(np.float64) * _TO_UNIT

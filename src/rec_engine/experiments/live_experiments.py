@@ -1,0 +1,110 @@
+"""The experiments as they are now, for who asks at every request: no look into the database, no wait for a disk."""
+
+import time
+from collections.abc import Callable, Mapping
+
+from rec_engine.data.dataset import ExternalId
+from rec_engine.data.experiment_log import ExperimentLog, Exposure
+from rec_engine.errors import StoreError
+from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment, assign
+from rec_engine.experiments.definition import Experiment
+from rec_engine.experiments.lifecycle import Lifecycle
+from rec_engine.experiments.recorder import Recorder
+from rec_engine.utils.background import BackgroundLoop
+from rec_engine.utils.logger import get_logger
+
+POLL_SECONDS = 1.0
+MAX_REMEMBERED = 500_000
+"""Exposures that are remembered, so that they are not written again; some 100 MB."""
+
+logger = get_logger(__name__)
+
+
+class LiveExperiments:
+    """Assigns users and takes note of their exposures.
+
+    Args:
+        url: `sqlite:///path` or `postgresql://user:password@host/name`.
+        clock: Unix seconds.
+        full_seconds: how long whoever records waits for room; 0 for a service.
+
+    Attributes:
+        log: of the experiments.
+        lifecycle: the experiments as they are, and their steps.
+        recorder: writes exposures and measures.
+
+    Raises:
+        ConfigError: if the URL names no database that can be used here.
+        StoreError: if the database cannot be reached.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], float] = time.time, *, full_seconds: float = 0.0) -> None:
+        self.clock = clock
+        self.log = ExperimentLog(url)
+        self.lifecycle = Lifecycle(self.log, clock)
+        self.recorder = Recorder(self.log, full_seconds=full_seconds)
+        self._met: dict[str, dict[str, str]] = {}
+        self._versions_met: dict[str, int] = {}
+        self._remembered: set[tuple[str, str, str]] = set()
+        self._look_up_arms()
+        self._loop = BackgroundLoop("experiments", self._poll, first_seconds=POLL_SECONDS)
+        self._loop.start()
+
+    def refresh(self) -> bool:
+        """Return whether an experiment has changed since the last look.
+
+        Raises:
+            StoreError: if the database fails.
+        """
+        has_changed = self.lifecycle.refresh()
+        self._look_up_arms()
+        return has_changed
+
+    def assign(
+        self, experiment: Experiment, user_id: ExternalId, attributes: Mapping[str, object] = NO_ATTRIBUTES
+    ) -> Assignment:
+        """Return what an experiment has for a user; nothing is written."""
+        met = self._met.get(experiment.experiment_id)
+        return assign(experiment, user_id, self.clock(), attributes, met.get(str(user_id)) if met else None)
+
+    def expose(self, experiment: Experiment, user_id: str, assignment: Assignment, timestamp: int) -> bool:
+        """Take note that a user met the arm that he was assigned to; return whether it was not known here before."""
+        arm = assignment.arm
+        key = (experiment.experiment_id, user_id, arm or "")
+        if arm is None or not assignment.in_experiment or key in self._remembered:
+            return False
+        record = Exposure(*key, assignment.phase, timestamp, assignment.propensity, known=self.recorder.known)
+        if not self.recorder.add(record):
+            return False
+        if len(self._remembered) >= MAX_REMEMBERED:
+            self._remembered.clear()
+        self._remembered.add(key)
+        return True
+
+    def close(self) -> None:
+        """Write what is waiting, then end.
+
+        Raises:
+            StoreError: if it cannot be written.
+        """
+        self._loop.close()
+        try:
+            self.recorder.close()
+        finally:
+            self.log.close()
+
+    def _poll(self) -> float:
+        try:
+            self.refresh()
+        except StoreError as error:
+            logger.warning("experiments go on as they were: %s", error)
+        return POLL_SECONDS
+
+    def _look_up_arms(self) -> None:
+        """Look up who met which arm, of experiments whose shares have changed: by his id alone he might change arms."""
+        for name, experiment in self.lifecycle.by_id.items():
+            is_known = self._versions_met.get(name) == len(experiment.phases)
+            if experiment.has_moved_shares and experiment.status != "stopped" and not is_known:
+                self.recorder.flush()
+                self._met[name] = self.log.arms_met(name)
+                self._versions_met[name] = len(experiment.phases)

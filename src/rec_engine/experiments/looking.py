@@ -1,0 +1,62 @@
+"""A look at an experiment: measured, analysed, and kept, so that every later look knows what was spent before it."""
+
+import json
+from collections.abc import Iterable
+
+import polars as pl
+
+from rec_engine.data.experiment_log import ExperimentLog, TakenLook
+from rec_engine.errors import ConflictError
+from rec_engine.experiments.analysis import analyze
+from rec_engine.experiments.definition import Experiment
+from rec_engine.experiments.measuring import measure
+from rec_engine.experiments.results import Analysis, Look
+
+MAX_TRIES = 5
+
+
+def look(
+    log: ExperimentLog,
+    experiment: Experiment,
+    until: int,
+    segments: Iterable[tuple[str, pl.DataFrame]] = (),
+    *,
+    is_kept: bool = True,
+) -> Analysis:
+    """Return what is known of an experiment at a moment.
+
+    Where it is a planned look, it is kept. Earlier looks are taken as they were found, not measured anew.
+
+    Args:
+        log: of the experiments.
+        experiment: as it is now.
+        until: Unix seconds up to which is measured.
+        segments: as of `measure`.
+        is_kept: False for a look back, which is not among those that were planned.
+
+    Raises:
+        StoreError: if the database fails.
+    """
+    measured = measure(log.url, experiment, until, segments)
+    has_ended = experiment.ends_at is not None and until >= experiment.ends_at
+    for _ in range(MAX_TRIES):
+        past = [each for each in log.looks(experiment.experiment_id) if each.timestamp <= until]
+        looks = [Look.model_validate_json(each.statistics) for each in past]
+        analysis = analyze(experiment.design, measured, looks, is_final=has_ended)
+        if analysis.look is None or not is_kept or experiment.started_at is None:
+            return analysis
+        result = json.dumps(analysis.as_dict() | {"config_hash": experiment.config_hash}, allow_nan=False)
+        taken = TakenLook(
+            experiment.experiment_id,
+            len(past) + 1,
+            until,
+            experiment.version,
+            analysis.look.model_dump_json(),
+            result,
+        )
+        try:
+            log.add_look(taken)
+        except ConflictError:
+            continue  # somebody else has looked meanwhile: with his look among the past ones, again
+        return analysis
+    raise ConflictError(f"{experiment.experiment_id} is looked at too often at once", hint="look again later")

@@ -1,0 +1,165 @@
+"""From the log to the arrays that the statistics read: what each exposed user did since, and before."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rec_engine.data.experiment_totals import BEFORE, ExperimentTotals, Selection, Summed
+from rec_engine.experiments.definition import Experiment
+from rec_engine.experiments.measurements import Measurements, Totals
+from rec_engine.experiments.standard_metrics import CLICKS, CONVERSIONS, IMPRESSIONS, REVENUE
+
+DAY_SECONDS = 86_400
+HOUR_SECONDS = 3_600
+_LOGGED = (
+    Summed(CLICKS, "click", is_count=True),
+    Summed(CONVERSIONS, "purchase", is_count=True),
+    Summed(REVENUE, "purchase"),
+    *(
+        Summed(f"{event}s", event, is_count=True)
+        for event in ("view", "like", "dislike", "share", "add_to_cart", "rating")
+    ),
+)
+"""What the events of the service are called as totals; revenue is the `value` of a purchase."""
+
+
+def measure(
+    store_url: str, experiment: Experiment, until: int, segments: Iterable[tuple[str, pl.DataFrame]] = ()
+) -> Measurements:
+    """Return what the users of an experiment did up to a moment.
+
+    A user belongs to the arm that he met first; what he did before that, or after the experiment's window, does not
+    count. Users who met two arms are left out and counted, so are bots: users with more than
+    `experiment.max_events_an_hour` events an hour, on average between their first and their last one.
+
+    Args:
+        store_url: `sqlite:///path` or `postgresql://user:password@host/name`; it may be in use.
+        experiment: says which totals are needed, and which events count.
+        until: Unix seconds; it counts as the end where the experiment has not been stopped before.
+        segments: attribute and a frame of `user_id` and `value`, both String.
+
+    Raises:
+        ConfigError: if the URL names no database that can be used here.
+        StoreError: if the database cannot be read.
+    """
+    until = until if experiment.stopped_at is None else min(until, experiment.stopped_at)
+    selection = selection_of(experiment, until)
+    log = ExperimentTotals(store_url)
+    try:
+        users = log.users(selection).filter(pl.col("arm").is_in(experiment.arm_names))
+        names = [each.name for each in (*selection.recorded, *selection.logged)]
+        names = sorted({*names, *([selection.shown] if selection.shown else [])})
+        sums = _Sums(users["user_id"], [*names, *(BEFORE + name for name in names)])
+        for frame in log.totals(users["user_id"], selection):
+            sums.add(frame)
+    finally:
+        log.close()
+    is_conflicting, is_bot = users["n_arms"].to_numpy() > 1, sums.an_hour() > experiment.max_events_an_hour
+    kept = ~is_conflicting & ~is_bot
+    of_kept = users.filter(pl.Series(kept))
+    started = experiment.started_at if experiment.started_at is not None else until
+    return Measurements(
+        arms=experiment.arm_names,
+        arm=_places(of_kept["arm"], experiment.arm_names),
+        phase=of_kept["phase"].to_numpy().astype(np.int32),
+        shares=np.array([phase.shares for phase in experiment.phases]),
+        totals={name: sums.of(name)[kept] for name in names},
+        before={name: sums.of(BEFORE + name)[kept] for name in names if sums.of(BEFORE + name).any()},
+        segments={name: _segment(of_kept["user_id"], values) for name, values in segments},
+        n_conflicting=int(is_conflicting.sum()),
+        n_bots=int((is_bot & ~is_conflicting).sum()),
+        days=max(0, until - started) // DAY_SECONDS,
+    )
+
+
+def past_totals(store_url: str, experiment: Experiment, since: int, until: int) -> Totals:
+    """Return what all users did between two moments, of the totals that an experiment needs, in no order.
+
+    They are those of the service's log where the experiment is measured by it, else of whatever was recorded.
+
+    Raises:
+        ConfigError: if the URL names no database that can be used here.
+        StoreError: if the database cannot be read.
+    """
+    selection = selection_of(experiment, until)
+    if experiment.reads_service:
+        selection = replace(selection, recorded=())
+    log = ExperimentTotals(store_url)
+    try:
+        frames = list(log.past(selection, since))
+    finally:
+        log.close()
+    names = [each.name for each in (*selection.recorded, *selection.logged)]
+    names = sorted({*names, *([selection.shown] if selection.shown else [])})
+    users = pl.concat([pl.Series("user_id", [], pl.String), *(frame["user_id"] for frame in frames)]).unique()
+    rows = pl.DataFrame({"user_id": users, "row": np.arange(len(users))})
+    totals = {name: np.zeros(len(users)) for name in names}
+    for frame in frames:
+        placed = frame.join(rows, on="user_id")
+        for name in set(names) & set(placed.columns):
+            totals[name][placed["row"].to_numpy()] += placed[name].fill_null(0.0).to_numpy()
+    return totals
+
+
+def selection_of(experiment: Experiment, until: int) -> Selection:
+    """Return which rows of the log an experiment needs, up to a moment (Unix seconds)."""
+    metrics = experiment.design.metrics
+    needed = {name for metric in metrics for name in (metric.numerator, metric.denominator) if name}
+    window = None if experiment.window_days is None else math.ceil(experiment.window_days * DAY_SECONDS)
+    reads_service = experiment.reads_service
+    return Selection(
+        experiment.experiment_id,
+        until,
+        window_seconds=window,
+        has_before=any(metric.variance_reduction for metric in metrics),
+        recorded=[Summed(name, name) for name in sorted(needed)],
+        logged=[each for each in _LOGGED if each.name in needed] if reads_service else (),
+        shown=IMPRESSIONS if reads_service and IMPRESSIONS in needed else None,
+    )
+
+
+class _Sums:
+    """Arrays of sums, one row a user, to which frames of some of the users are added.
+
+    Args:
+        user_ids: (n_users,) String.
+        names: of the sums.
+    """
+
+    def __init__(self, user_ids: pl.Series, names: list[str]) -> None:
+        self._rows = pl.DataFrame({"user_id": user_ids, "row": np.arange(len(user_ids))})
+        self._sums = {name: np.zeros(len(user_ids)) for name in [*names, "n_events"]}
+        self._first = np.full(len(user_ids), np.inf)
+        self._last = np.full(len(user_ids), -np.inf)
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Add what a frame of ExperimentTotals holds; a user stands once in it."""
+        placed = frame.join(self._rows, on="user_id")
+        rows = placed["row"].to_numpy()
+        for name in placed.columns:
+            if name in self._sums:
+                self._sums[name][rows] += placed[name].fill_null(0.0).to_numpy()
+        self._first[rows] = np.minimum(self._first[rows], placed["first_event"].to_numpy())
+        self._last[rows] = np.maximum(self._last[rows], placed["last_event"].to_numpy())
+
+    def of(self, name: str) -> NDArray[np.float64]:
+        """Return (n_users,) float64: one of the sums."""
+        return self._sums[name]
+
+    def an_hour(self) -> NDArray[np.float64]:
+        """Return (n_users,) float64: events an hour; what took less than an hour counts as one."""
+        hours = np.maximum(1.0, (self._last - self._first) / HOUR_SECONDS)
+        return np.asarray(self._sums["n_events"] / hours, dtype=np.float64)
+
+
+def _places(arms: pl.Series, names: tuple[str, ...]) -> NDArray[np.int32]:
+    return arms.replace_strict(names, list(range(len(names))), return_dtype=pl.Int32).to_numpy()
+
+
+def _segment(user_ids: pl.Series, values: pl.DataFrame) -> NDArray[np.str_]:
+    found = pl.DataFrame({"user_id": user_ids}).join(values, on="user_id", how="left", maintain_order="left")
+    return found["value"].fill_null("unknown").to_numpy().astype(np.str_)

@@ -1,0 +1,187 @@
+"""How an experiment is proposed, from Python, HTTP or the command line: in a few words, all else by default."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic_core import PydanticSerializationError
+
+from rec_engine.errors import DataError
+from rec_engine.experiments.definition import (
+    MAX_ARMS,
+    Arm,
+    ArmConfiguration,
+    ArmName,
+    Attribute,
+    Experiment,
+    ExperimentId,
+    Layer,
+    Phase,
+    Share,
+)
+from rec_engine.experiments.design import Design, Method, Metric
+from rec_engine.experiments.standard_metrics import STANDARD_METRICS, metrics_of
+
+CONTROL, TREATMENT = "control", "treatment"
+
+
+def _unix_seconds(value: object) -> object:
+    """Return Unix seconds of a datetime, ISO 8601 text or a number."""
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError(f"{value[:40]!r} is not ISO 8601") from None
+    elif isinstance(value, datetime):
+        moment = value
+    else:
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+Moment = Annotated[int, BeforeValidator(_unix_seconds, json_schema_input_type=float | str)]
+
+
+class ProposedArm(BaseModel):
+    """An arm, and its part of the experiment's users."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: ArmName
+    share: Share
+    configuration: ArmConfiguration = ArmConfiguration()
+    """What it changes of how the service answers."""
+
+
+class Proposal(BaseModel):
+    """An experiment to be."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        json_schema_extra={
+            "examples": [{"experiment_id": "more-variety", "name": "More variety", "treatment": {"diversity": 0.3}}]
+        },
+    )
+
+    experiment_id: ExperimentId
+    name: str = Field(min_length=1, max_length=200)
+    description: str = Field(default="", max_length=10_000)
+    hypothesis: str = Field(default="", max_length=10_000)
+    """What is expected, and why."""
+    treatment_percentage: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the experiment's users that meets the treatment; the others are the control."""
+    treatment: ArmConfiguration = ArmConfiguration()
+    """What the treatment changes of how the service answers."""
+    arms: tuple[ProposedArm, ...] = Field(default=(), max_length=MAX_ARMS)
+    """Instead of a control and a treatment: any number of arms, the control first."""
+    coverage: Share = 1.0
+    """Share of all users that takes part."""
+    layer: Layer | None = None
+    """Its part of the users, where experiments exclude each other."""
+    holdout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of all users that is in no experiment."""
+    targeting: dict[str, tuple[Attribute, ...]] = Field(default={}, max_length=50)
+    """Attribute to values of which a user has to have one."""
+    forced: dict[str, ArmName] = Field(default={}, max_length=1_000)
+    """User id to the arm that he is shown for testing, unmeasured."""
+    salt: str | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[^\x00\x1f]+$")
+    """What users are drawn with; the experiment's id where it is not given."""
+    target_metrics: tuple[str | Metric, ...] = Field(default=tuple(STANDARD_METRICS), min_length=1, max_length=25)
+    """Names of standard metrics, or metrics of one's own. The first one decides."""
+    guardrails: tuple[str | Metric, ...] = Field(default=(), max_length=25)
+    """Metrics that must not be harmed."""
+    method: Method | None = None
+    """Which inference decides."""
+    significance_level: float | None = Field(default=None, ge=1e-6, lt=0.5)
+    """Probability of a false alarm."""
+    power: float | None = Field(default=None, ge=0.01, le=0.999)
+    """Probability of finding the minimum effect."""
+    minimum_effect: float | None = Field(default=None, ge=1e-4, le=100)
+    """The smallest relative effect worth finding."""
+    planned_users: int | None = Field(default=None, ge=2, le=10**10)
+    """Users in all arms together at which the experiment is complete."""
+    planned_looks: int | None = Field(default=None, ge=1, le=100)
+    """How often the verdict is asked for until then."""
+    min_sample_size: int | None = Field(default=None, ge=1, le=10**10)
+    """Users an arm below which nothing is decided."""
+    min_days: int | None = Field(default=None, ge=0, le=3_650)
+    """Days below which nothing is decided."""
+    window_days: float | None = Field(default=None, gt=0, le=365)
+    """How long after his first exposure a user's events count."""
+    max_events_an_hour: PositiveInt = 1_000
+    """Users with more are bots."""
+    start_date: Moment | None = None
+    """ISO 8601 or Unix seconds before which nobody takes part."""
+    end_date: Moment | None = None
+    """ISO 8601 or Unix seconds from which nobody takes part any more."""
+    reads_service: bool = False
+    """Whether it is measured by what the service logs, instead of by what is recorded for it."""
+
+    @model_validator(mode="after")
+    def _is_unicode(self) -> Self:
+        """Refuse half of a surrogate pair: it could not be stored."""
+        try:
+            self.model_dump_json()
+        except PydanticSerializationError as error:
+            raise ValueError("a text is not valid Unicode") from error
+        return self
+
+    @model_validator(mode="after")
+    def _has_one_kind_of_arms(self) -> Self:
+        if self.arms and self.treatment.varied:
+            raise ValueError("give either arms or the treatment's configuration")
+        return self
+
+    @classmethod
+    def of(cls, **fields: object) -> "Proposal":
+        """Return a proposal with these fields; those that are None stay at their defaults.
+
+        Raises:
+            DataError: if a field is none, or its value cannot be used.
+        """
+        try:
+            return cls.model_validate({name: value for name, value in fields.items() if value is not None})
+        except ValidationError as error:
+            raise _as_ours(error) from None
+
+    def experiment(self, now: int) -> Experiment:
+        """Return the experiment, as a draft.
+
+        Raises:
+            DataError: if its parts do not fit together.
+            NotFoundError: if there is no such metric.
+        """
+        arms = self.arms or (
+            ProposedArm(name=CONTROL, share=1 - self.treatment_percentage),
+            ProposedArm(name=TREATMENT, share=self.treatment_percentage, configuration=self.treatment),
+        )
+        chosen = {name: getattr(self, name) for name in _DESIGN if getattr(self, name) is not None}
+        copied = {name: getattr(self, name) for name in _COPIED}
+        try:
+            return Experiment(
+                **copied,
+                arms=tuple(Arm(name=arm.name, configuration=arm.configuration) for arm in arms),
+                phases=(Phase(starts_at=now, shares=tuple(arm.share for arm in arms), coverage=self.coverage),),
+                salt=self.salt or self.experiment_id,
+                design=Design(metrics=metrics_of(self.target_metrics, self.guardrails), **chosen),
+                starts_at=self.start_date,
+                ends_at=self.end_date,
+            )
+        except ValidationError as error:
+            raise _as_ours(error) from None
+
+
+_DESIGN = tuple(name for name in Design.model_fields if name in Proposal.model_fields)
+_COPIED = tuple(
+    name for name in Experiment.model_fields if name in Proposal.model_fields and name not in {"arms", "salt"}
+)
+
+
+def _as_ours(error: ValidationError) -> DataError:
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"])) or "experiment"
+    return DataError(
+        f"{field}: {first['msg'].removeprefix('Value error, ')}", hint="docs/ab-testing.md describes every field"
+    )

@@ -1,0 +1,108 @@
+"""Who meets which arm, and what he does, goes to the log by a thread of its own: who records waits for no disk."""
+
+import threading
+import time
+from collections import deque
+
+from rec_engine.data.experiment_log import ExperimentLog, Record
+from rec_engine.errors import StoreError
+from rec_engine.utils.logger import get_logger
+
+MAX_WAITING = 200_000
+WRITE_SECONDS = 0.2
+"""How long records are gathered."""
+AT_ONCE = 5_000
+
+logger = get_logger(__name__)
+
+
+class Recorder:
+    """Writes records some time soon; `flush` returns when what was recorded before is on disk.
+
+    Where the database fails, records wait and are tried again; where too many wait, new ones are dropped and counted.
+
+    Args:
+        log: where to.
+        full_seconds: how long whoever records waits for room before his record is dropped; 0 for a service, whose
+            requests wait for nothing.
+
+    Attributes:
+        known: position of the log as it was when records were written last.
+        n_dropped: records for which there was no room.
+    """
+
+    def __init__(self, log: ExperimentLog, *, full_seconds: float = 0.0) -> None:
+        self._log = log
+        self._full_seconds = full_seconds
+        self._waiting: deque[Record] = deque()
+        self._is_closed = False
+        self._wakes = threading.Event()
+        self._write_lock = threading.Lock()
+        self.known = log.position()
+        self.n_dropped = 0
+        self._thread = threading.Thread(target=self._run, name="experiment-recorder", daemon=True)
+        self._thread.start()
+
+    @property
+    def n_waiting(self) -> int:
+        """Records that are not on disk yet."""
+        return len(self._waiting)
+
+    def add(self, record: Record) -> bool:
+        """Take a record; return whether there was room for it."""
+        if len(self._waiting) >= MAX_WAITING and not self._has_room():
+            self.n_dropped += 1
+            return False
+        self._waiting.append(record)
+        return True
+
+    def flush(self) -> None:
+        """Return when everything that was recorded before is on disk.
+
+        Raises:
+            StoreError: if it cannot be written; it is still waiting then.
+        """
+        with self._write_lock:
+            n_left = len(self._waiting)
+            while n_left > 0:
+                n_left -= self._write()
+
+    def close(self) -> None:
+        """Write what is waiting, then end.
+
+        Raises:
+            StoreError: if it cannot be written.
+        """
+        self._is_closed = True
+        self._wakes.set()
+        self._thread.join()
+        self.flush()
+
+    def _has_room(self) -> bool:
+        until = time.monotonic() + self._full_seconds
+        while time.monotonic() < until:
+            self._wakes.set()
+            time.sleep(0.001)
+            if len(self._waiting) < MAX_WAITING:
+                return True
+        return False
+
+    def _run(self) -> None:
+        while not self._is_closed:
+            self._wakes.wait(WRITE_SECONDS)
+            self._wakes.clear()
+            try:
+                self.flush()
+                self.known = self._log.position()
+            except StoreError as error:
+                logger.warning("%d records of experiments wait: %s", len(self._waiting), error)
+
+    def _write(self) -> int:
+        """Return how many records were written; if that fails, they wait again."""
+        some = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
+        try:
+            self._log.write(some)
+        except StoreError:
+            self._waiting.extendleft(reversed(some))
+            raise
+        return len(some)

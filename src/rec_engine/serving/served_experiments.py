@@ -1,0 +1,264 @@
+"""Experiments in the service: what a user's arms change of his answer, and who has met which of them."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from rec_engine.data.dataset import ExternalId
+from rec_engine.errors import DataError, ExperimentError, StoreError
+from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
+from rec_engine.experiments.definition import ArmConfiguration, Experiment
+from rec_engine.experiments.live_experiments import LiveExperiments
+from rec_engine.experiments.looking import look
+from rec_engine.experiments.proposal import Proposal
+from rec_engine.experiments.results import Analysis
+from rec_engine.utils.background import BackgroundLoop
+from rec_engine.utils.config import RecommendationSettings
+from rec_engine.utils.logger import get_logger
+
+GUARD_SECONDS = 300.0
+"""How often guardrails are looked at."""
+AUTOMATIC = "the service"
+
+_Found = TypeVar("_Found")
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """What a user's arms change of an answer.
+
+    Attributes:
+        settings: the `recommendations:` section as it is for him.
+        label: "experiment/arm" of each, joined by a blank; None for who is in no experiment.
+        key: what the answer depends on beside the service's own settings.
+        use_reranking: whether the ranker may be used.
+        follows_rules: whether the rules of the shop hold.
+        met: experiments and what they had for him.
+    """
+
+    settings: RecommendationSettings
+    label: str | None = None
+    key: str = ""
+    use_reranking: bool = True
+    follows_rules: bool = True
+    met: tuple[tuple[Experiment, Assignment], ...] = field(default=())
+
+
+class ServedExperiments:
+    """What the service does with the experiments of its log.
+
+    Args:
+        url: of the log.
+        settings: the `recommendations:` section.
+        clock: Unix seconds.
+    """
+
+    def __init__(self, url: str, settings: RecommendationSettings, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._none = Treatment(settings)
+        self._clock = clock
+        self._live = LiveExperiments(url, clock)
+        self._seen: Mapping[str, Experiment] = {}
+        self._open: tuple[Experiment, ...] = ()
+        self._treatments: dict[str, Treatment] = {}
+        self._guard = BackgroundLoop("experiment guard", self._watch_guardrails, first_seconds=GUARD_SECONDS)
+        self._guard.start()
+
+    @property
+    def n_dropped(self) -> int:
+        """Exposures that never reached the log."""
+        return self._live.recorder.n_dropped
+
+    def close(self) -> None:
+        """Write what is waiting, then end."""
+        self._guard.close()
+        try:
+            self._live.close()
+        except StoreError as error:
+            logger.warning("exposures are lost: %s", error)
+
+    def treatment(self, user_id: ExternalId, attributes: Callable[[], Mapping[str, object]]) -> Treatment:
+        """Return what a user's arms change; nothing is written, and nothing is read but memory.
+
+        Args:
+            user_id: who asks.
+            attributes: gives his attributes; only asked where an experiment is for some of them.
+        """
+        if self._live.lifecycle.by_id is not self._seen:
+            self._follow()
+        if not self._open:
+            return self._none
+        found = []
+        for experiment in self._open:
+            of_user = attributes() if experiment.targeting else NO_ATTRIBUTES
+            assignment = self._live.assign(experiment, user_id, of_user)
+            if assignment.arm is not None:
+                found.append((experiment, assignment))
+        return self._combined(tuple(found)) if found else self._none
+
+    def expose(self, user_id: ExternalId, treatment: Treatment) -> list[tuple[str, str]]:
+        """Take note of what a user has met; return experiment and arm of what was not known here before."""
+        now, known = int(self._clock()), []
+        for experiment, assignment in treatment.met:
+            if self._live.expose(experiment, str(user_id), assignment, now) and assignment.arm:
+                known.append((experiment.experiment_id, assignment.arm))
+        return known
+
+    def all(self) -> list[Experiment]:
+        """Return all experiments, by id."""
+        return list(self._live.lifecycle.by_id.values())
+
+    def get(self, experiment_id: str) -> Experiment:
+        """Return an experiment.
+
+        Raises:
+            NotFoundError: if there is none of this id.
+        """
+        return self._live.lifecycle.get(experiment_id)
+
+    def assignment(self, experiment_id: str, user_id: ExternalId, attributes: Mapping[str, object]) -> Assignment:
+        """Return what an experiment has for a user.
+
+        Raises:
+            NotFoundError: if there is none of this id.
+        """
+        return self._live.assign(self.get(experiment_id), user_id, attributes)
+
+    async def create(self, proposal: Proposal) -> Experiment:
+        """Return once a new experiment is on disk.
+
+        Raises:
+            DataError: if it could not be served, or clashes with another one.
+            ExperimentError: if there is one of this id.
+        """
+        experiment = self._served(proposal)
+        return await asyncio.to_thread(self._live.lifecycle.create, experiment)
+
+    async def redefine(self, experiment_id: str, proposal: Proposal) -> Experiment:
+        """Return once a draft is on disk as it is to be now.
+
+        Raises:
+            DataError: if it could not be served, or clashes with another one.
+            ExperimentError: if it has begun.
+            NotFoundError: if there is none of this id.
+        """
+        experiment = self._served(proposal.model_copy(update={"experiment_id": experiment_id}))
+        return await asyncio.to_thread(self._live.lifecycle.redefine, experiment)
+
+    async def step(self, experiment_id: str, action: str, reason: str) -> Experiment:
+        """Return once an experiment is started, paused, resumed or stopped, on disk; every worker knows in a second.
+
+        Raises:
+            ExperimentError: if it is in no state for that.
+            NotFoundError: if there is none of this id.
+        """
+        steps = self._live.lifecycle
+        do = {"start": steps.start, "pause": steps.pause, "resume": steps.resume, "stop": steps.stop}[action]
+        return await asyncio.to_thread(do, experiment_id, "", reason)
+
+    async def ramp(
+        self, experiment_id: str, coverage: float | None, shares: tuple[float, ...] | None, reason: str
+    ) -> Experiment:
+        """Return once another allocation is on disk.
+
+        Raises:
+            DataError: if users would lose their arm, or shares are none.
+            ExperimentError: if the experiment has ended.
+            NotFoundError: if there is none of this id.
+        """
+
+        def change() -> Experiment:
+            changed = self._live.lifecycle.allocate(experiment_id, shares=shares, coverage=coverage, reason=reason)
+            self._live.refresh()
+            return changed
+
+        return await asyncio.to_thread(change)
+
+    async def results(self, experiment_id: str) -> Analysis:
+        """Return what is known of an experiment now.
+
+        Raises:
+            NotFoundError: if there is none of this id.
+            StoreError: if the log cannot be read.
+        """
+        return await asyncio.to_thread(self._look, self.get(experiment_id))
+
+    def _look(self, experiment: Experiment) -> Analysis:
+        self._live.recorder.flush()
+        return look(self._live.log, experiment, int(self._clock()))
+
+    def _served(self, proposal: Proposal) -> Experiment:
+        experiment = proposal.model_copy(update={"reads_service": True}).experiment(int(self._clock()))
+        for arm in experiment.arms:
+            if unknown := sorted((arm.configuration.caps or {}).keys() - self._settings.caps.keys()):
+                raise DataError(
+                    f"arm {arm.name}: recommendations.caps has no {unknown[0]!r}",
+                    hint="name it in the service's settings, if only with a cap that holds nothing back",
+                )
+        return experiment
+
+    def _follow(self) -> None:
+        self._seen = self._live.lifecycle.by_id
+        self._open = tuple(each for each in self._seen.values() if each.status == "running" and each.reads_service)
+        self._treatments = {}
+
+    def _combined(self, met: tuple[tuple[Experiment, Assignment], ...]) -> Treatment:
+        key = "\n".join(f"{each.experiment_id}/{assignment.arm}/{each.version}" for each, assignment in met)
+        kept = self._treatments.get(key)
+        if kept is None or kept.met != met:
+            kept = self._treatments[key] = self._treatment(key, met)
+        return kept
+
+    def _treatment(self, key: str, met: tuple[tuple[Experiment, Assignment], ...]) -> Treatment:
+        chosen = [each.configuration(assignment.arm or "") for each, assignment in met]
+        update: dict[str, object] = {}
+        for configuration in chosen:
+            update |= {name: getattr(configuration, name) for name in _SETTINGS & configuration.varied}
+        if caps := _first(chosen, lambda each: each.caps):
+            update["caps"] = {name: cap for name, cap in caps.items() if name in self._settings.caps}
+        return Treatment(
+            settings=self._settings.model_copy(update=update),
+            label=" ".join(f"{each.experiment_id}/{assignment.arm}" for each, assignment in met),
+            key=key,
+            use_reranking=all(each.use_reranking is not False for each in chosen),
+            follows_rules=all(each.follows_rules is not False for each in chosen),
+            met=met,
+        )
+
+    def _watch_guardrails(self) -> float:
+        for experiment in self._open:
+            if not any(metric.role == "guardrail" for metric in experiment.design.metrics):
+                continue
+            try:
+                found = self._look(experiment)
+                if is_guardrail_harmed(experiment, found):
+                    self._live.lifecycle.stop(experiment.experiment_id, AUTOMATIC, found.recommendation.reason)
+                    logger.warning("%s is stopped: %s", experiment.experiment_id, found.recommendation.reason)
+            except (StoreError, ExperimentError) as error:  # another worker has stopped it, or the log is away
+                logger.warning("the guardrails of %s are not looked at: %s", experiment.experiment_id, error)
+        return GUARD_SECONDS
+
+
+def is_guardrail_harmed(experiment: Experiment, found: Analysis) -> bool:
+    """Return whether an experiment is to be stopped: a guardrail is worse than its margin at any time."""
+    if found.recommendation.action != "keep_control":
+        return False
+    metrics = {metric.name: metric for metric in experiment.design.metrics}
+    for each in found.comparisons:
+        metric = metrics[each.metric]
+        if each.role != "guardrail" or each.cs is None or each.control is None:
+            continue
+        low, high = each.cs if metric.higher_is_better else (-each.cs[1], -each.cs[0])
+        if high < -metric.margin * abs(each.control):
+            return True
+    return False
+
+
+_SETTINGS = frozenset({"diversity", "exploration"})
+
+
+def _first(configurations: list[ArmConfiguration], value: Callable[[ArmConfiguration], _Found | None]) -> _Found | None:
+    return next((found for each in configurations if (found := value(each)) is not None), None)

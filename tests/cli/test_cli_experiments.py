@@ -1,0 +1,84 @@
+"""`rec-engine experiments` from the plan to the verdict, and the demo of `evaluate`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rec_engine.cli import main
+from rec_engine.evaluation.ab_demo import demo_json, run_demo
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    said = capsys.readouterr()
+    return int(ended.value.code or 0), said.out + said.err
+
+
+def test_an_experiment_from_plan_to_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = ["--store", f"sqlite:///{tmp_path / 'events.db'}"]
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        "name: More variety\ntreatment: {diversity: 0.3}\nguardrails: [conversion_rate]\ntarget_metrics: [ctr]\n"
+    )
+    assert "no experiment yet" in run(capsys, "experiments", "list", *store)[1]
+    assert run(capsys, "experiments", "create", "variety", "--definition", str(plan), *store)[0] == 0
+    assert "is running" in run(capsys, "experiments", "start", "variety", *store)[1]
+    assert "More variety" in run(capsys, "experiments", "list", *store)[1]
+    out = tmp_path / "results.json"
+    code, said = run(capsys, "experiments", "analyze", "variety", "--output-file", str(out), *store)
+    assert (code, "continue_running" in said) == (0, True)
+    assert json.loads(out.read_text())["results"]["recommendations"]["action"] == "continue_running"
+    assert run(capsys, "experiments", "stop", "variety", "--reason", "seen enough", *store)[0] == 0
+    code, said = run(capsys, "experiments", "status", "variety", *store)
+    assert (code, "is stopped" in said, "seen enough" in said) == (0, True, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["start", "none"], "there is no experiment 'none'"),
+        (["create", "no spaces please"], "experiment_id"),
+        (["create", "a", "--metrics", "happiness"], "no metric 'happiness'"),
+        (["create", "a", "--treatment-percentage", "50"], "treatment_percentage"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    code, printed = run(capsys, "experiments", *arguments, "--store", f"sqlite:///{tmp_path / 'events.db'}")
+    assert (code, said in printed) == (2, True)
+
+
+def test_a_definition_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("- a list", "{open"):
+        (tmp_path / "plan.yaml").write_text(text)
+        store = f"sqlite:///{tmp_path / 'events.db'}"
+        plan = str(tmp_path / "plan.yaml")
+        assert run(capsys, "experiments", "create", "a", "--definition", plan, "--store", store)[0] == 2
+
+
+def test_the_demo_is_the_same_to_the_byte_and_finds_what_is_there(tmp_path: Path) -> None:
+    """The command of the brief; without torch, and without a model."""
+    path = tmp_path / "ab_results.json"
+    command = [sys.executable, "scripts/evaluate.py", "--run-ab-test-demo", "--output-file", str(path)]
+    done = subprocess.run([*command, "--users", "20000"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "sample-ratio bug" in done.stdout
+    assert path.read_text() == demo_json(42, 20_000, *run_demo(42, 20_000))
+    demo = json.loads(path.read_text())
+    actions = {scene["name"]: scene["results"]["recommendations"]["action"] for scene in demo["scenes"]}
+    assert actions["A/A"] == "no_clear_winner"
+    assert actions["clear win"] == "deploy_treatment"
+    assert actions["win with a harmed guardrail"] == "keep_control"
+    assert actions["sample-ratio bug"] == "investigate_further"
+    assert demo["peeking"]["naive_z"] > 0.2
+    assert demo["peeking"]["decided"] <= 0.1
+
+
+def test_a_demo_of_too_few_users_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "evaluate", "--run-ab-test-demo", "--users", "10")[0] == 2

@@ -1,0 +1,74 @@
+"""Manifests: what Kubernetes itself would refuse, and that the parts fit together."""
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from rec_engine.serving.security import needed_scope
+from rec_engine.utils.config import ServingConfig
+
+K8S = Path(__file__).parents[2] / "k8s"
+MANIFESTS = sorted(path for path in (K8S / "base").glob("*.yaml") if path.name != "kustomization.yaml")
+
+
+def read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_a_manifest_is_valid(path: Path) -> None:
+    kubernetes_validate.validate(read(path), "1.33", strict=True)
+
+
+def test_every_manifest_is_listed() -> None:
+    assert sorted(read(K8S / "base" / "kustomization.yaml")["resources"]) == [path.name for path in MANIFESTS]
+
+
+@pytest.mark.parametrize("path", sorted(K8S.glob("overlays/*/kustomization.yaml")), ids=lambda path: path.parent.name)
+def test_an_overlay_changes_what_there_is(path: Path) -> None:
+    overlay = read(path)
+    there = {(each["kind"], each["metadata"]["name"]): each for each in map(read, MANIFESTS)}
+    assert [(path.parent / each).resolve() for each in overlay["resources"]] == [K8S / "base"]
+    for patch in overlay["patches"]:
+        target = there[patch["target"]["kind"], patch["target"]["name"]]
+        operations = yaml.safe_load(patch["patch"])
+        if isinstance(operations, dict):
+            assert operations["$patch"] == "delete"
+            continue
+        for operation in operations:
+            place: Any = target
+            for step in operation["path"].strip("/").split("/"):
+                place = place[int(step)] if isinstance(place, list) else place[step]
+
+
+def test_probes_ask_for_routes_that_there_are_and_the_service_finds_its_pods() -> None:
+    deployment, service = read(K8S / "base" / "deployment.yaml"), read(K8S / "base" / "service.yaml")
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert needed_scope("GET", container[probe]["httpGet"]["path"]) is None
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    for selector in (service["spec"]["selector"], deployment["spec"]["selector"]["matchLabels"]):
+        assert selector.items() <= labels.items()
+
+
+def test_pods_run_without_rights_and_take_secrets_by_reference() -> None:
+    deployment, training = read(K8S / "base" / "deployment.yaml"), read(K8S / "base" / "training.yaml")
+    pods = (deployment["spec"]["template"]["spec"], training["spec"]["jobTemplate"]["spec"]["template"]["spec"])
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        for container in pod["containers"]:
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            for variable in container["env"]:
+                if "PASSWORD" in variable["name"]:
+                    assert "value" not in variable
+
+
+def test_the_settings_are_settings() -> None:
+    text = read(K8S / "base" / "config.yaml")["data"]["serving_config.yaml"]
+    settings = ServingConfig.model_validate(yaml.safe_load(text))
+    [container] = read(K8S / "base" / "deployment.yaml")["spec"]["template"]["spec"]["containers"]
+    assert [port["containerPort"] for port in container["ports"]] == [settings.api.port]

@@ -1,0 +1,212 @@
+"""Experiments in the service: arms are served, logged, measured, and never mixed up by the cache."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import service
+from fastapi.testclient import TestClient
+
+from rec_engine.bundle import ModelBundle
+from rec_engine.data.events import Event, EventStore
+from rec_engine.data.experiment_log import ExperimentLog
+from rec_engine.experiments.definition import Experiment
+from rec_engine.experiments.measurements import Measurements
+from rec_engine.experiments.measuring import measure
+from rec_engine.experiments.proposal import Proposal
+from rec_engine.serving.served_experiments import ServedExperiments, is_guardrail_harmed
+from rec_engine.utils.config import RecommendationSettings
+
+USERS = range(60)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'events.db'}"
+
+
+@pytest.fixture
+def client(bundle: ModelBundle, url: str) -> Iterator[TestClient]:
+    with service(bundle, EventStore(url)) as client:
+        yield client
+
+
+def begin(client: TestClient, experiment_id: str = "exp", **fields: object) -> None:
+    body = {"experiment_id": experiment_id, "name": "Test", "treatment": {"use_reranking": False}, **fields}
+    created = client.post("/experiments", json=body)
+    assert created.status_code == 200, created.text
+    assert client.post(f"/experiments/{experiment_id}/start", json={}).json()["status"] == "running"
+
+
+def metadata(client: TestClient, user: int | str, **fields: object) -> dict[str, object]:
+    found: dict[str, object] = client.post("/recommend", json={"user_id": user, **fields}).json()["metadata"]
+    return found
+
+
+def measured_of(client: TestClient, url: str, experiment_id: str = "exp") -> Measurements:
+    client.get(f"/experiments/{experiment_id}/results")  # writes what is waiting
+    log = ExperimentLog(url)
+    (version,) = (each for each in log.standing() if each.experiment_id == experiment_id)
+    log.close()
+    return measure(url, Experiment.model_validate_json(version.definition), 2**40)
+
+
+def test_users_get_their_arm_and_the_answer_names_it(client: TestClient) -> None:
+    assert metadata(client, 1)["experiment"] is None
+    begin(client)
+    found = {user: metadata(client, user) for user in USERS}
+    assert {each["experiment"] for each in found.values()} == {"exp/control", "exp/treatment"}
+    assert all(each["reranked"] == (each["experiment"] == "exp/control") for each in found.values())
+    for user in (1, 2):
+        told = client.get("/experiments/exp/assignment", params={"user_id": user}).json()
+        assert f"exp/{told['arm']}" == found[user]["experiment"]
+
+
+def test_the_cache_keeps_arms_apart_and_an_end_takes_them_away(client: TestClient) -> None:
+    before = metadata(client, 1)
+    begin(client)
+    assert metadata(client, 1)["cached"] is False
+    assert metadata(client, 1)["cached"] is True
+    client.post("/experiments/exp/stop", json={"reason": "enough"})
+    after = metadata(client, 1)
+    assert (after["experiment"], after["cached"], before["experiment"]) == (None, True, None)
+
+
+def test_exposures_impressions_and_feedback_are_measured_by_user(client: TestClient, url: str) -> None:
+    begin(client)
+    for user in USERS:
+        metadata(client, user, num_recommendations=5)
+    for action, value in (("click", None), ("purchase", 20.0)):
+        body = {"user_id": 3, "item_id": 105, "action": action, "value": value}
+        assert client.post("/feedback", json=body).status_code == 200
+    time.sleep(0.6)  # impressions are gathered for a moment
+    measured = measured_of(client, url)
+    assert measured.n_users == len(USERS)
+    assert measured.totals["impressions"].tolist() == [5] * len(USERS)
+    assert measured.totals["clicks"].sum() == measured.totals["conversions"].sum() == 1
+    assert measured.totals["revenue"].sum() == 20
+    exposed = client.get("/metrics").text
+    assert 'experiment_exposures_total{arm="treatment",experiment="exp"}' in exposed
+
+
+def test_an_erased_user_is_not_measured(client: TestClient, url: str) -> None:
+    begin(client)
+    for user in (1, 2, 3):
+        metadata(client, user)
+    client.get("/experiments/exp/results")
+    client.delete("/user/2")
+    assert measured_of(client, url).n_users == 2
+
+
+def test_only_those_are_met_whom_it_is_for(client: TestClient) -> None:
+    begin(client, targeting={"country": ["fr"]})
+    found = {user: metadata(client, user)["experiment"] for user in USERS}
+    assert {user for user, label in found.items() if label} == {user for user in USERS if user % 3 == 0}
+    assert metadata(client, "nobody")["experiment"] is None
+
+
+def test_forced_users_are_shown_an_arm_and_not_measured(client: TestClient, url: str) -> None:
+    begin(client, forced={"5": "treatment", "6": "control"})
+    assert [metadata(client, user)["experiment"] for user in (5, 6)] == ["exp/treatment", "exp/control"]
+    assert measured_of(client, url).n_users == 0
+
+
+def test_a_ramp_adds_users_and_moves_none(client: TestClient) -> None:
+    begin(client, coverage=0.2)
+    before = {user: metadata(client, user)["experiment"] for user in USERS}
+    assert client.post("/experiments/exp/ramp", json={"coverage": 1.0}).json()["version"] == 3
+    after = {user: metadata(client, user)["experiment"] for user in USERS}
+    assert all(after[user] == label for user, label in before.items() if label)
+    assert None in before.values()
+    assert None not in after.values()
+    shrunk = client.post("/experiments/exp/ramp", json={"coverage": 0.5})
+    assert (shrunk.status_code, "below 1" in shrunk.json()["detail"]) == (422, True)
+
+
+def test_results_always_have_an_action(client: TestClient) -> None:
+    begin(client)
+    metadata(client, 1)
+    assert client.get("/experiments/exp/results").json()["recommendations"]["action"] == "continue_running"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"treatment": {"model_version": "v2"}}, "answers with one model"),
+        ({"treatment": {"caps": {"brand": 1}}}, "recommendations.caps has no 'brand'"),
+        ({"treatment": {"colour": "blue"}}, "colour"),
+        ({"treatment_percentage": 50}, "treatment_percentage"),
+        ({"target_metrics": ["happiness"]}, "no metric 'happiness'"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(client: TestClient, fields: dict[str, object], said: str) -> None:
+    answer = client.post("/experiments", json={"experiment_id": "bad", "name": "Bad", **fields})
+    assert 400 <= answer.status_code < 500
+    assert said in answer.json()["detail"]
+
+
+def test_states_and_clashes_are_told(client: TestClient) -> None:
+    begin(client)
+    again = client.post("/experiments/exp/start", json={})
+    assert (again.status_code, "it is running" in again.json()["detail"]) == (409, True)
+    body = {"experiment_id": "two", "name": "Two", "treatment": {"use_reranking": False}}
+    clash = client.post("/experiments", json=body)
+    assert (clash.status_code, "both vary use_reranking" in clash.json()["detail"]) == (422, True)
+    assert client.put("/experiments/exp", json=body).status_code == 409
+    assert client.get("/experiments/none").status_code == 404
+    begin(client, "other", treatment={"diversity": 0.5})
+    assert metadata(client, 1)["experiment"] in {f"exp/{a} other/{b}" for a in ARMS for b in ARMS}
+    assert {each["experiment_id"] for each in client.get("/experiments").json()} == {"exp", "other"}
+
+
+ARMS = ("control", "treatment")
+
+
+def test_an_arm_without_rules_follows_none(client: TestClient) -> None:
+    client.put("/rules/pin", json={"action": "pin", "items": [139], "positions": [1]})
+    begin(client, treatment={"follows_rules": False})
+    found = {metadata(client, user)["experiment"]: metadata(client, user)["rules"] for user in USERS}
+    assert found == {"exp/control": ["pin"], "exp/treatment": []}
+
+
+def test_another_worker_knows_within_a_second(bundle: ModelBundle, url: str) -> None:
+    with service(bundle, EventStore(url)) as one, service(bundle, EventStore(url)) as other:
+        begin(one)
+        until = time.monotonic() + 5
+        while metadata(other, 1)["experiment"] is None and time.monotonic() < until:
+            time.sleep(0.1)
+        assert metadata(other, 1)["experiment"] == metadata(one, 1)["experiment"]
+
+
+def test_a_harmed_guardrail_stops_the_experiment(url: str) -> None:
+    served = ServedExperiments(url, RecommendationSettings())
+    try:
+        experiment = Proposal.of(
+            experiment_id="exp", name="Test", guardrails=["conversion_rate"], target_metrics=["ctr"], reads_service=True
+        ).experiment(0)
+        served._live.lifecycle.create(experiment)
+        running = served._live.lifecycle.start("exp")
+        harm(served, url)
+        served.treatment(1, dict)
+        found = served._look(running)
+        assert is_guardrail_harmed(running, found), found.recommendation
+        served._watch_guardrails()
+        assert served.get("exp").status == "stopped"
+        assert served._live.lifecycle.history("exp")[-1].actor == "the service"
+        assert served.treatment(1, dict).label is None
+    finally:
+        served.close()
+
+
+def harm(served: ServedExperiments, url: str) -> None:
+    """Let 8,000 users meet their arms; all of the control's buy, and hardly any of the treatment's."""
+    now, store = int(time.time()), EventStore(url)
+    events = []
+    for user in range(8_000):
+        treatment = served.treatment(user, dict)
+        served.expose(user, treatment)
+        if (treatment.label or "").endswith("control") and user % 2:
+            events.append(Event(f"buy-{user}", str(user), "1", "purchase", now, 1.0))
+    store.write(events)
+    store.close()
