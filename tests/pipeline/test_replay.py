@@ -46,7 +46,7 @@ def test_feedback_of_simulated_people_lies_in_the_log_beside_what_they_were_show
 
 
 class _Moody(BaseHTTPRequestHandler):
-    """Turns empty requests down, answers every third one with 500, hangs up on every third, and shows strange items."""
+    """Turns empty requests down, and by turns fails, hangs up, talks of other things and shows strange items."""
 
     protocol_version = "HTTP/1.1"
     n_asked = 0
@@ -62,11 +62,13 @@ class _Moody(BaseHTTPRequestHandler):
             return
         with self.lock:
             type(self).n_asked += 1
-            turn = self.n_asked % 3
+            turn = self.n_asked % 4
         if turn == 0:
             self._say(500, b"{}")
         elif turn == 1:
             self.close_connection = True
+        elif turn == 2:
+            self._say(200, b"<html>")
         else:
             self._say(200, b'{"request_id": "r", "recommendations": [{"item_id": "strange"}]}')
 
@@ -91,10 +93,11 @@ def test_what_goes_wrong_is_counted_and_the_others_go_on() -> None:
         server.server_close()
         thread.join()
     assert account.n_visitors == 120
-    assert account.n_answers == 40
-    assert account.errors[f"{RECOMMEND}: status 500"] == 40
-    assert sum(n for error, n in account.errors.items() if "no answer" in error) == 40
-    assert (account.n_shown, account.n_unknown, account.events) == (40, 40, {})
+    assert account.n_answers == 30
+    assert account.errors[f"{RECOMMEND}: status 500"] == 30
+    assert account.errors[f"{RECOMMEND}: no recommendations in the answer"] == 30
+    assert sum(n for error, n in account.errors.items() if "no answer" in error) == 30
+    assert (account.n_shown, account.n_unknown, account.events) == (30, 30, {})
     assert len(account.latencies_ms[FEEDBACK]) == 0
     assert np.all(np.diff(account.latencies_ms[RECOMMEND]) >= 0)
 

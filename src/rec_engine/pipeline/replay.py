@@ -219,17 +219,22 @@ class _Crowd:
         return found
 
     def _react(self, connection: _Connection, user: int, answer: bytes) -> None:
-        found = json.loads(answer)
-        shown: list[ExternalId] = [item["item_id"] for item in found["recommendations"]][: self._k]
+        try:
+            found = json.loads(answer)
+            request_id, shown = str(found["request_id"]), [item["item_id"] for item in found["recommendations"]]
+        except (ValueError, KeyError, TypeError):  # whoever answers 200 there, it is no such service
+            with self._lock:
+                self._notes.errors[f"{RECOMMEND}: no recommendations in the answer"] += 1
+            return
         events = [
             {
                 "user_id": self._users[user],
                 "item_id": shown[place],
                 "action": action,
-                "request_id": found["request_id"],
-                "event_id": f"{self._run}-{found['request_id']}-{place}-{action}",
+                "request_id": request_id,
+                "event_id": f"{self._run}-{request_id}-{place}-{action}",
             }
-            for place, action in self._reactions(user, shown)
+            for place, action in self._reactions(user, shown[: self._k])
         ]
         if events and self._ask(connection, FEEDBACK, {"events": events}, time.perf_counter()) is not None:
             with self._lock:
