@@ -41,6 +41,7 @@ def simulate(  # noqa: PLR0913 - flags
     connections: int = 32,
     k: Annotated[int, Parameter(name=("-k", "--k"))] = 10,
     seed: int = 0,
+    visitors_seed: int = 0,
 ) -> None:
     """Simulate a shop whose truth is known; exit with 1 if a running service left one of its visitors unanswered.
 
@@ -66,15 +67,16 @@ def simulate(  # noqa: PLR0913 - flags
         exponent: of --against: user r comes in proportion to 1 / r ** exponent.
         connections: of --against: requests that may be on their way at once.
         k: of --against: items a page.
-        seed: of everything.
+        seed: of the world; a service is visited from the world that its model was trained on.
+        visitors_seed: of --against: who comes when.
     """
     from rec_engine.pipeline.simulate import demo_world, world_like
     from rec_engine.pipeline.sources import DataFiles, load_source
 
     if (output is None) == (against is None):
         raise ConfigError("simulate takes either --output or --against", hint="a folder, or the address of a service")
-    if min(users, items, interactions) < 1 or seed < 0:
-        raise ConfigError("--users, --items and --interactions are above 0, and --seed is not below")
+    if min(users, items, interactions) < 1 or min(seed, visitors_seed) < 0:
+        raise ConfigError("--users, --items and --interactions are above 0, seeds are not below")
     if dataset or train_data or items_data or users_data:
         files = DataFiles(train=train_data, items=items_data, users=users_data)
         source = load_source(dataset, data_dir, files, ModelConfig(), offline=offline)
@@ -84,7 +86,7 @@ def simulate(  # noqa: PLR0913 - flags
     if output is not None:
         _write(simulation, output, name, policy, seed)
     if against is not None:
-        _visit(simulation, against, _visitors(rate, duration, exponent, connections, k, seed))
+        _visit(simulation, against, _visitors(rate, duration, exponent, connections, k, visitors_seed))
 
 
 def _write(simulation: "Simulation", directory: Path, name: str, policy: "PolicyName", seed: int) -> None:
