@@ -13,6 +13,7 @@ from rec_engine.cli_experiments import experiments_app, show_demo
 from rec_engine.cli_ingest import ingest
 from rec_engine.cli_keys import keys_app
 from rec_engine.cli_models import models_app
+from rec_engine.cli_simulate import simulate
 from rec_engine.errors import DataError, RecEngineError
 from rec_engine.utils.config import ModelConfig, ServingConfig, load_config
 from rec_engine.utils.logger import configure_logging
@@ -27,6 +28,7 @@ app.command(keys_app)
 app.command(experiments_app)
 app.command(ingest)
 app.command(capacity)
+app.command(simulate)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -139,7 +139,7 @@ def test_port_in_use_is_said_before_anything_starts(
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     cli.app(["--help"], result_action="return_value")
     shown = capsys.readouterr().out
-    assert all(command in shown for command in ("demo", "train", "evaluate", "recommend", "serve"))
+    assert all(command in shown for command in ("demo", "train", "evaluate", "recommend", "serve", "simulate"))
 
 
 def test_a_new_key_opens_the_service_that_knows_its_entry(tmp_path: Path) -> None:

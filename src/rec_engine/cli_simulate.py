@@ -1,0 +1,168 @@
+"""`rec-engine simulate`: a world whose truth is known, as files or as visitors of a running service."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from cyclopts import Parameter
+from rich.console import Console
+
+from rec_engine.errors import ConfigError
+from rec_engine.utils.config import ModelConfig
+
+if TYPE_CHECKING:
+    from rec_engine.data.simulated_fit import Match
+    from rec_engine.pipeline.replay import Visitors
+    from rec_engine.pipeline.simulate import PolicyName, Simulation
+
+MAX_RATE, MAX_SECONDS, MAX_EXPONENT, MAX_CONNECTIONS, MAX_ITEMS = 10_000, 86_400, 5, 1_000, 100
+
+
+def simulate(  # noqa: PLR0913 - flags
+    *,
+    output: Path | None = None,
+    against: str | None = None,
+    dataset: str | None = None,
+    train_data: Path | None = None,
+    items_data: Path | None = None,
+    users_data: Path | None = None,
+    data_dir: Path = Path("data"),
+    offline: bool = False,
+    users: int = 2_000,
+    items: int = 1_000,
+    interactions: int = 150_000,
+    policy: Literal["organic", "random", "popularity", "oracle"] = "organic",
+    rate: float = 20.0,
+    duration: float = 60.0,
+    exponent: float = 1.0,
+    connections: int = 32,
+    k: Annotated[int, Parameter(name=("-k", "--k"))] = 10,
+    seed: int = 0,
+    visitors_seed: int = 0,
+) -> None:
+    """Simulate a shop whose truth is known; exit with 1 if a running service left one of its visitors unanswered.
+
+    Without --dataset or --train-data it is the demo shop, which a model of `train --dataset demo` was trained on.
+
+    Args:
+        output: folder for interactions, impressions, users, items and the truth, as Parquet; beside them fit.html
+            where the world is like a dataset.
+        against: address of a running service, such as http://127.0.0.1:8000; REC_ENGINE_API_KEY holds the key where it
+            asks for one.
+        dataset: a world like this dataset: its users and items, as active and as popular.
+        train_data: a world like these interactions of your own.
+        items_data: their items.
+        users_data: their users.
+        data_dir: where MovieLens lies or is downloaded to.
+        offline: do not use the network.
+        users: of the demo shop.
+        items: of the demo shop.
+        interactions: of the demo shop in half a year, about.
+        policy: of --output: who decides what is shown.
+        rate: of --against: visitors a second, whatever the service does.
+        duration: of --against: seconds.
+        exponent: of --against: user r comes in proportion to 1 / r ** exponent.
+        connections: of --against: requests that may be on their way at once.
+        k: of --against: items a page.
+        seed: of the world; a service is visited from the world that its model was trained on.
+        visitors_seed: of --against: who comes when.
+    """
+    from rec_engine.pipeline.simulate import demo_world, world_like
+    from rec_engine.pipeline.sources import DataFiles, load_source
+
+    if (output is None) == (against is None):
+        raise ConfigError("simulate takes either --output or --against", hint="a folder, or the address of a service")
+    if min(users, items, interactions) < 1 or min(seed, visitors_seed) < 0:
+        raise ConfigError("--users, --items and --interactions are above 0, seeds are not below")
+    if dataset or train_data or items_data or users_data:
+        files = DataFiles(train=train_data, items=items_data, users=users_data)
+        source = load_source(dataset, data_dir, files, ModelConfig(), offline=offline)
+        name, simulation = source.name, world_like(source.dataset, seed)
+    else:
+        name, simulation = "demo shop", demo_world(seed, users, items, interactions)
+    if output is not None:
+        _write(simulation, output, name, policy, seed)
+    if against is not None:
+        _visit(simulation, against, _visitors(rate, duration, exponent, connections, k, visitors_seed))
+
+
+def _write(simulation: "Simulation", directory: Path, name: str, policy: "PolicyName", seed: int) -> None:
+    from rec_engine.pipeline.simulate import write_simulation
+
+    past = simulation.past(policy, seed=seed)
+    files = write_simulation(past, directory)
+    rate = past.interactions.filter(event="click").height / max(past.impressions.height, 1)
+    _say(
+        f"{directory}: {past.interactions.height:,} interactions and {past.impressions.height:,} impressions "
+        f"({rate:.1%} of them clicked) of {past.users.height:,} users with {past.items.height:,} items, "
+        f"in {', '.join(file.name for file in files)}"
+    )
+    match = simulation.match(past)
+    if match is not None:
+        _report(match, name, directory)
+    _say(
+        f"Next: rec-engine train --train-data {directory / 'interactions.parquet'} "
+        f"--items-data {directory / 'items.parquet'} --users-data {directory / 'users.parquet'}"
+    )
+
+
+def _report(match: "Match", name: str, directory: Path) -> None:
+    for likeness in match.likenesses:
+        _say(f"{likeness.name}: distance {likeness.distance:.3f} (Kolmogorov-Smirnov)")
+    _say(f"rank correlation of the items' popularity: {match.popularity_correlation:.3f}")
+    if importlib.util.find_spec("matplotlib") is None:
+        _say("no fit.html: plots need pip install 'rec-engine[train]'")
+        return
+    from rec_engine.pipeline.fit_report import write_fit_report
+
+    write_fit_report(match, name, directory / "fit.html")
+    _say(f"{directory / 'fit.html'} shows both worlds")
+
+
+def _visitors(rate: float, duration: float, exponent: float, connections: int, k: int, seed: int) -> "Visitors":
+    from rec_engine.pipeline.replay import Visitors
+
+    if not 0 < rate <= MAX_RATE or not 0 < duration <= MAX_SECONDS:
+        raise ConfigError(
+            f"--rate {rate:g} --duration {duration:g}: above 0, up to {MAX_RATE:,} a second and {MAX_SECONDS:,} seconds"
+        )
+    if not 0 <= exponent <= MAX_EXPONENT or not 1 <= connections <= MAX_CONNECTIONS or not 1 <= k <= MAX_ITEMS:
+        raise ConfigError(
+            f"--exponent {exponent:g} --connections {connections} --k {k}: 0 to {MAX_EXPONENT}, 1 to "
+            f"{MAX_CONNECTIONS:,} and 1 to {MAX_ITEMS}"
+        )
+    return Visitors(rate, duration, exponent, connections, k, seed)
+
+
+def _visit(simulation: "Simulation", url: str, visitors: "Visitors") -> None:
+    """Send the visitors, say what came of it, and exit with 1 if anything went wrong."""
+    from rec_engine.pipeline.replay import KEY_VARIABLE, replay
+
+    simulation.remember()
+    account = replay(simulation.simulator, url, visitors, os.environ.get(KEY_VARIABLE) or None)
+    events = ", ".join(f"{n:,} {action}" for action, n in sorted(account.events.items())) or "nothing"
+    _say(
+        f"{url}: {account.n_answers:,} of {account.n_visitors:,} visitors answered in {account.seconds:,.1f} s; "
+        f"they were shown {account.n_shown:,} items and gave feedback: {events}"
+    )
+    if account.n_unknown:
+        _say(f"{account.n_unknown:,} of the items are not in the simulated world: was the service trained on it?")
+    _say(
+        f"By the truth an answer is worth {account.expected_clicks:.3f} clicks, the best page there was "
+        f"{account.best_clicks:.3f}"
+    )
+    for route, latencies in account.latencies_ms.items():
+        if len(latencies):
+            middle, late, last = np.quantile(latencies, [0.5, 0.99, 1.0])
+            _say(f"{route}: {len(latencies):,} answers, p50 {middle:.1f} ms, p99 {late:.1f} ms, longest {last:.1f} ms")
+    for error, n in sorted(account.errors.items()):
+        _say(f"{error}: {n:,} times")
+    if account.errors:
+        sys.exit(1)
+
+
+def _say(text: str) -> None:
+    Console(highlight=False, markup=False, soft_wrap=True).print(text)
