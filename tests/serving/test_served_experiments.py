@@ -189,7 +189,7 @@ def test_a_harmed_guardrail_stops_the_experiment(url: str) -> None:
         running = served._live.lifecycle.start("exp")
         harm(served, url)
         served.treatment(1, dict)
-        found = served._look(running)
+        found = served._look("exp")
         assert is_guardrail_harmed(running, found), found.recommendation
         served._watch_guardrails()
         assert served.get("exp").status == "stopped"

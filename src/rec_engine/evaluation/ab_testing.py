@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import date
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -15,13 +15,14 @@ from rec_engine.data.dataset import ExternalId
 from rec_engine.data.experiment_log import ExperimentVersion, TakenLook
 from rec_engine.errors import DataError, NotFoundError
 from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
+from rec_engine.experiments.checked import checked_moment, checked_user_id, checked_value
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.design import Metric
 from rec_engine.experiments.live_experiments import LiveExperiments
 from rec_engine.experiments.looking import look
 from rec_engine.experiments.planning import Plan, plan
 from rec_engine.experiments.proposal import Proposal
-from rec_engine.experiments.recording import Recording, When, checked_user_id
+from rec_engine.experiments.recording import Recording, When
 from rec_engine.experiments.results import Analysis, Comparison
 from rec_engine.experiments.standard_metrics import CLICKS, CONVERSIONS, ENGAGEMENT_SECONDS, IMPRESSIONS, REVENUE
 
@@ -93,8 +94,8 @@ class ABTestManager:
         treatment_percentage: float | None = None,
         min_sample_size: int | None = None,
         target_metrics: Sequence[str | Metric] | None = None,
-        start_date: datetime | str | int | None = None,
-        end_date: datetime | str | int | None = None,
+        start_date: date | str | int | None = None,
+        end_date: date | str | int | None = None,
         **further: object,
     ) -> Experiment:
         """Return a new experiment, which waits for its start.
@@ -122,7 +123,7 @@ class ABTestManager:
             "description": description,
             "treatment_percentage": treatment_percentage,
             "min_sample_size": min_sample_size,
-            "target_metrics": None if target_metrics is None else tuple(target_metrics),
+            "target_metrics": (target_metrics,) if isinstance(target_metrics, str) else target_metrics,
             "start_date": start_date,
             "end_date": end_date,
         }
@@ -190,7 +191,8 @@ class ABTestManager:
             ExperimentError: if it has ended.
         """
         if treatment_percentage is not None:
-            shares = (1 - treatment_percentage, treatment_percentage)
+            treated = checked_value("treatment_percentage", treatment_percentage)
+            shares = (1 - treated, treated)
         changed = self._live.lifecycle.allocate(experiment_id, shares=shares, coverage=coverage, reason=reason)
         self._live.refresh()
         return changed
@@ -248,7 +250,7 @@ class ABTestManager:
             experiment_id: of the experiment.
             user_id: of the user; who does not take part is not recorded.
             variant: the arm, where somebody else assigns; a user who meets two is left out of results, and counted.
-            timestamp: Unix seconds, now by default.
+            timestamp: Unix seconds, now by default; up to a day before the start it is taken for the start.
             attributes: of the user, where the experiment has a `targeting`.
 
         Raises:
@@ -259,13 +261,20 @@ class ABTestManager:
         return self._recording.exposure(experiment_id, user_id, variant, timestamp, attributes or NO_ATTRIBUTES)
 
     def record_impression(
-        self, experiment_id: str, user_id: ExternalId, variant: str | None = None, **when: Unpack[When]
+        self,
+        experiment_id: str,
+        user_id: ExternalId,
+        variant: str | None = None,
+        *,
+        attributes: Mapping[str, object] | None = None,
+        **when: Unpack[When],
     ) -> Assignment:
         """Return what a user was assigned, after taking note that he was shown something: his exposure, if the first.
 
         Arguments and errors as of `record_exposure` and `record_click`.
         """
-        found = self._recording.exposure(experiment_id, user_id, variant, when.get("timestamp"))
+        at = when.get("timestamp")
+        found = self._recording.exposure(experiment_id, user_id, variant, at, attributes or NO_ATTRIBUTES)
         self._recording.measure(experiment_id, user_id, IMPRESSIONS, 1.0, **when)
         return found
 
@@ -290,17 +299,15 @@ class ABTestManager:
         self, experiment_id: str, user_id: ExternalId, revenue: float | None = None, **when: Unpack[When]
     ) -> None:
         """Take note of a purchase and of what it brought; a refund is a negative revenue. See `record_click`."""
-        event_id = when.setdefault("event_id", self._recording.next_event_id())
         if revenue is not None:
-            sale: When = {**when, "event_id": f"{event_id} {REVENUE}"}
-            self._recording.measure(experiment_id, user_id, REVENUE, revenue, **sale)
+            self._recording.measure(experiment_id, user_id, REVENUE, revenue, **when)
         self._recording.measure(experiment_id, user_id, CONVERSIONS, 1.0, **when)
 
     def record_engagement(
         self, experiment_id: str, user_id: ExternalId, engagement_time: float, **when: Unpack[When]
     ) -> None:
         """Take note of time that a user spent, in seconds. See `record_click`."""
-        if engagement_time < 0:
+        if checked_value("engagement_time", engagement_time) < 0:
             raise DataError(f"engagement_time {engagement_time:g} is below 0 seconds")
         self._recording.measure(experiment_id, user_id, ENGAGEMENT_SECONDS, engagement_time, **when)
 
@@ -314,7 +321,7 @@ class ABTestManager:
         """Return what is known of an experiment, as an object; see `analyze_experiment`."""
         self.flush()
         experiment = self.get_experiment(experiment_id)
-        until = self._now() if as_of is None else int(as_of)
+        until = min(self._now(), checked_moment(as_of, self._now()))
         return look(self._live.log, experiment, until, is_kept=as_of is None)
 
     def analyze_experiment(self, experiment_id: str, as_of: float | None = None) -> dict[str, Any]:
@@ -333,14 +340,8 @@ class ABTestManager:
             StoreError: if the database fails.
         """
         experiment = self.get_experiment(experiment_id)
-        about = {
-            "experiment_id": experiment_id,
-            "name": experiment.name,
-            "status": experiment.status,
-            "version": experiment.version,
-            "config_hash": experiment.config_hash,
-            "n_dropped": self.n_dropped,
-        }
+        about = experiment.model_dump(include={"experiment_id", "name", "status", "version"})
+        about |= {"config_hash": experiment.config_hash, "n_dropped": self.n_dropped}
         return about | self.analyze(experiment_id, as_of).as_dict()
 
     def analyze_metric(self, experiment_id: str, metric: str) -> list[Comparison]:

@@ -184,10 +184,12 @@ class ServedExperiments:
             NotFoundError: if there is none of this id.
             StoreError: if the log cannot be read.
         """
-        return await asyncio.to_thread(self._look, self.get(experiment_id))
+        return await asyncio.to_thread(self._look, self.get(experiment_id).experiment_id)
 
-    def _look(self, experiment: Experiment) -> Analysis:
+    def _look(self, experiment_id: str) -> Analysis:
         self._live.recorder.flush()
+        self._live.refresh()
+        experiment = self.get(experiment_id)
         return look(self._live.log, experiment, int(self._clock()))
 
     def _served(self, proposal: Proposal) -> Experiment:
@@ -233,7 +235,7 @@ class ServedExperiments:
             if not any(metric.role == "guardrail" for metric in experiment.design.metrics):
                 continue
             try:
-                found = self._look(experiment)
+                found = self._look(experiment.experiment_id)
                 if is_guardrail_harmed(experiment, found):
                     self._live.lifecycle.stop(experiment.experiment_id, AUTOMATIC, found.recommendation.reason)
                     logger.warning("%s is stopped: %s", experiment.experiment_id, found.recommendation.reason)
