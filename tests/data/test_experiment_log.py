@@ -152,6 +152,20 @@ def test_an_erasure_takes_exposures_and_measures_and_a_late_record_brings_nobody
     assert clicks_by_user(log.url) == {"a": 1.0, "b": 1.0}
 
 
+def test_one_of_all_workers_has_the_turn_until_it_is_over(log: ExperimentLog) -> None:
+    other = ExperimentLog(log.url)
+    assert [each.take_turn("guard", 1_000, 270) for each in (log, other, log)] == [True, False, False]
+    assert [each.take_turn("guard", 1_269, 270) for each in (log, other)] == [False, False]
+    assert [each.take_turn("guard", 1_270, 270) for each in (other, log)] == [True, False]
+    assert log.take_turn("something else", 1_270, 270)
+    other.close()
+
+
+def test_a_turn_that_was_taken_by_a_clock_far_ahead_holds_nobody_up(log: ExperimentLog) -> None:
+    assert log.take_turn("guard", 2**40, 270)
+    assert log.take_turn("guard", 1_000, 270)
+
+
 def test_what_was_flushed_survives_the_death_of_its_writer(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'events.db'}"
     code = """

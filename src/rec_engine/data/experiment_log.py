@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from rec_engine.data.database import mark_rows, named, open_engines, position_row, prepare, transaction
 from rec_engine.data.events import ERASED, user_hash
-from rec_engine.data.experiment_tables import exposure_rows, look_rows, measure_rows, version_rows
+from rec_engine.data.experiment_tables import exposure_rows, look_rows, measure_rows, turn_rows, version_rows
 from rec_engine.errors import ConflictError
 
 _AT_ONCE = 500
@@ -129,6 +129,7 @@ class ExperimentLog:
         insert: Any = sqlite_insert if self._files else postgresql_insert
         self._insert_exposures = _earliest(insert(exposure_rows))
         self._insert_measures = insert(measure_rows).on_conflict_do_nothing()
+        self._insert_turn = _if_due(insert(turn_rows))
         with named(self.name):
             prepare(self._writer)
 
@@ -207,6 +208,16 @@ class ExperimentLog:
         its = sql.select(look_rows).where(look_rows.c.experiment_id == experiment_id)
         return [TakenLook(*row) for row in self._read(its.order_by(look_rows.c.look))]
 
+    def take_turn(self, work: str, now: int, seconds: int) -> bool:
+        """Return whether this worker is to do some work now; the others are not, for so many seconds from now.
+
+        Raises:
+            StoreError: if the database fails.
+        """
+        taken = {"work": work, "until": now + seconds, "now": now, "seconds": seconds}
+        with named(self.name), transaction(self._writer, self._files) as connection:
+            return connection.execute(self._insert_turn, taken).first() is not None
+
     def close(self) -> None:
         """Give back all connections."""
         if self._files:
@@ -237,6 +248,16 @@ def _earliest(insert: Any) -> Any:  # noqa: ANN401 - each database has an insert
         set_=changed,
         where=insert.excluded.timestamp < exposure_rows.c.timestamp,
     )
+
+
+def _if_due(insert: Any) -> Any:  # noqa: ANN401 - each database has an insert of its own
+    """Return an insert that takes a turn that is over, or that somebody took whose clock was wrong."""
+    now, seconds = sql.bindparam("now", type_=sql.BigInteger), sql.bindparam("seconds", type_=sql.BigInteger)
+    is_over = (turn_rows.c.until <= now) | (turn_rows.c.until > now + seconds)
+    changed = insert.on_conflict_do_update(
+        index_elements=["work"], set_={"until": insert.excluded.until}, where=is_over
+    )
+    return changed.returning(turn_rows.c.work)
 
 
 def _without_erased(connection: sql.Connection, records: Sequence[Record]) -> list[Record]:

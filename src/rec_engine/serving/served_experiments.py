@@ -204,7 +204,7 @@ class ServedExperiments:
 
     def _follow(self) -> None:
         self._seen = self._live.lifecycle.by_id
-        self._open = tuple(each for each in self._seen.values() if each.status == "running" and each.reads_service)
+        self._open = tuple(each for each in self._seen.values() if _is_served(each))
         self._treatments = {}
 
     def _combined(self, met: tuple[tuple[Experiment, Assignment], ...]) -> Treatment:
@@ -231,17 +231,28 @@ class ServedExperiments:
         )
 
     def _watch_guardrails(self) -> float:
-        for experiment in self._open:
-            if not any(metric.role == "guardrail" for metric in experiment.design.metrics):
-                continue
+        guarded = [each for each in self.all() if _is_served(each) and each.design.has_guardrails]
+        try:
+            # Sooner than it comes again itself: of several workers, whichever comes first after that.
+            turn_seconds = int(0.9 * GUARD_SECONDS)
+            if not guarded or not self._live.log.take_turn("guardrails", int(self._clock()), turn_seconds):
+                return GUARD_SECONDS
+        except StoreError as error:
+            logger.warning("guardrails are not looked at: %s", error)
+            return GUARD_SECONDS
+        for experiment in guarded:
             try:
                 found = self._look(experiment.experiment_id)
                 if is_guardrail_harmed(experiment, found):
                     self._live.lifecycle.stop(experiment.experiment_id, AUTOMATIC, found.recommendation.reason)
                     logger.warning("%s is stopped: %s", experiment.experiment_id, found.recommendation.reason)
-            except (StoreError, ExperimentError) as error:  # another worker has stopped it, or the log is away
+            except (StoreError, ExperimentError) as error:  # somebody has stopped it, or the log is away
                 logger.warning("the guardrails of %s are not looked at: %s", experiment.experiment_id, error)
         return GUARD_SECONDS
+
+
+def _is_served(experiment: Experiment) -> bool:
+    return experiment.status == "running" and experiment.reads_service
 
 
 def is_guardrail_harmed(experiment: Experiment, found: Analysis) -> bool:
