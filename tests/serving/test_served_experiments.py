@@ -131,6 +131,22 @@ def test_results_always_have_an_action(client: TestClient) -> None:
     assert client.get("/experiments/exp/results").json()["recommendations"]["action"] == "continue_running"
 
 
+def test_the_report_is_a_page_with_the_segments_of_the_model_users(client: TestClient) -> None:
+    begin(client)
+    for user in USERS:
+        metadata(client, user)
+    page = client.get("/experiments/exp/report")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "continue_running" in page.text
+    assert "country: fr" in page.text
+    assert client.get("/experiments/none/report").status_code == 404
+    segments = client.get("/experiments/exp/results").json()["segments"]
+    assert {(each["attribute"], each["value"]): each["users"] for each in segments} == {
+        ("country", "de"): 40,
+        ("country", "fr"): 20,
+    }
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [

@@ -1,15 +1,14 @@
 """Experiments from Python, with or without a service: a front door to the room of experiments."""
 
-import shutil
-import tempfile
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
+
+import polars as pl
 
 from rec_engine.data.dataset import ExternalId
 from rec_engine.data.experiment_log import ExperimentVersion, TakenLook
@@ -18,15 +17,18 @@ from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
 from rec_engine.experiments.checked import checked_moment, checked_user_id, checked_value
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.design import Metric
+from rec_engine.experiments.effects_over_time import moments_by_day, moments_of_looks
 from rec_engine.experiments.live_experiments import LiveExperiments
 from rec_engine.experiments.looking import look
+from rec_engine.experiments.own_store import IN_MEMORY, end, own_store
 from rec_engine.experiments.planning import Plan, plan
 from rec_engine.experiments.proposal import Proposal
 from rec_engine.experiments.recording import Recording, When
+from rec_engine.experiments.report_page import report_page
 from rec_engine.experiments.results import Analysis, Comparison
 from rec_engine.experiments.standard_metrics import CLICKS, CONVERSIONS, ENGAGEMENT_SECONDS, IMPRESSIONS, REVENUE
+from rec_engine.experiments.user_segments import segments_of
 
-IN_MEMORY = ":memory:"
 FULL_SECONDS = 5.0
 """How long whoever records waits for the writer, where he is faster, before his record is dropped."""
 
@@ -58,9 +60,9 @@ class ABTestManager:
     ) -> None:
         self._defaults = {"min_sample_size": min_sample_size, "significance_level": significance_level}
         self._clock = clock
-        url, directory = (store, None) if store != IN_MEMORY else _own_store()
+        url, directory = (store, None) if store != IN_MEMORY else own_store()
         self._live = LiveExperiments(url, clock, full_seconds=FULL_SECONDS)
-        self._end = weakref.finalize(self, _end, self._live, directory)
+        self._end = weakref.finalize(self, end, self._live, directory)
         self._recording = Recording(self._live)
 
     def __enter__(self) -> Self:
@@ -317,14 +319,18 @@ class ABTestManager:
         """Add to a total of one's own, which a metric has as numerator or denominator. See `record_click`."""
         self._recording.measure(experiment_id, user_id, metric_name, value, **when)
 
-    def analyze(self, experiment_id: str, as_of: float | None = None) -> Analysis:
+    def analyze(self, experiment_id: str, as_of: float | None = None, users: pl.DataFrame | None = None) -> Analysis:
         """Return what is known of an experiment, as an object; see `analyze_experiment`."""
         self.flush()
-        experiment = self.get_experiment(experiment_id)
-        until = min(self._now(), checked_moment(as_of, self._now()))
-        return look(self._live.log, experiment, until, is_kept=as_of is None)
+        until, now = checked_moment(as_of, self._now()), self._now()
+        segments = () if users is None else segments_of(users)
+        return look(
+            self._live.log, self.get_experiment(experiment_id), min(until, now), segments, is_kept=as_of is None
+        )
 
-    def analyze_experiment(self, experiment_id: str, as_of: float | None = None) -> dict[str, Any]:
+    def analyze_experiment(
+        self, experiment_id: str, as_of: float | None = None, users: pl.DataFrame | None = None
+    ) -> dict[str, Any]:
         """Return what is known of an experiment: effects, intervals, health, and under `recommendations` what to do.
 
         `["recommendations"]["action"]` is always there: deploy_treatment, keep_control, no_clear_winner,
@@ -334,15 +340,24 @@ class ABTestManager:
         Args:
             experiment_id: of the experiment.
             as_of: Unix seconds of a moment in the past to look back at.
+            users: `user_id` and attributes, a row a user, for an exploratory look at who gains (`segments`).
 
         Raises:
+            DataError: if a value cannot be used.
             NotFoundError: if there is no such experiment.
             StoreError: if the database fails.
         """
         experiment = self.get_experiment(experiment_id)
         about = experiment.model_dump(include={"experiment_id", "name", "status", "version"})
         about |= {"config_hash": experiment.config_hash, "n_dropped": self.n_dropped}
-        return about | self.analyze(experiment_id, as_of).as_dict()
+        return about | self.analyze(experiment_id, as_of, users).as_dict()
+
+    def report(self, experiment_id: str, users: pl.DataFrame | None = None) -> str:
+        """Return a page of HTML that stands by itself: verdict, effects now and by day, arms, health, segments."""
+        analysis, until = self.analyze(experiment_id, users=users), self._now()
+        experiment, log = self.get_experiment(experiment_id), self._live.log
+        moments = moments_of_looks(log.looks(experiment_id)) + moments_by_day(log, experiment, until)
+        return report_page(experiment, analysis, moments, until)
 
     def analyze_metric(self, experiment_id: str, metric: str) -> list[Comparison]:
         """Return the comparisons of one metric with the control, one for each other arm.
@@ -383,16 +398,3 @@ class ABTestManager:
 
     def _now(self) -> int:
         return int(self._clock())
-
-
-def _own_store() -> tuple[str, Path]:
-    directory = Path(tempfile.mkdtemp(prefix="rec-engine-experiments-"))
-    return f"sqlite:///{directory / 'experiments.db'}", directory
-
-
-def _end(live: LiveExperiments, directory: Path | None) -> None:
-    try:
-        live.close()
-    finally:
-        if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)

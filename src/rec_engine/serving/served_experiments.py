@@ -6,14 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import polars as pl
+
 from rec_engine.data.dataset import ExternalId
 from rec_engine.errors import DataError, ExperimentError, StoreError
 from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
 from rec_engine.experiments.definition import ArmConfiguration, Experiment
+from rec_engine.experiments.effects_over_time import moments_of_looks
 from rec_engine.experiments.live_experiments import LiveExperiments
 from rec_engine.experiments.looking import look
 from rec_engine.experiments.proposal import Proposal
+from rec_engine.experiments.report_page import report_page
 from rec_engine.experiments.results import Analysis
+from rec_engine.experiments.user_segments import segments_of
 from rec_engine.utils.background import BackgroundLoop
 from rec_engine.utils.config import RecommendationSettings
 from rec_engine.utils.logger import get_logger
@@ -177,20 +182,30 @@ class ServedExperiments:
 
         return await asyncio.to_thread(change)
 
-    async def results(self, experiment_id: str) -> Analysis:
+    async def results(self, experiment_id: str, users: pl.DataFrame) -> Analysis:
         """Return what is known of an experiment now.
+
+        Args:
+            experiment_id: of the experiment.
+            users: `user_id` and attributes, a row a user, for the segments.
 
         Raises:
             NotFoundError: if there is none of this id.
             StoreError: if the log cannot be read.
         """
-        return await asyncio.to_thread(self._look, self.get(experiment_id).experiment_id)
+        return await asyncio.to_thread(self._look, self.get(experiment_id).experiment_id, users)
 
-    def _look(self, experiment_id: str) -> Analysis:
+    async def report(self, experiment_id: str, users: pl.DataFrame) -> str:
+        """Return a page of HTML on an experiment, with what its planned looks found; see `results`."""
+        analysis = await self.results(experiment_id, users)
+        looks = await asyncio.to_thread(self._live.log.looks, experiment_id)
+        return report_page(self.get(experiment_id), analysis, moments_of_looks(looks), int(self._clock()))
+
+    def _look(self, experiment_id: str, users: pl.DataFrame | None = None) -> Analysis:
         self._live.recorder.flush()
         self._live.refresh()
-        experiment = self.get(experiment_id)
-        return look(self._live.log, experiment, int(self._clock()))
+        segments = () if users is None else segments_of(users)
+        return look(self._live.log, self.get(experiment_id), int(self._clock()), segments)
 
     def _served(self, proposal: Proposal) -> Experiment:
         experiment = proposal.model_copy(update={"reads_service": True}).experiment(int(self._clock()))
