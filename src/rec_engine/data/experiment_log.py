@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sql
@@ -127,8 +128,8 @@ class ExperimentLog:
         self._writer, self._reader, self._files = open_engines(url)
         self.name = self._writer.url.render_as_string(hide_password=True)
         insert: Any = sqlite_insert if self._files else postgresql_insert
-        self._insert_exposures = _earliest(insert(exposure_rows))
-        self._insert_measures = insert(measure_rows).on_conflict_do_nothing()
+        self._exposures = _Bulk.of(_earliest(insert(exposure_rows)), self._writer)
+        self._measures = _Bulk.of(insert(measure_rows).on_conflict_do_nothing(), self._writer)
         self._insert_turn = _if_due(insert(turn_rows))
         with named(self.name):
             prepare(self._writer)
@@ -178,9 +179,9 @@ class ExperimentLog:
                 exposures = sorted({each for each in kept if isinstance(each, Exposure)}, key=_place)
                 measures = sorted((each for each in kept if isinstance(each, Measure)), key=_place)
                 if exposures:
-                    connection.execute(self._insert_exposures, [_fields(each) for each in exposures])
+                    self._exposures.execute(connection, exposures)
                 if measures:
-                    connection.execute(self._insert_measures, [_fields(each) for each in measures])
+                    self._measures.execute(connection, measures)
 
     def position(self) -> int:
         """Return how far the log has got."""
@@ -238,6 +239,31 @@ class ExperimentLog:
     def _read(self, statement: sql.Select[Any], values: Mapping[str, object] | None = None) -> Sequence[_Row]:
         with named(self.name), self._reader.connect() as connection:
             return connection.execute(statement, values or {}).all()
+
+
+@dataclass(frozen=True, slots=True)
+class _Bulk:
+    """An insert of many rows whose values go to the driver as they are.
+
+    What SQLAlchemy would do for every value of every row is most of the work otherwise, and keeps those who record
+    waiting for the interpreter.
+    """
+
+    statement: str
+    names: tuple[str, ...]
+    is_positional: bool
+
+    @classmethod
+    def of(cls, insert: Any, engine: sql.Engine) -> "_Bulk":  # noqa: ANN401 - each database has an insert of its own
+        compiled = insert.compile(engine)
+        return cls(compiled.string, tuple(compiled.positiontup or compiled.params), bool(compiled.positional))
+
+    def execute(self, connection: sql.Connection, rows: Sequence[Record]) -> None:
+        values = map(attrgetter(*self.names), rows)
+        if self.is_positional:
+            connection.exec_driver_sql(self.statement, list(values))
+        else:
+            connection.exec_driver_sql(self.statement, [dict(zip(self.names, each, strict=True)) for each in values])
 
 
 def _earliest(insert: Any) -> Any:  # noqa: ANN401 - each database has an insert of its own
