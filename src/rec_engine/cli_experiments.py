@@ -131,6 +131,25 @@ def analyze(experiment_id: str, *, store: str = STORE, output_file: Path | None 
         _say(f"{output_file} holds every figure")
 
 
+@experiments_app.command
+def report(experiment_id: str, *, output: Path, users: Path | None = None, store: str = STORE) -> None:
+    """Write a page of HTML: the verdict, effects now and over time, arms, sample ratio, health, segments.
+
+    Args:
+        experiment_id: of the experiment.
+        output: the page; it needs nothing beside it.
+        users: a table (Parquet, CSV, JSON lines) with `user_id` and attributes, for an exploratory look at who gains.
+        store: event store of the service that runs it.
+    """
+    from rec_engine.data.tables import read_table
+
+    attributes = None if users is None else read_table(users)
+    with _manager(store) as manager:
+        page = manager.report(experiment_id, attributes)
+    output.write_text(page, encoding="utf-8")
+    _say(f"{output} holds the report")
+
+
 @experiments_app.command(name="list")
 def list_experiments(*, store: str = STORE) -> None:
     """Print all experiments.

@@ -34,6 +34,11 @@ def test_an_experiment_from_plan_to_verdict(tmp_path: Path, capsys: pytest.Captu
     code, said = run(capsys, "experiments", "analyze", "variety", "--output-file", str(out), *store)
     assert (code, "continue_running" in said) == (0, True)
     assert json.loads(out.read_text())["results"]["recommendations"]["action"] == "continue_running"
+    page, users = tmp_path / "report.html", tmp_path / "users.csv"
+    users.write_text("user_id,country\n1,de\n")
+    asked = ("experiments", "report", "variety", "--output", str(page), "--users", str(users), *store)
+    assert run(capsys, *asked)[0] == 0
+    assert "continue_running" in page.read_text()
     assert run(capsys, "experiments", "stop", "variety", "--reason", "seen enough", *store)[0] == 0
     code, said = run(capsys, "experiments", "status", "variety", *store)
     assert (code, "is stopped" in said, "seen enough" in said) == (0, True, True)

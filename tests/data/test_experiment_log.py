@@ -38,7 +38,8 @@ def clicks_by_user(url: str, selection: Selection = CLICKS) -> dict[str, float]:
     found = {
         user: clicks
         for frame in totals.totals(users["user_id"], selection)
-        for user, clicks in frame.select("user_id", "clicks").rows()
+        for user, clicks in frame.select("user_id", "now clicks").rows()
+        if clicks
     }
     totals.close()
     return found
@@ -127,20 +128,15 @@ def test_what_the_service_logged_is_summed_by_user(log: ExperimentLog, store: Ev
         for row in frame.rows(named=True)
         for user in [row.pop("user_id")]
         for name, value in row.items()
-        if value is not None
     }
-    assert {key: found.get(key) for key in (("a", "clicks"), ("a", "revenue"), ("a", "impressions"))} == {
-        ("a", "clicks"): 1.0,
-        ("a", "revenue"): 9.5,
-        ("a", "impressions"): 3.0,
+    assert {name: found[("a", f"now {name}")] for name in ("clicks", "revenue", "impressions")} == {
+        "clicks": 1.0,
+        "revenue": 9.5,
+        "impressions": 3.0,
     }
-    assert (found.get(("b", "clicks")), found[("b", "before clicks")], found[("b", "before impressions")]) == (
-        None,
-        1,
-        2,
-    )
+    assert (found[("b", "now clicks")], found[("b", "before clicks")], found[("b", "before impressions")]) == (0, 1, 2)
     assert not any("quiet" in key or "stranger" in key for key in found)
-    assert sum(frame["impressions"].sum() for frame in past if "impressions" in frame.columns) == 7
+    assert sum(frame["now impressions"].sum() for frame in past if "now impressions" in frame.columns) == 7
 
 
 def test_an_erasure_takes_exposures_and_measures_and_a_late_record_brings_nobody_back(
@@ -154,6 +150,20 @@ def test_an_erasure_takes_exposures_and_measures_and_a_late_record_brings_nobody
     assert log.arms_met("e") == {"b": "control"}
     log.write([exposure("a", known=log.position()), click("a", "3", known=log.position())])
     assert clicks_by_user(log.url) == {"a": 1.0, "b": 1.0}
+
+
+def test_one_of_all_workers_has_the_turn_until_it_is_over(log: ExperimentLog) -> None:
+    other = ExperimentLog(log.url)
+    assert [each.take_turn("guard", 1_000, 270) for each in (log, other, log)] == [True, False, False]
+    assert [each.take_turn("guard", 1_269, 270) for each in (log, other)] == [False, False]
+    assert [each.take_turn("guard", 1_270, 270) for each in (other, log)] == [True, False]
+    assert log.take_turn("something else", 1_270, 270)
+    other.close()
+
+
+def test_a_turn_that_was_taken_by_a_clock_far_ahead_holds_nobody_up(log: ExperimentLog) -> None:
+    assert log.take_turn("guard", 2**40, 270)
+    assert log.take_turn("guard", 1_000, 270)
 
 
 def test_what_was_flushed_survives_the_death_of_its_writer(tmp_path: Path) -> None:
@@ -181,4 +191,4 @@ for round in range(1000):
     selection = Selection("e", until=2**40, recorded=[Summed("impressions", "impressions")])
     frames = list(totals.totals(totals.users(selection)["user_id"], selection))
     totals.close()
-    assert sum(frame["impressions"].sum() for frame in frames) >= 100 * (acknowledged + 1)
+    assert sum(frame["now impressions"].sum() for frame in frames) >= 100 * (acknowledged + 1)

@@ -3,15 +3,18 @@
 import math
 import time
 from collections.abc import Iterator
+from datetime import date
 
 import numpy as np
 import pytest
 
 from rec_engine.errors import DataError, ExperimentError, NotFoundError
 from rec_engine.evaluation.ab_testing import ABTestManager
+from rec_engine.experiments.definition import MAX_PHASES
 from rec_engine.experiments.design import Metric
 from rec_engine.experiments.measurements import Measurements
 from rec_engine.experiments.measuring import measure
+from rec_engine.experiments.recording import When
 
 ACTIONS = {"deploy_treatment", "keep_control", "no_clear_winner", "investigate_further", "continue_running"}
 DAY = 86_400
@@ -139,6 +142,137 @@ def test_a_clock_that_is_ahead_is_not_believed(manager: ABTestManager, clock: Cl
     assert measured_of(manager).totals["clicks"].tolist() == [1]
     with pytest.raises(DataError, match="timestamp"):
         manager.record_click("exp", 1, timestamp=math.nan)
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        {"event_id": "a\0b"},
+        {"event_id": "\ud800"},
+        {"event_id": 1.5},
+        {"event_id": ""},
+        {"timestamp": "noon"},
+        {"timestamp": True},
+        {"timestamp": -1},
+        {"timestamp": math.inf},
+    ],
+)
+def test_what_is_no_event_and_no_moment_is_refused_before_it_could_stop_the_writer(
+    manager: ABTestManager, when: When
+) -> None:
+    with pytest.raises(DataError):
+        manager.record_click("exp", 1, **when)
+    manager.flush()
+
+
+def test_values_and_names_that_could_not_be_summed_are_refused(manager: ABTestManager) -> None:
+    for value in (10**400, 1e200, -1e200):
+        with pytest.raises(DataError, match="finite number"):
+            manager.record_custom_metric("exp", 1, "basket", value)
+    for name in ("", "a\0b", "x" * 101, 5, None):
+        with pytest.raises(DataError, match="name of a total"):
+            manager.record_custom_metric("exp", 1, name, 1.0)  # type: ignore[arg-type]
+    for seconds in ("long", None, math.nan, -1):
+        with pytest.raises(DataError, match="engagement_time"):
+            manager.record_engagement("exp", 1, seconds)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("as_of", [math.nan, math.inf, -5, "noon"])
+def test_what_is_no_moment_to_look_back_at_is_refused(manager: ABTestManager, as_of: float) -> None:
+    with pytest.raises(DataError, match="timestamp"):
+        manager.analyze("exp", as_of=as_of)
+
+
+def test_other_bad_input_is_told_to_whoever_gave_it(manager: ABTestManager) -> None:
+    for fields in ({"treatment_percentage": "half"}, {"coverage": "all"}, {"coverage": math.nan}):
+        with pytest.raises(DataError):
+            manager.update_experiment_allocation("exp", **fields)
+    for days in (0, 10**30, "week"):
+        with pytest.raises(DataError, match="past_days"):
+            manager.power_analysis("exp", past_days=days)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="user_id"):
+        manager.get_variant("exp", "\ud800")
+
+
+def test_one_id_may_name_an_impression_and_its_click_and_its_purchase(manager: ABTestManager) -> None:
+    for _ in range(2):
+        manager.record_impression("exp", 1, event_id="request-1")
+        manager.record_click("exp", 1, event_id="request-1")
+        manager.record_conversion("exp", 1, revenue=5.0, event_id="request-1")
+        manager.record_conversion("exp", 1, revenue=5.0, event_id=1)
+    totals = measured_of(manager).totals
+    found = {name: totals[name].tolist() for name in ("impressions", "clicks", "conversions", "revenue")}
+    assert found == {"impressions": [1], "clicks": [1], "conversions": [2], "revenue": [10]}
+
+
+def test_totals_may_have_any_name(store_url: str) -> None:
+    names = ["n_events", "user_id", "first_event", "clicks", "before clicks", "now clicks", '50% "off": x', "y" * 100]
+    with ABTestManager(store=store_url) as manager:
+        metrics = [Metric(name=f"metric {place}", numerator=name) for place, name in enumerate(names)]
+        manager.create_experiment("names", "Names", target_metrics=metrics)
+        manager.start_experiment("names")
+        manager.record_exposure("names", 1)
+        for place, name in enumerate(names):
+            manager.record_custom_metric("names", 1, name, place + 1.0)
+        totals = measured_of(manager, "names").totals
+    assert {name: values.tolist() for name, values in totals.items()} == {
+        name: [place + 1] for place, name in enumerate(names)
+    }
+
+
+def test_nobody_meets_an_experiment_before_its_start(manager: ABTestManager, clock: Clock) -> None:
+    started = int(clock.now)
+    with pytest.raises(DataError, match="was started only at"):
+        manager.record_exposure("exp", 1, timestamp=started - 2 * DAY)
+    manager.record_exposure("exp", 2, timestamp=started - 30)  # a clock that is behind
+    manager.record_click("exp", 2, timestamp=started - 10)
+    measured = measured_of(manager)
+    assert (measured.n_users, measured.totals["clicks"].tolist()) == (1, [0])
+
+
+def test_those_whom_it_is_for_can_be_told_with_their_impression(manager: ABTestManager) -> None:
+    manager.create_experiment("french", "French", targeting={"country": ["fr"]})
+    manager.start_experiment("french")
+    manager.record_impression("french", 1, attributes={"country": "fr"})
+    manager.record_impression("french", 2, attributes={"country": "de"})
+    manager.record_impression("french", 3)
+    assert measured_of(manager, "french").n_users == 1
+
+
+def test_an_experiment_can_have_so_many_allocations_and_is_not_lost_by_one_more(manager: ABTestManager) -> None:
+    for place in range(1, MAX_PHASES):
+        manager.update_experiment_allocation("exp", 0.1 + place / 1_000)
+    with pytest.raises(ExperimentError, match="can have no more"):
+        manager.update_experiment_allocation("exp", 0.5)
+    assert len(manager.get_experiment("exp").phases) == MAX_PHASES
+
+
+def test_days_count_from_the_start_date(manager: ABTestManager, clock: Clock) -> None:
+    manager.create_experiment("later", "Later", start_date=int(clock.now) + 10 * DAY)
+    manager.start_experiment("later")
+    clock.now += 12 * DAY
+    manager.record_impression("later", 1)
+    assert manager.analyze("later").days == 2
+
+
+def test_a_date_is_its_midnight_in_utc(manager: ABTestManager) -> None:
+    # What YAML makes of 2026-01-02.
+    assert manager.create_experiment("day", "Day", start_date=date(2026, 1, 2)).starts_at == 1_767_312_000
+
+
+def test_a_single_metric_may_be_named_without_a_list(manager: ABTestManager) -> None:
+    made = manager.create_experiment("one", "One", target_metrics="ctr")
+    assert [metric.name for metric in made.design.metrics] == ["ctr"]
+
+
+def test_users_of_an_allocation_that_is_not_known_yet_wait_for_the_next_look(manager: ABTestManager) -> None:
+    stale = manager.get_experiment("exp")
+    manager.record_impression("exp", 1)
+    manager.update_experiment_allocation("exp", 0.4)
+    manager.record_impression("exp", 2)
+    manager.flush()
+    assert measure(manager.store_url, stale, 2**40).n_users == 1
+    assert measured_of(manager).n_users == 2
 
 
 def test_steps_that_do_not_fit_the_state_are_refused(manager: ABTestManager) -> None:

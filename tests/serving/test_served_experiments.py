@@ -1,7 +1,7 @@
 """Experiments in the service: arms are served, logged, measured, and never mixed up by the cache."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,8 @@ from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.measurements import Measurements
 from rec_engine.experiments.measuring import measure
 from rec_engine.experiments.proposal import Proposal
-from rec_engine.serving.served_experiments import ServedExperiments, is_guardrail_harmed
+from rec_engine.experiments.results import Analysis
+from rec_engine.serving.served_experiments import GUARD_SECONDS, ServedExperiments, is_guardrail_harmed
 from rec_engine.utils.config import RecommendationSettings
 
 USERS = range(60)
@@ -130,6 +131,22 @@ def test_results_always_have_an_action(client: TestClient) -> None:
     assert client.get("/experiments/exp/results").json()["recommendations"]["action"] == "continue_running"
 
 
+def test_the_report_is_a_page_with_the_segments_of_the_model_users(client: TestClient) -> None:
+    begin(client)
+    for user in USERS:
+        metadata(client, user)
+    page = client.get("/experiments/exp/report")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "continue_running" in page.text
+    assert "country: fr" in page.text
+    assert client.get("/experiments/none/report").status_code == 404
+    segments = client.get("/experiments/exp/results").json()["segments"]
+    assert {(each["attribute"], each["value"]): each["users"] for each in segments} == {
+        ("country", "de"): 40,
+        ("country", "fr"): 20,
+    }
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -179,24 +196,54 @@ def test_another_worker_knows_within_a_second(bundle: ModelBundle, url: str) -> 
         assert metadata(other, 1)["experiment"] == metadata(one, 1)["experiment"]
 
 
-def test_a_harmed_guardrail_stops_the_experiment(url: str) -> None:
-    served = ServedExperiments(url, RecommendationSettings())
-    try:
-        experiment = Proposal.of(
-            experiment_id="exp", name="Test", guardrails=["conversion_rate"], target_metrics=["ctr"], reads_service=True
-        ).experiment(0)
-        served._live.lifecycle.create(experiment)
-        running = served._live.lifecycle.start("exp")
-        harm(served, url)
-        served.treatment(1, dict)
-        found = served._look(running)
-        assert is_guardrail_harmed(running, found), found.recommendation
-        served._watch_guardrails()
-        assert served.get("exp").status == "stopped"
-        assert served._live.lifecycle.history("exp")[-1].actor == "the service"
-        assert served.treatment(1, dict).label is None
-    finally:
-        served.close()
+@pytest.fixture
+def workers(url: str) -> Iterator[tuple[ServedExperiments, ServedExperiments]]:
+    """Two workers with the same clock, and an experiment that runs and has a guardrail."""
+    found = ServedExperiments(url, RecommendationSettings()), ServedExperiments(url, RecommendationSettings())
+    experiment = Proposal.of(
+        experiment_id="exp", name="Test", guardrails=["conversion_rate"], target_metrics=["ctr"], reads_service=True
+    ).experiment(0)
+    found[0]._live.lifecycle.create(experiment)
+    found[0]._live.lifecycle.start("exp")
+    yield found
+    for each in found:
+        each.close()
+
+
+def test_a_harmed_guardrail_stops_the_experiment(
+    workers: tuple[ServedExperiments, ServedExperiments], url: str
+) -> None:
+    served, _ = workers
+    harm(served, url)
+    found = served._look("exp")
+    assert is_guardrail_harmed(served.get("exp"), found), found.recommendation
+    served._watch_guardrails()
+    assert served.get("exp").status == "stopped"
+    assert served._live.lifecycle.history("exp")[-1].actor == "the service"
+    assert served.treatment(1, dict).label is None
+
+
+def test_one_of_two_workers_looks_at_guardrails_and_the_other_takes_over(
+    workers: tuple[ServedExperiments, ServedExperiments], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[tuple[int, str]] = []
+    now = time.time()
+    for place, each in enumerate(workers):
+        each._live.refresh()
+        real = each._look
+        monkeypatch.setattr(each, "_clock", lambda: now)
+
+        def noted(experiment_id: str, place: int = place, real: Callable[[str], Analysis] = real) -> Analysis:
+            looks.append((place, experiment_id))
+            return real(experiment_id)
+
+        monkeypatch.setattr(each, "_look", noted)
+    for worker in (0, 1, 0, 1):
+        workers[worker]._watch_guardrails()
+    assert looks == [(0, "exp")]
+    now += GUARD_SECONDS  # the first one has died
+    workers[1]._watch_guardrails()
+    assert looks == [(0, "exp"), (1, "exp")]
 
 
 def harm(served: ServedExperiments, url: str) -> None:

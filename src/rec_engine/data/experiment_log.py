@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sql
@@ -11,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from rec_engine.data.database import mark_rows, named, open_engines, position_row, prepare, transaction
 from rec_engine.data.events import ERASED, user_hash
-from rec_engine.data.experiment_tables import exposure_rows, look_rows, measure_rows, version_rows
+from rec_engine.data.experiment_tables import exposure_rows, look_rows, measure_rows, turn_rows, version_rows
 from rec_engine.errors import ConflictError
 
 _AT_ONCE = 500
@@ -127,8 +128,9 @@ class ExperimentLog:
         self._writer, self._reader, self._files = open_engines(url)
         self.name = self._writer.url.render_as_string(hide_password=True)
         insert: Any = sqlite_insert if self._files else postgresql_insert
-        self._insert_exposures = _earliest(insert(exposure_rows))
-        self._insert_measures = insert(measure_rows).on_conflict_do_nothing()
+        self._exposures = _Bulk.of(_earliest(insert(exposure_rows)), self._writer)
+        self._measures = _Bulk.of(insert(measure_rows).on_conflict_do_nothing(), self._writer)
+        self._insert_turn = _if_due(insert(turn_rows))
         with named(self.name):
             prepare(self._writer)
 
@@ -177,9 +179,9 @@ class ExperimentLog:
                 exposures = sorted({each for each in kept if isinstance(each, Exposure)}, key=_place)
                 measures = sorted((each for each in kept if isinstance(each, Measure)), key=_place)
                 if exposures:
-                    connection.execute(self._insert_exposures, [_fields(each) for each in exposures])
+                    self._exposures.execute(connection, exposures)
                 if measures:
-                    connection.execute(self._insert_measures, [_fields(each) for each in measures])
+                    self._measures.execute(connection, measures)
 
     def position(self) -> int:
         """Return how far the log has got."""
@@ -207,6 +209,16 @@ class ExperimentLog:
         its = sql.select(look_rows).where(look_rows.c.experiment_id == experiment_id)
         return [TakenLook(*row) for row in self._read(its.order_by(look_rows.c.look))]
 
+    def take_turn(self, work: str, now: int, seconds: int) -> bool:
+        """Return whether this worker is to do some work now; the others are not, for so many seconds from now.
+
+        Raises:
+            StoreError: if the database fails.
+        """
+        taken = {"work": work, "until": now + seconds, "now": now, "seconds": seconds}
+        with named(self.name), transaction(self._writer, self._files) as connection:
+            return connection.execute(self._insert_turn, taken).first() is not None
+
     def close(self) -> None:
         """Give back all connections."""
         if self._files:
@@ -229,6 +241,31 @@ class ExperimentLog:
             return connection.execute(statement, values or {}).all()
 
 
+@dataclass(frozen=True, slots=True)
+class _Bulk:
+    """An insert of many rows whose values go to the driver as they are.
+
+    What SQLAlchemy would do for every value of every row is most of the work otherwise, and keeps those who record
+    waiting for the interpreter.
+    """
+
+    statement: str
+    names: tuple[str, ...]
+    is_positional: bool
+
+    @classmethod
+    def of(cls, insert: Any, engine: sql.Engine) -> "_Bulk":  # noqa: ANN401 - each database has an insert of its own
+        compiled = insert.compile(engine)
+        return cls(compiled.string, tuple(compiled.positiontup or compiled.params), bool(compiled.positional))
+
+    def execute(self, connection: sql.Connection, rows: Sequence[Record]) -> None:
+        values = map(attrgetter(*self.names), rows)
+        if self.is_positional:
+            connection.exec_driver_sql(self.statement, list(values))
+        else:
+            connection.exec_driver_sql(self.statement, [dict(zip(self.names, each, strict=True)) for each in values])
+
+
 def _earliest(insert: Any) -> Any:  # noqa: ANN401 - each database has an insert of its own
     """Return an insert that keeps the earlier of two times at which a user met an arm: workers write out of order."""
     changed = {name: insert.excluded[name] for name in ("timestamp", "phase", "propensity")}
@@ -237,6 +274,16 @@ def _earliest(insert: Any) -> Any:  # noqa: ANN401 - each database has an insert
         set_=changed,
         where=insert.excluded.timestamp < exposure_rows.c.timestamp,
     )
+
+
+def _if_due(insert: Any) -> Any:  # noqa: ANN401 - each database has an insert of its own
+    """Return an insert that takes a turn that is over, or that somebody took whose clock was wrong."""
+    now, seconds = sql.bindparam("now", type_=sql.BigInteger), sql.bindparam("seconds", type_=sql.BigInteger)
+    is_over = (turn_rows.c.until <= now) | (turn_rows.c.until > now + seconds)
+    changed = insert.on_conflict_do_update(
+        index_elements=["work"], set_={"until": insert.excluded.until}, where=is_over
+    )
+    return changed.returning(turn_rows.c.work)
 
 
 def _without_erased(connection: sql.Connection, records: Sequence[Record]) -> list[Record]:

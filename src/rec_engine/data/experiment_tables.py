@@ -53,6 +53,14 @@ look_rows = sql.Table(
 )
 """What each look at an experiment found."""
 
+turn_rows = sql.Table(
+    "turns",
+    tables,
+    sql.Column("work", sql.Text, primary_key=True),
+    sql.Column("until", sql.BigInteger, nullable=False),
+)
+"""Work that one of all workers does now and then, and until when (Unix seconds) it is done."""
+
 
 def forget_shown(connection: sql.Connection, user_id: str) -> None:
     """Delete what a user was shown, which arms he met and what was measured of him."""

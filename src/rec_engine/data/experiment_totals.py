@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import polars as pl
 import sqlalchemy as sql
 
@@ -16,8 +17,8 @@ USERS_AT_ONCE = 50_000
 """Users of one query: so many rows are in memory twice."""
 N_THREADS = 2
 _TIMEOUT = "600s"
-BEFORE = "before "
-"""How the names of columns begin that sum up what users did before they met the experiment."""
+NOW, BEFORE = "now ", "before "
+"""How the names of columns begin that sum up what users did since they met the experiment, and before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class ExperimentTotals:
         columns = (exposure_rows.c.user_id, exposure_rows.c.arm, exposure_rows.c.phase, exposure_rows.c.timestamp)
         schema = {"user_id": pl.String, "arm": pl.String, "phase": pl.Int32, "first": pl.Int64}
         with named(self.name), self._reader.connect() as connection:
+            self._take_time(connection)
             rows = connection.execute(sql.select(*columns).where(its)).cursor
             found = pl.DataFrame([] if rows is None else rows.fetchall(), schema=schema, orient="row")
         if not found["user_id"].is_duplicated().any():
@@ -103,7 +105,7 @@ class ExperimentTotals:
     def totals(self, users: pl.Series, selection: Selection) -> Iterator[pl.DataFrame]:
         """Yield user_id and float64 sums of those users of whom there is anything, in any order.
 
-        Beside the sums (and those whose names BEFORE begins) a frame has `n_events`, `first_event` and `last_event` of
+        Names of sums begin with NOW or BEFORE. Beside them a frame has `n_events`, `first_event` and `last_event` of
         what was counted. A user may be in one frame for each kind of source: what was recorded, events, what was shown.
 
         Args:
@@ -113,8 +115,8 @@ class ExperimentTotals:
         if not len(users):
             return
         jobs = [
-            (statement, low, high)
-            for statement in self._statements(selection)
+            (query, low, high)
+            for query in self._queries(selection)
             for low, high in (
                 pairwise([*users.sort().gather_every(USERS_AT_ONCE), None]) if self._is_sqlite else [("", None)]
             )
@@ -123,17 +125,17 @@ class ExperimentTotals:
             yield from threads.map(lambda job: self._frame(*job), jobs)
 
     def past(self, selection: Selection, since: int) -> Iterator[pl.DataFrame]:
-        """Yield user_id and float64 sums of all users of whom there is anything, whether or not they met an experiment.
+        """Yield user_id and float64 sums (NOW) of all users of whom there is anything, met or not.
 
         Args:
             selection: what is summed; of `recorded`, what was recorded for any experiment.
             since: Unix seconds from which on events count, up to the selection's `until`.
         """
         for source, columns in self._sources(selection):
-            at = source.table.c.timestamp
-            sums = [source.sum(each, at >= since, "") for each in columns]
-            its = sql.select(source.table.c.user_id, *sums).where(at >= since, at <= selection.until)
-            yield self._frame(its.group_by(source.table.c.user_id), "", None)
+            at, user_id = source.table.c.timestamp, source.table.c.user_id
+            sums = {f"{NOW}{each.name}": source.sum(each) for each in columns}
+            statement = sql.select(user_id, *sums.values()).where(at >= since, at <= selection.until)
+            yield self._frame(_Query(statement.group_by(user_id), ("user_id", *sums)))
 
     def _sources(self, selection: Selection) -> Iterator[tuple["_Source", Sequence[Summed]]]:
         if selection.recorded:
@@ -145,27 +147,38 @@ class ExperimentTotals:
             source = _Source(impression_rows, sql.func.json_array_length(shown), None)
             yield source, [Summed(selection.shown, "")]
 
-    def _statements(self, selection: Selection) -> Iterator[sql.Select[Any]]:
+    def _queries(self, selection: Selection) -> Iterator["_Query"]:
         for source, columns in self._sources(selection):
-            statement = _statement(selection, source, columns)
+            query = _query(selection, source, columns)
             if source.table is measure_rows:
-                statement = statement.where(measure_rows.c.experiment_id == exposure_rows.c.experiment_id)
-            yield statement
+                is_its = measure_rows.c.experiment_id == exposure_rows.c.experiment_id
+                query = replace(query, statement=query.statement.where(is_its))
+            yield query
 
-    def _frame(self, statement: sql.Select[Any], low: str, high: str | None) -> pl.DataFrame:
+    def _frame(self, query: "_Query", low: str = "", high: str | None = None) -> pl.DataFrame:
         """Return the rows of the users from one up to another, that one not included."""
-        within = statement.where(exposure_rows.c.user_id >= low) if low else statement
+        within = query.statement.where(exposure_rows.c.user_id >= low) if low else query.statement
         within = within.where(exposure_rows.c.user_id < high) if high is not None else within
-        names = list(statement.selected_columns.keys())
-        schema = {name: pl.Float64 if place else pl.String for place, name in enumerate(names)}
-        frames = [pl.DataFrame(schema=schema)]
+        frames = [_columns((), query.names)]
         with named(self.name), self._reader.connect() as connection:
-            if not self._is_sqlite:
-                connection.exec_driver_sql(f"SET statement_timeout = '{_TIMEOUT}'")
+            self._take_time(connection)
             cursor = connection.execute(within).cursor
             while cursor is not None and (rows := cursor.fetchmany(USERS_AT_ONCE)):
-                frames.append(pl.DataFrame(rows, schema=schema, orient="row"))
+                frames.append(_columns(rows, query.names))
         return pl.concat(frames)
+
+    def _take_time(self, connection: sql.Connection) -> None:
+        """Let the statements of a connection take longer than those of a request may."""
+        if not self._is_sqlite:
+            connection.exec_driver_sql(f"SET statement_timeout = '{_TIMEOUT}'")
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """A query, and the names of its columns: the database is not asked to take whatever somebody calls his totals."""
+
+    statement: sql.Select[Any]
+    names: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +189,16 @@ class _Source:
     value: "sql.ColumnElement[Any]"
     kind: "sql.Column[str] | None"
 
-    def sum(self, column: Summed, when: "sql.ColumnElement[bool]", prefix: str) -> "sql.Label[Any]":
+    def sum(self, column: Summed, when: "sql.ColumnElement[bool] | None" = None) -> "sql.ColumnElement[Any]":
         """Return the sum over some of the rows."""
-        is_it = when if self.kind is None else (self.kind == column.event) & when
-        summed = sql.literal_column("1.0") if column.is_count else self.value
-        return sql.func.sum(sql.case((is_it, summed))).label(prefix + column.name)
+        summed = sql.func.count() if column.is_count else sql.func.sum(self.value)
+        conditions = [
+            each for each in (None if self.kind is None else self.kind == column.event, when) if each is not None
+        ]
+        return summed.filter(*conditions) if conditions else summed
 
 
-def _statement(selection: Selection, source: _Source, columns: Sequence[Summed]) -> sql.Select[Any]:
+def _query(selection: Selection, source: _Source, columns: Sequence[Summed]) -> _Query:
     """Return a query of one row a user: his id, then the sums, then how many events there were, and when."""
     at, met, end = source.table.c.timestamp, exposure_rows.c.timestamp, sql.literal(selection.until)
     span: sql.ColumnElement[Any] = end - met
@@ -191,21 +206,27 @@ def _statement(selection: Selection, source: _Source, columns: Sequence[Summed])
         span = sql.case((span < window, span), else_=sql.literal(window))
     is_after = (at >= met) & (at <= met + span)
     counted = ((at >= met - span) & (at <= met + span)) if selection.has_before else is_after
-    sums = [source.sum(each, at >= met, "") for each in columns]
+    sums = {f"{NOW}{each.name}": source.sum(each, at >= met) for each in columns}
     if selection.has_before:
-        sums += [source.sum(each, at < met, BEFORE) for each in columns]
+        sums |= {f"{BEFORE}{each.name}": source.sum(each, at < met) for each in columns}
+    sums |= {"n_events": sql.func.count(), "first_event": sql.func.min(at), "last_event": sql.func.max(at)}
     # Not the column itself: from a range of its values SQLite would infer the same range of the events, and read all of
     # those for each user instead of his own.
     same_user = source.table.c.user_id == exposure_rows.c.user_id.concat("")
-    return (
-        sql.select(
-            exposure_rows.c.user_id,
-            *sums,
-            sql.func.count().label("n_events"),
-            sql.func.min(at).label("first_event"),
-            sql.func.max(at).label("last_event"),
-        )
+    statement = (
+        sql.select(exposure_rows.c.user_id, *sums.values())
         .join_from(exposure_rows, source.table, same_user)
         .where(exposure_rows.c.experiment_id == selection.experiment_id, met <= end, counted)
         .group_by(exposure_rows.c.user_id)
     )
+    return _Query(statement, ("user_id", *sums))
+
+
+def _columns(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> pl.DataFrame:
+    """Return user_id as String and all other columns as Float64; column by column, which is faster than row by row."""
+    ids, *sums = zip(*rows, strict=True) if rows else ((),) * len(names)
+    values = [np.array(each, dtype=np.float64) for each in sums]  # None becomes nan
+    for each in values:
+        each[np.isnan(each)] = 0.0
+    columns = dict(zip(names[1:], values, strict=True))
+    return pl.DataFrame({names[0]: pl.Series(ids, dtype=pl.String), **columns})

@@ -1,31 +1,34 @@
 """Experiments from Python, with or without a service: a front door to the room of experiments."""
 
-import shutil
-import tempfile
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
-from pathlib import Path
+from datetime import date
 from types import TracebackType
 from typing import Any, Self, Unpack
+
+import polars as pl
 
 from rec_engine.data.dataset import ExternalId
 from rec_engine.data.experiment_log import ExperimentVersion, TakenLook
 from rec_engine.errors import DataError, NotFoundError
 from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
+from rec_engine.experiments.checked import checked_moment, checked_user_id, checked_value
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.design import Metric
+from rec_engine.experiments.effects_over_time import moments_by_day, moments_of_looks
 from rec_engine.experiments.live_experiments import LiveExperiments
 from rec_engine.experiments.looking import look
+from rec_engine.experiments.own_store import IN_MEMORY, end, own_store
 from rec_engine.experiments.planning import Plan, plan
 from rec_engine.experiments.proposal import Proposal
-from rec_engine.experiments.recording import Recording, When, checked_user_id
+from rec_engine.experiments.recording import Recording, When
+from rec_engine.experiments.report_page import report_page
 from rec_engine.experiments.results import Analysis, Comparison
 from rec_engine.experiments.standard_metrics import CLICKS, CONVERSIONS, ENGAGEMENT_SECONDS, IMPRESSIONS, REVENUE
+from rec_engine.experiments.user_segments import segments_of
 
-IN_MEMORY = ":memory:"
 FULL_SECONDS = 5.0
 """How long whoever records waits for the writer, where he is faster, before his record is dropped."""
 
@@ -57,9 +60,9 @@ class ABTestManager:
     ) -> None:
         self._defaults = {"min_sample_size": min_sample_size, "significance_level": significance_level}
         self._clock = clock
-        url, directory = (store, None) if store != IN_MEMORY else _own_store()
+        url, directory = (store, None) if store != IN_MEMORY else own_store()
         self._live = LiveExperiments(url, clock, full_seconds=FULL_SECONDS)
-        self._end = weakref.finalize(self, _end, self._live, directory)
+        self._end = weakref.finalize(self, end, self._live, directory)
         self._recording = Recording(self._live)
 
     def __enter__(self) -> Self:
@@ -93,8 +96,8 @@ class ABTestManager:
         treatment_percentage: float | None = None,
         min_sample_size: int | None = None,
         target_metrics: Sequence[str | Metric] | None = None,
-        start_date: datetime | str | int | None = None,
-        end_date: datetime | str | int | None = None,
+        start_date: date | str | int | None = None,
+        end_date: date | str | int | None = None,
         **further: object,
     ) -> Experiment:
         """Return a new experiment, which waits for its start.
@@ -122,7 +125,7 @@ class ABTestManager:
             "description": description,
             "treatment_percentage": treatment_percentage,
             "min_sample_size": min_sample_size,
-            "target_metrics": None if target_metrics is None else tuple(target_metrics),
+            "target_metrics": (target_metrics,) if isinstance(target_metrics, str) else target_metrics,
             "start_date": start_date,
             "end_date": end_date,
         }
@@ -190,7 +193,8 @@ class ABTestManager:
             ExperimentError: if it has ended.
         """
         if treatment_percentage is not None:
-            shares = (1 - treatment_percentage, treatment_percentage)
+            treated = checked_value("treatment_percentage", treatment_percentage)
+            shares = (1 - treated, treated)
         changed = self._live.lifecycle.allocate(experiment_id, shares=shares, coverage=coverage, reason=reason)
         self._live.refresh()
         return changed
@@ -248,7 +252,7 @@ class ABTestManager:
             experiment_id: of the experiment.
             user_id: of the user; who does not take part is not recorded.
             variant: the arm, where somebody else assigns; a user who meets two is left out of results, and counted.
-            timestamp: Unix seconds, now by default.
+            timestamp: Unix seconds, now by default; up to a day before the start it is taken for the start.
             attributes: of the user, where the experiment has a `targeting`.
 
         Raises:
@@ -259,13 +263,20 @@ class ABTestManager:
         return self._recording.exposure(experiment_id, user_id, variant, timestamp, attributes or NO_ATTRIBUTES)
 
     def record_impression(
-        self, experiment_id: str, user_id: ExternalId, variant: str | None = None, **when: Unpack[When]
+        self,
+        experiment_id: str,
+        user_id: ExternalId,
+        variant: str | None = None,
+        *,
+        attributes: Mapping[str, object] | None = None,
+        **when: Unpack[When],
     ) -> Assignment:
         """Return what a user was assigned, after taking note that he was shown something: his exposure, if the first.
 
         Arguments and errors as of `record_exposure` and `record_click`.
         """
-        found = self._recording.exposure(experiment_id, user_id, variant, when.get("timestamp"))
+        at = when.get("timestamp")
+        found = self._recording.exposure(experiment_id, user_id, variant, at, attributes or NO_ATTRIBUTES)
         self._recording.measure(experiment_id, user_id, IMPRESSIONS, 1.0, **when)
         return found
 
@@ -290,17 +301,15 @@ class ABTestManager:
         self, experiment_id: str, user_id: ExternalId, revenue: float | None = None, **when: Unpack[When]
     ) -> None:
         """Take note of a purchase and of what it brought; a refund is a negative revenue. See `record_click`."""
-        event_id = when.setdefault("event_id", self._recording.next_event_id())
         if revenue is not None:
-            sale: When = {**when, "event_id": f"{event_id} {REVENUE}"}
-            self._recording.measure(experiment_id, user_id, REVENUE, revenue, **sale)
+            self._recording.measure(experiment_id, user_id, REVENUE, revenue, **when)
         self._recording.measure(experiment_id, user_id, CONVERSIONS, 1.0, **when)
 
     def record_engagement(
         self, experiment_id: str, user_id: ExternalId, engagement_time: float, **when: Unpack[When]
     ) -> None:
         """Take note of time that a user spent, in seconds. See `record_click`."""
-        if engagement_time < 0:
+        if checked_value("engagement_time", engagement_time) < 0:
             raise DataError(f"engagement_time {engagement_time:g} is below 0 seconds")
         self._recording.measure(experiment_id, user_id, ENGAGEMENT_SECONDS, engagement_time, **when)
 
@@ -310,14 +319,18 @@ class ABTestManager:
         """Add to a total of one's own, which a metric has as numerator or denominator. See `record_click`."""
         self._recording.measure(experiment_id, user_id, metric_name, value, **when)
 
-    def analyze(self, experiment_id: str, as_of: float | None = None) -> Analysis:
+    def analyze(self, experiment_id: str, as_of: float | None = None, users: pl.DataFrame | None = None) -> Analysis:
         """Return what is known of an experiment, as an object; see `analyze_experiment`."""
         self.flush()
-        experiment = self.get_experiment(experiment_id)
-        until = self._now() if as_of is None else int(as_of)
-        return look(self._live.log, experiment, until, is_kept=as_of is None)
+        until, now = checked_moment(as_of, self._now()), self._now()
+        segments = () if users is None else segments_of(users)
+        return look(
+            self._live.log, self.get_experiment(experiment_id), min(until, now), segments, is_kept=as_of is None
+        )
 
-    def analyze_experiment(self, experiment_id: str, as_of: float | None = None) -> dict[str, Any]:
+    def analyze_experiment(
+        self, experiment_id: str, as_of: float | None = None, users: pl.DataFrame | None = None
+    ) -> dict[str, Any]:
         """Return what is known of an experiment: effects, intervals, health, and under `recommendations` what to do.
 
         `["recommendations"]["action"]` is always there: deploy_treatment, keep_control, no_clear_winner,
@@ -327,21 +340,24 @@ class ABTestManager:
         Args:
             experiment_id: of the experiment.
             as_of: Unix seconds of a moment in the past to look back at.
+            users: `user_id` and attributes, a row a user, for an exploratory look at who gains (`segments`).
 
         Raises:
+            DataError: if a value cannot be used.
             NotFoundError: if there is no such experiment.
             StoreError: if the database fails.
         """
         experiment = self.get_experiment(experiment_id)
-        about = {
-            "experiment_id": experiment_id,
-            "name": experiment.name,
-            "status": experiment.status,
-            "version": experiment.version,
-            "config_hash": experiment.config_hash,
-            "n_dropped": self.n_dropped,
-        }
-        return about | self.analyze(experiment_id, as_of).as_dict()
+        about = experiment.model_dump(include={"experiment_id", "name", "status", "version"})
+        about |= {"config_hash": experiment.config_hash, "n_dropped": self.n_dropped}
+        return about | self.analyze(experiment_id, as_of, users).as_dict()
+
+    def report(self, experiment_id: str, users: pl.DataFrame | None = None) -> str:
+        """Return a page of HTML that stands by itself: verdict, effects now and by day, arms, health, segments."""
+        analysis, until = self.analyze(experiment_id, users=users), self._now()
+        experiment, log = self.get_experiment(experiment_id), self._live.log
+        moments = moments_of_looks(log.looks(experiment_id)) + moments_by_day(log, experiment, until)
+        return report_page(experiment, analysis, moments, until)
 
     def analyze_metric(self, experiment_id: str, metric: str) -> list[Comparison]:
         """Return the comparisons of one metric with the control, one for each other arm.
@@ -382,16 +398,3 @@ class ABTestManager:
 
     def _now(self) -> int:
         return int(self._clock())
-
-
-def _own_store() -> tuple[str, Path]:
-    directory = Path(tempfile.mkdtemp(prefix="rec-engine-experiments-"))
-    return f"sqlite:///{directory / 'experiments.db'}", directory
-
-
-def _end(live: LiveExperiments, directory: Path | None) -> None:
-    try:
-        live.close()
-    finally:
-        if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)

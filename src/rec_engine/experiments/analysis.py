@@ -19,7 +19,12 @@ from rec_engine.experiments.verdicts import ArmVerdict, arm_verdict, deciding_p_
 
 
 def analyze(
-    design: Design, measured: Measurements, past_looks: Sequence[Look] = (), *, is_final: bool = False
+    design: Design,
+    measured: Measurements,
+    past_looks: Sequence[Look] = (),
+    *,
+    is_final: bool = False,
+    may_look: bool = True,
 ) -> Analysis:
     """Return what is known of the experiment and what to do.
 
@@ -32,6 +37,7 @@ def analyze(
         past_looks: looks that earlier analyses took, oldest first.
         is_final: whether no more users will come, for a reason that has nothing to do with the results, such as the
             end date. The rest of the significance level is then spent.
+        may_look: whether a planned look that is due may be taken; without it only past looks decide.
     """
     progress = progress_of(design, measured, is_final=is_final)
     figures = [metric_figures(metric, measured) for metric in design.metrics]
@@ -40,7 +46,7 @@ def analyze(
         for arm, name in enumerate(measured.arms)
         if arm
     ]
-    look = _look(design, tests, past_looks, progress)
+    look = _look(design, tests, past_looks, progress) if may_look else None
     looks = (*past_looks, look) if look else tuple(past_looks)
     standings = [[_standing(each, looks, design) for each in arm] for arm in tests]
     comparisons = _comparisons(design, figures, tests, standings, progress)

@@ -61,3 +61,8 @@ class Design(BaseModel):
     """Days below which nothing is decided: a week has weekends."""
     correction: Literal["holm", "none"] = "holm"
     """How several comparisons share the significance level."""
+
+    @property
+    def has_guardrails(self) -> bool:
+        """Whether a metric may stop it."""
+        return any(metric.role == "guardrail" for metric in self.metrics)

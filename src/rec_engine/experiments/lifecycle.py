@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from rec_engine.data.experiment_log import ExperimentLog, ExperimentVersion
 from rec_engine.errors import DataError, ExperimentError, NotFoundError
-from rec_engine.experiments.definition import Experiment, Phase
+from rec_engine.experiments.checked import checked_value
+from rec_engine.experiments.definition import MAX_PHASES, Experiment, Phase
 from rec_engine.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -122,7 +123,7 @@ class Lifecycle:
         """
         changed = self._current(experiment_id, "change the allocation of", ("draft", "running", "paused"))
         was = changed.phase
-        coverage = was.coverage if coverage is None else coverage
+        coverage = was.coverage if coverage is None else checked_value("coverage", coverage)
         if changed.status != "draft" and coverage < was.coverage:
             raise DataError(
                 f"{experiment_id}: coverage {coverage:g} is below {was.coverage:g}: users who met an arm would lose it",
@@ -130,6 +131,11 @@ class Lifecycle:
             )
         if shares is not None and len(shares) != len(changed.arms):
             raise DataError(f"{experiment_id} has {len(changed.arms)} arms", hint="give a share for each of them")
+        if changed.status != "draft" and len(changed.phases) >= MAX_PHASES:
+            raise ExperimentError(
+                f"{experiment_id} has had {MAX_PHASES} allocations, and can have no more",
+                hint="stop it, and create another one",
+            )
         phase = _phase(int(self._clock()), was.shares if shares is None else tuple(shares), coverage)
         phases = (phase,) if changed.status == "draft" else (*changed.phases, phase)
         return self._next(changed, {"phases": phases}, "allocate", actor, reason)

@@ -25,7 +25,8 @@ def look(
 ) -> Analysis:
     """Return what is known of an experiment at a moment.
 
-    Where it is a planned look, it is kept. Earlier looks are taken as they were found, not measured anew.
+    Where it is a planned look, it is kept. Earlier looks are taken as they were found, not measured anew. A look back
+    takes none: it says what was known then, and does not try at which moment there would have been something to find.
 
     Args:
         log: of the experiments.
@@ -38,12 +39,15 @@ def look(
         StoreError: if the database fails.
     """
     measured = measure(log.url, experiment, until, segments)
-    has_ended = experiment.ends_at is not None and until >= experiment.ends_at
     for _ in range(MAX_TRIES):
-        past = [each for each in log.looks(experiment.experiment_id) if each.timestamp <= until]
+        # All of them, and not those until now: another worker's clock may be ahead.
+        past = [each for each in log.looks(experiment.experiment_id) if is_kept or each.timestamp <= until]
         looks = [Look.model_validate_json(each.statistics) for each in past]
-        analysis = analyze(experiment.design, measured, looks, is_final=has_ended)
-        if analysis.look is None or not is_kept or experiment.started_at is None:
+        may_look = is_kept and experiment.started_at is not None
+        analysis = analyze(
+            experiment.design, measured, looks, is_final=has_run_out(experiment, until), may_look=may_look
+        )
+        if analysis.look is None:
             return analysis
         result = json.dumps(analysis.as_dict() | {"config_hash": experiment.config_hash}, allow_nan=False)
         taken = TakenLook(
@@ -60,3 +64,9 @@ def look(
             continue  # somebody else has looked meanwhile: with his look among the past ones, again
         return analysis
     raise ConflictError(f"{experiment.experiment_id} is looked at too often at once", hint="look again later")
+
+
+def has_run_out(experiment: Experiment, until: int) -> bool:
+    """Return whether an experiment has ended as planned. One that was stopped before may owe its end to its results."""
+    end, stopped = experiment.ends_at, experiment.stopped_at
+    return end is not None and until >= end and (stopped is None or stopped >= end)

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rec_engine.data.experiment_totals import BEFORE, ExperimentTotals, Selection, Summed
+from rec_engine.data.experiment_totals import BEFORE, NOW, ExperimentTotals, Selection, Summed
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.measurements import Measurements, Totals
 from rec_engine.experiments.standard_metrics import CLICKS, CONVERSIONS, IMPRESSIONS, REVENUE
@@ -50,10 +50,12 @@ def measure(
     selection = selection_of(experiment, until)
     log = ExperimentTotals(store_url)
     try:
-        users = log.users(selection).filter(pl.col("arm").is_in(experiment.arm_names))
+        # Another worker may know of a later allocation than this one does: its users come with the next look.
+        is_known = pl.col("arm").is_in(experiment.arm_names) & (pl.col("phase") < len(experiment.phases))
+        users = log.users(selection).filter(is_known)
         names = [each.name for each in (*selection.recorded, *selection.logged)]
         names = sorted({*names, *([selection.shown] if selection.shown else [])})
-        sums = _Sums(users["user_id"], [*names, *(BEFORE + name for name in names)])
+        sums = _Sums(users["user_id"], [*(NOW + name for name in names), *(BEFORE + name for name in names)])
         for frame in log.totals(users["user_id"], selection):
             sums.add(frame)
     finally:
@@ -61,19 +63,25 @@ def measure(
     is_conflicting, is_bot = users["n_arms"].to_numpy() > 1, sums.an_hour() > experiment.max_events_an_hour
     kept = ~is_conflicting & ~is_bot
     of_kept = users.filter(pl.Series(kept))
-    started = experiment.started_at if experiment.started_at is not None else until
     return Measurements(
         arms=experiment.arm_names,
         arm=_places(of_kept["arm"], experiment.arm_names),
         phase=of_kept["phase"].to_numpy().astype(np.int32),
         shares=np.array([phase.shares for phase in experiment.phases]),
-        totals={name: sums.of(name)[kept] for name in names},
+        totals={name: sums.of(NOW + name)[kept] for name in names},
         before={name: sums.of(BEFORE + name)[kept] for name in names if sums.of(BEFORE + name).any()},
         segments={name: _segment(of_kept["user_id"], values) for name, values in segments},
         n_conflicting=int(is_conflicting.sum()),
         n_bots=int((is_bot & ~is_conflicting).sum()),
-        days=max(0, until - started) // DAY_SECONDS,
+        days=max(0, until - _begins_at(experiment, until)) // DAY_SECONDS,
     )
+
+
+def _begins_at(experiment: Experiment, until: int) -> int:
+    """Return when users could first meet an experiment; not before its start date, whenever it was started."""
+    if experiment.started_at is None:
+        return until
+    return max(experiment.started_at, experiment.starts_at or 0)
 
 
 def past_totals(store_url: str, experiment: Experiment, since: int, until: int) -> Totals:
@@ -100,8 +108,9 @@ def past_totals(store_url: str, experiment: Experiment, since: int, until: int) 
     totals = {name: np.zeros(len(users)) for name in names}
     for frame in frames:
         placed = frame.join(rows, on="user_id")
-        for name in set(names) & set(placed.columns):
-            totals[name][placed["row"].to_numpy()] += placed[name].fill_null(0.0).to_numpy()
+        for name in names:
+            if NOW + name in placed.columns:
+                totals[name][placed["row"].to_numpy()] += placed[NOW + name].to_numpy()
     return totals
 
 
@@ -142,7 +151,7 @@ class _Sums:
         rows = placed["row"].to_numpy()
         for name in placed.columns:
             if name in self._sums:
-                self._sums[name][rows] += placed[name].fill_null(0.0).to_numpy()
+                self._sums[name][rows] += placed[name].to_numpy()
         self._first[rows] = np.minimum(self._first[rows], placed["first_event"].to_numpy())
         self._last[rows] = np.maximum(self._last[rows], placed["last_event"].to_numpy())
 

@@ -10,6 +10,8 @@ from rec_engine.experiments.power import baseline, detectable_effect, duration_d
 MIN_USERS = 100
 """Of fewer nobody can say how much users differ."""
 
+MAX_PAST_DAYS = 3_650
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -45,8 +47,8 @@ def plan(store_url: str, experiment: Experiment, now: int, past_days: int) -> Pl
         DataError: if there is too little to plan with.
         StoreError: if the database cannot be read.
     """
-    if past_days < 1:
-        raise DataError(f"past_days {past_days}: at least one day is looked back at")
+    if not isinstance(past_days, int) or not 1 <= past_days <= MAX_PAST_DAYS:
+        raise DataError(f"past_days {past_days!r:.40}: 1 to {MAX_PAST_DAYS} whole days are looked back at")
     totals = past_totals(store_url, experiment, now - past_days * DAY_SECONDS, now)
     n_users = max((len(each) for each in totals.values()), default=0)
     if n_users < MIN_USERS:

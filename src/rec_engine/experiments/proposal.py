@@ -1,6 +1,6 @@
 """How an experiment is proposed, from Python, HTTP or the command line: in a few words, all else by default."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
@@ -26,7 +26,7 @@ CONTROL, TREATMENT = "control", "treatment"
 
 
 def _unix_seconds(value: object) -> object:
-    """Return Unix seconds of a datetime, ISO 8601 text or a number."""
+    """Return Unix seconds of a datetime, a date, ISO 8601 text or a number; UTC where no time zone is named."""
     if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)
@@ -34,12 +34,16 @@ def _unix_seconds(value: object) -> object:
             raise ValueError(f"{value[:40]!r} is not ISO 8601") from None
     elif isinstance(value, datetime):
         moment = value
+    elif isinstance(value, date):  # what YAML makes of 2026-01-02
+        moment = datetime.combine(value, datetime.min.time())
     else:
         return int(value) if isinstance(value, float) and value.is_integer() else value
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
-Moment = Annotated[int, BeforeValidator(_unix_seconds, json_schema_input_type=float | str)]
+LATEST = 253_402_300_799
+"""The end of the year 9999."""
+Moment = Annotated[int, Field(le=LATEST), BeforeValidator(_unix_seconds, json_schema_input_type=float | str)]
 
 
 class ProposedArm(BaseModel):

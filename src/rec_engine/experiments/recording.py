@@ -1,8 +1,7 @@
 """What is recorded of users from Python: checked here, written to the log a moment later."""
 
 import itertools
-import math
-import uuid
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypedDict, Unpack
@@ -11,24 +10,29 @@ from rec_engine.data.dataset import ExternalId
 from rec_engine.data.experiment_log import Measure
 from rec_engine.errors import DataError, ExperimentError, NotFoundError
 from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
+from rec_engine.experiments.checked import (
+    checked_event_id,
+    checked_moment,
+    checked_name,
+    checked_user_id,
+    checked_value,
+)
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.live_experiments import LiveExperiments
 
-MAX_ID_LENGTH = 256
-MAX_NAME_LENGTH = 100
-FUTURE_SECONDS = 86_400
-"""A clock that is ahead by more than this is not believed: what it says happens now."""
+MAX_EARLY_SECONDS = 86_400
+"""How far a clock may be behind: an exposure before the start by less counts from the start."""
 
 
 class When(TypedDict, total=False):
     """Which event it is, and when it happened.
 
     Attributes:
-        event_id: the same id of a user twice is the same event; without it each one is another.
+        event_id: the same id of a user twice is the same event, of each total by itself; by default each is another.
         timestamp: Unix seconds, now by default.
     """
 
-    event_id: str
+    event_id: ExternalId
     timestamp: float
 
 
@@ -41,7 +45,7 @@ class Recording:
 
     def __init__(self, live: LiveExperiments) -> None:
         self._live = live
-        self._prefix, self._numbers = uuid.uuid4().hex, itertools.count()
+        self._prefix, self._numbers = f"{secrets.token_urlsafe(8)}-", itertools.count()
 
     def exposure(
         self,
@@ -63,7 +67,7 @@ class Recording:
         if variant is not None and found.in_experiment:
             share = experiment.phase.shares[_place(experiment, variant)]
             found = replace(found, arm=variant, propensity=share)
-        self._live.expose(experiment, unit, found, self._moment(timestamp))
+        self._live.expose(experiment, unit, found, self._first_met(experiment, timestamp))
         return found
 
     def measure(self, experiment_id: str, user_id: ExternalId, name: str, value: float, **when: Unpack[When]) -> None:
@@ -75,17 +79,15 @@ class Recording:
             NotFoundError: if there is no such experiment.
         """
         experiment, unit = self._open(experiment_id), checked_user_id(user_id)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise DataError(f"{name} {value!r}: a finite number is wanted", hint="leave out what is not known")
-        if not 0 < len(name) <= MAX_NAME_LENGTH:
-            raise DataError(f"{name!r}: the name of a total has 1 to {MAX_NAME_LENGTH} characters")
-        known, at = self._live.recorder.known, self._moment(when.get("timestamp"))
-        event = when.get("event_id") or self.next_event_id()
-        self._live.recorder.add(Measure(experiment.experiment_id, unit, event, name, float(value), at, known))
+        known, at = self._live.recorder.known, checked_moment(when.get("timestamp"), self._live.clock())
+        number, total, given = checked_value(name, value), checked_name(name), when.get("event_id")
+        # The same id may be given to a click and to the purchase after it, or to an impression and a click.
+        event = self._next_event_id() if given is None else f"{total} {checked_event_id(given)}"
+        self._live.recorder.add(Measure(experiment.experiment_id, unit, event, total, number, at, known))
 
-    def next_event_id(self) -> str:
+    def _next_event_id(self) -> str:
         """Return an id that no other event has."""
-        return f"{self._prefix}-{next(self._numbers):x}"
+        return f"{self._prefix}{next(self._numbers):x}"
 
     def _open(self, experiment_id: str) -> Experiment:
         experiment = self._live.lifecycle.get(experiment_id)
@@ -96,25 +98,15 @@ class Recording:
             )
         return experiment
 
-    def _moment(self, timestamp: float | None) -> int:
-        now = self._live.clock()
-        if timestamp is None:
-            return int(now)
-        if not math.isfinite(timestamp) or timestamp < 0:
-            raise DataError(f"timestamp {timestamp!r}: Unix seconds are wanted")
-        return int(timestamp if timestamp <= now + FUTURE_SECONDS else now)
-
-
-def checked_user_id(user_id: ExternalId) -> str:
-    """Return a user's id as text.
-
-    Raises:
-        DataError: if it is none.
-    """
-    is_integer = isinstance(user_id, int) and not isinstance(user_id, bool)
-    if is_integer or (isinstance(user_id, str) and 0 < len(user_id) <= MAX_ID_LENGTH and "\0" not in user_id):
-        return str(user_id)
-    raise DataError(f"user_id {user_id!r}: an id is an integer or a text of 1 to {MAX_ID_LENGTH} characters")
+    def _first_met(self, experiment: Experiment, timestamp: float | None) -> int:
+        """Return when a user met an experiment; not before there was one."""
+        at, started = checked_moment(timestamp, self._live.clock()), experiment.started_at or 0
+        if at < started - MAX_EARLY_SECONDS:
+            raise DataError(
+                f"timestamp {at}: {experiment.experiment_id} was started only at {started}",
+                hint="nobody meets an experiment before its start; give Unix seconds of his first exposure",
+            )
+        return max(at, started)
 
 
 def _place(experiment: Experiment, arm: str) -> int:

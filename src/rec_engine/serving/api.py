@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as PathParameter
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
@@ -247,8 +247,13 @@ def _add_experiment_steps(app: FastAPI, engine: Engine) -> None:
     @app.get("/experiments/{experiment_id}/results", response_class=JSONResponse)
     async def experiment_results(experiment_id: PathId) -> Response:
         """Say what is known of an experiment, and what to do: `recommendations.action`."""
-        found = await experiments.results(experiment_id)
+        found = await experiments.results(experiment_id, engine.bundle.users)
         return JSONResponse(found.as_dict())
+
+    @app.get("/experiments/{experiment_id}/report", response_class=HTMLResponse)
+    async def experiment_report(experiment_id: PathId) -> Response:
+        """Show what is known of an experiment as a page: verdict, effects, arms, sample ratio, health, segments."""
+        return HTMLResponse(await experiments.report(experiment_id, engine.bundle.users))
 
 
 def _add_feedback(app: FastAPI, engine: Engine) -> None:

@@ -152,6 +152,9 @@ class Engine:
         self.telemetry.answered(answer.n_items, is_cached=answer.is_cached, degraded=answer.degraded)
         if drift := answer.drift:
             self.telemetry.computed(drift.n_ranked, drift.ranked_scores, is_user_known=drift.is_user_known)
+        # His exposure first: what he is shown belongs to the time after it, to the second.
+        for experiment, arm in self.experiments.expose(request.user_id, treatment):
+            self.telemetry.exposed(experiment, arm)
         self.writer.note(
             Impression(
                 request_id=request_id,
@@ -162,8 +165,6 @@ class Engine:
                 known=self.live.position,
             )
         )
-        for experiment, arm in self.experiments.expose(request.user_id, treatment):
-            self.telemetry.exposed(experiment, arm)
         lap("record")
         return answer.body
 

@@ -6,14 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import polars as pl
+
 from rec_engine.data.dataset import ExternalId
 from rec_engine.errors import DataError, ExperimentError, StoreError
 from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
 from rec_engine.experiments.definition import ArmConfiguration, Experiment
+from rec_engine.experiments.effects_over_time import moments_of_looks
 from rec_engine.experiments.live_experiments import LiveExperiments
 from rec_engine.experiments.looking import look
 from rec_engine.experiments.proposal import Proposal
+from rec_engine.experiments.report_page import report_page
 from rec_engine.experiments.results import Analysis
+from rec_engine.experiments.user_segments import segments_of
 from rec_engine.utils.background import BackgroundLoop
 from rec_engine.utils.config import RecommendationSettings
 from rec_engine.utils.logger import get_logger
@@ -177,18 +182,30 @@ class ServedExperiments:
 
         return await asyncio.to_thread(change)
 
-    async def results(self, experiment_id: str) -> Analysis:
+    async def results(self, experiment_id: str, users: pl.DataFrame) -> Analysis:
         """Return what is known of an experiment now.
+
+        Args:
+            experiment_id: of the experiment.
+            users: `user_id` and attributes, a row a user, for the segments.
 
         Raises:
             NotFoundError: if there is none of this id.
             StoreError: if the log cannot be read.
         """
-        return await asyncio.to_thread(self._look, self.get(experiment_id))
+        return await asyncio.to_thread(self._look, self.get(experiment_id).experiment_id, users)
 
-    def _look(self, experiment: Experiment) -> Analysis:
+    async def report(self, experiment_id: str, users: pl.DataFrame) -> str:
+        """Return a page of HTML on an experiment, with what its planned looks found; see `results`."""
+        analysis = await self.results(experiment_id, users)
+        looks = await asyncio.to_thread(self._live.log.looks, experiment_id)
+        return report_page(self.get(experiment_id), analysis, moments_of_looks(looks), int(self._clock()))
+
+    def _look(self, experiment_id: str, users: pl.DataFrame | None = None) -> Analysis:
         self._live.recorder.flush()
-        return look(self._live.log, experiment, int(self._clock()))
+        self._live.refresh()
+        segments = () if users is None else segments_of(users)
+        return look(self._live.log, self.get(experiment_id), int(self._clock()), segments)
 
     def _served(self, proposal: Proposal) -> Experiment:
         experiment = proposal.model_copy(update={"reads_service": True}).experiment(int(self._clock()))
@@ -202,7 +219,7 @@ class ServedExperiments:
 
     def _follow(self) -> None:
         self._seen = self._live.lifecycle.by_id
-        self._open = tuple(each for each in self._seen.values() if each.status == "running" and each.reads_service)
+        self._open = tuple(each for each in self._seen.values() if _is_served(each))
         self._treatments = {}
 
     def _combined(self, met: tuple[tuple[Experiment, Assignment], ...]) -> Treatment:
@@ -229,17 +246,28 @@ class ServedExperiments:
         )
 
     def _watch_guardrails(self) -> float:
-        for experiment in self._open:
-            if not any(metric.role == "guardrail" for metric in experiment.design.metrics):
-                continue
+        guarded = [each for each in self.all() if _is_served(each) and each.design.has_guardrails]
+        try:
+            # Sooner than it comes again itself: of several workers, whichever comes first after that.
+            turn_seconds = int(0.9 * GUARD_SECONDS)
+            if not guarded or not self._live.log.take_turn("guardrails", int(self._clock()), turn_seconds):
+                return GUARD_SECONDS
+        except StoreError as error:
+            logger.warning("guardrails are not looked at: %s", error)
+            return GUARD_SECONDS
+        for experiment in guarded:
             try:
-                found = self._look(experiment)
+                found = self._look(experiment.experiment_id)
                 if is_guardrail_harmed(experiment, found):
                     self._live.lifecycle.stop(experiment.experiment_id, AUTOMATIC, found.recommendation.reason)
                     logger.warning("%s is stopped: %s", experiment.experiment_id, found.recommendation.reason)
-            except (StoreError, ExperimentError) as error:  # another worker has stopped it, or the log is away
+            except (StoreError, ExperimentError) as error:  # somebody has stopped it, or the log is away
                 logger.warning("the guardrails of %s are not looked at: %s", experiment.experiment_id, error)
         return GUARD_SECONDS
+
+
+def _is_served(experiment: Experiment) -> bool:
+    return experiment.status == "running" and experiment.reads_service
 
 
 def is_guardrail_harmed(experiment: Experiment, found: Analysis) -> bool:
