@@ -15,9 +15,13 @@ from rec_engine.utils.config import ModelConfig
 
 if TYPE_CHECKING:
     from rec_engine.data.simulated_fit import Match
+    from rec_engine.pipeline.closed_loop import LoopSettings
     from rec_engine.pipeline.replay import Visitors
     from rec_engine.pipeline.simulate import PolicyName, Simulation
 
+SHOP, LOOP_SHOP = (2_000, 1_000, 150_000), (500, 300, 50_000)
+"""Users, items and interactions of half a year."""
+MAX_ROUNDS, MAX_EXPLORATION = 50, 10
 MAX_RATE, MAX_SECONDS, MAX_EXPONENT, MAX_CONNECTIONS, MAX_ITEMS = 10_000, 86_400, 5, 1_000, 100
 
 
@@ -25,15 +29,16 @@ def simulate(  # noqa: PLR0913 - flags
     *,
     output: Path | None = None,
     against: str | None = None,
+    loop: bool = False,
     dataset: str | None = None,
     train_data: Path | None = None,
     items_data: Path | None = None,
     users_data: Path | None = None,
     data_dir: Path = Path("data"),
     offline: bool = False,
-    users: int = 2_000,
-    items: int = 1_000,
-    interactions: int = 150_000,
+    users: int | None = None,
+    items: int | None = None,
+    interactions: int | None = None,
     policy: Literal["organic", "random", "popularity", "oracle"] = "organic",
     rate: float = 20.0,
     duration: float = 60.0,
@@ -42,6 +47,8 @@ def simulate(  # noqa: PLR0913 - flags
     k: Annotated[int, Parameter(name=("-k", "--k"))] = 10,
     seed: int = 0,
     visitors_seed: int = 0,
+    rounds: int = 5,
+    exploration: float = 0.1,
 ) -> None:
     """Simulate a shop whose truth is known; exit with 1 if a running service left one of its visitors unanswered.
 
@@ -52,15 +59,17 @@ def simulate(  # noqa: PLR0913 - flags
             where the world is like a dataset.
         against: address of a running service, such as http://127.0.0.1:8000; REC_ENGINE_API_KEY holds the key where it
             asks for one.
+        loop: serve, collect, retrain and promote in the demo shop, round after round, and write loop.json and loop.html
+            to --output, which say what came of it.
         dataset: a world like this dataset: its users and items, as active and as popular.
         train_data: a world like these interactions of your own.
         items_data: their items.
         users_data: their users.
         data_dir: where MovieLens lies or is downloaded to.
         offline: do not use the network.
-        users: of the demo shop.
-        items: of the demo shop.
-        interactions: of the demo shop in half a year, about.
+        users: of the demo shop: 2,000, with --loop 500.
+        items: of the demo shop: 1,000, with --loop 300.
+        interactions: of the demo shop in half a year, about: 150,000, with --loop 50,000.
         policy: of --output: who decides what is shown.
         rate: of --against: visitors a second, whatever the service does.
         duration: of --against: seconds.
@@ -69,24 +78,63 @@ def simulate(  # noqa: PLR0913 - flags
         k: of --against: items a page.
         seed: of the world; a service is visited from the world that its model was trained on.
         visitors_seed: of --against: who comes when.
+        rounds: of --loop: versions that are served.
+        exploration: of --loop: temperature of the draw; above 0 a loop without it goes beside.
     """
     from rec_engine.pipeline.simulate import demo_world, world_like
     from rec_engine.pipeline.sources import DataFiles, load_source
 
     if (output is None) == (against is None):
         raise ConfigError("simulate takes either --output or --against", hint="a folder, or the address of a service")
-    if min(users, items, interactions) < 1 or min(seed, visitors_seed) < 0:
+    sizes = tuple(
+        given if given is not None else usual
+        for given, usual in zip((users, items, interactions), LOOP_SHOP if loop else SHOP, strict=True)
+    )
+    if min(sizes) < 1 or min(seed, visitors_seed) < 0:
         raise ConfigError("--users, --items and --interactions are above 0, seeds are not below")
+    if loop:
+        if output is None or dataset or train_data or items_data or users_data:
+            raise ConfigError("--loop goes round in the demo shop", hint="with --output, and without data of your own")
+        _go_round(_loop_settings(rounds, sizes, exploration, seed), output)
+        return
     if dataset or train_data or items_data or users_data:
         files = DataFiles(train=train_data, items=items_data, users=users_data)
         source = load_source(dataset, data_dir, files, ModelConfig(), offline=offline)
         name, simulation = source.name, world_like(source.dataset, seed)
     else:
-        name, simulation = "demo shop", demo_world(seed, users, items, interactions)
+        name, simulation = "demo shop", demo_world(seed, *sizes)
     if output is not None:
         _write(simulation, output, name, policy, seed)
     if against is not None:
         _visit(simulation, against, _visitors(rate, duration, exponent, connections, k, visitors_seed))
+
+
+def _loop_settings(rounds: int, sizes: tuple[int, ...], exploration: float, seed: int) -> "LoopSettings":
+    from rec_engine.pipeline.closed_loop import LoopSettings
+
+    if not 1 <= rounds <= MAX_ROUNDS or not 0 <= exploration <= MAX_EXPLORATION:
+        raise ConfigError(
+            f"--rounds {rounds} --exploration {exploration:g}: 1 to {MAX_ROUNDS}, and 0 to {MAX_EXPLORATION}"
+        )
+    users, items, interactions = sizes
+    return LoopSettings(
+        n_rounds=rounds,
+        n_users=users,
+        n_items=items,
+        n_interactions=interactions,
+        exploration=exploration,
+        seed=seed,
+    )
+
+
+def _go_round(settings: "LoopSettings", directory: Path) -> None:
+    from rec_engine.pipeline.loop_report import compare_loops, table, write_loop
+
+    report = compare_loops(settings)
+    for line in table(report):
+        _say(line)
+    files = write_loop(report, directory)
+    _say(f"{', '.join(str(file) for file in files)}: all figures, {report.seconds:,.0f} s")
 
 
 def _write(simulation: "Simulation", directory: Path, name: str, policy: "PolicyName", seed: int) -> None:

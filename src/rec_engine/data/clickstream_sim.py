@@ -11,7 +11,7 @@ from rec_engine.data.click_models import CLICK_MODELS
 from rec_engine.data.dataset import BoolArray, ExternalId, FloatArray, IntArray, LongArray
 from rec_engine.data.demo_catalogue import make_catalogue
 from rec_engine.data.simulated_browsing import Browsing, Pages
-from rec_engine.data.simulated_policies import OraclePolicy, OrganicPolicy, Recommend
+from rec_engine.data.simulated_policies import Asked, OraclePolicy, OrganicPolicy, Recommend
 from rec_engine.data.simulated_visits import DEVICES, NO_LIMIT, Rhythm, Visits, shop_rhythm
 from rec_engine.data.simulated_world import N_DAYS as N_DAYS
 from rec_engine.data.simulated_world import NOTHING, SECONDS_A_DAY, HiddenItems, World, hide, make_world
@@ -112,9 +112,18 @@ class ClickstreamSimulator:
         """
         if not n_days > 0 or k < 1:
             raise ConfigError(f"{n_days} days with {k} items a page: both are above 0")
+        return self._played(self.next_visits(n_days), recommend, k)
+
+    def next_visits(self, n_days: float) -> Visits:
+        """Return who comes within the next `n_days`, for those who play the pages themselves; that time passes."""
         visits = self._rhythm.visits(self._now, n_days, self._visit_rng)
         self._now += round(n_days * SECONDS_A_DAY)
-        return self._played(visits, recommend, k)
+        return visits
+
+    @property
+    def now(self) -> int:
+        """The end of what was simulated so far, in Unix seconds."""
+        return self._now
 
     def simulate_user_session(
         self,
@@ -160,8 +169,11 @@ class ClickstreamSimulator:
 
     def best_pages(self, user_codes: LongArray, moments: LongArray, k: int = SLATE) -> LongArray:
         """Return (n, k) int64: the pages that are worth most to users (n,), with what they remember now."""
-        recent = np.full(len(user_codes), NOTHING)
-        return OraclePolicy(self.world)(self._browsing.asked(user_codes, moments, recent, k)).item_codes
+        return OraclePolicy(self.world)(self.asked(user_codes, moments, k)).item_codes
+
+    def asked(self, user_codes: LongArray, moments: LongArray, k: int = SLATE) -> Asked:
+        """Return what a policy is asked when these users (n,) want pages of k items, the first of their visits."""
+        return self._browsing.asked(user_codes, moments, np.full(len(user_codes), NOTHING), k)
 
     def remember(self, user_codes: IntArray | LongArray, item_codes: IntArray | LongArray) -> None:
         """Let users (n,) have clicked items (n,) before."""
