@@ -130,6 +130,10 @@ def _loop_settings(rounds: int, sizes: tuple[int, ...], exploration: float, seed
 def _go_round(settings: "LoopSettings", directory: Path) -> None:
     from rec_engine.pipeline.loop_report import compare_loops, table, write_loop
 
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output {directory}: {error}", hint="give a folder that can be written to") from None
     report = compare_loops(settings)
     for line in table(report):
         _say(line)

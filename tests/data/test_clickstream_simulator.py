@@ -91,6 +91,24 @@ def test_what_was_clicked_attracts_less_again() -> None:
     assert shop.expected_clicks(codes, page, moments) < 0.5 * fresh
 
 
+def test_pages_can_be_played_by_whoever_asks_who_comes() -> None:
+    played, asked = simulator(), simulator()
+    found = played.simulate_period(n_days=20)
+    visits = asked.next_visits(20)
+    assert asked.now == played.now == START + 20 * SECONDS_A_DAY
+    ids = USERS["user_id"].gather(visits.user_codes)
+    first = found.impressions.group_by("session_id").agg(pl.col("user_id", "timestamp").first()).sort("session_id")
+    assert first["user_id"].to_list() == ids.to_list()
+    assert first["timestamp"].to_list() == visits.moments.tolist()
+    with pytest.raises(ConfigError, match="0 days"):
+        asked.next_visits(0)
+    user, now = visits.user_codes[:1], visits.moments[:1]
+    asked.remember(user, np.array([3]))
+    wanted = asked.asked(user, now, 5)
+    assert np.flatnonzero(~wanted.eligible[0]).tolist() == [3]
+    assert OraclePolicy(asked.world)(wanted).item_codes.tolist() == asked.best_pages(user, now, 5).tolist()
+
+
 def test_one_session_is_one_users() -> None:
     shop = simulator()
     found = shop.simulate_user_session("user-7", at=START + 5_000, n_pages=4, k=5)

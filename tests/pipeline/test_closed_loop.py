@@ -12,6 +12,7 @@ from conftest import tiny_config
 from rec_engine import cli
 from rec_engine.bundle import open_bundle
 from rec_engine.data.impressions import load_impressions
+from rec_engine.errors import DataError
 from rec_engine.evaluation.statistics import bootstrap_mean
 from rec_engine.pipeline.closed_loop import FIRST, Loop, LoopSettings, Version, run_loop
 from rec_engine.pipeline.loop_figures import figures, gain
@@ -66,6 +67,21 @@ def test_no_page_is_worth_more_than_the_best_and_the_first_version_is_that_of_th
 def test_the_same_settings_give_the_same_answers(loop: Loop, tmp_path: Path) -> None:
     again = run_loop(SETTINGS, tmp_path, CONFIG)
     assert again.answers.equals(loop.answers)
+
+
+def test_a_world_in_which_nobody_comes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nobody came in round 1"):
+        run_loop(replace(SETTINGS, round_days=1e-6), tmp_path, CONFIG)
+
+
+def test_an_output_that_is_no_folder_is_refused_before_the_loop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as done:
+        cli.main(["simulate", "--loop", "--output", str(tmp_path / "file")])
+    assert done.value.code != 0
+    assert "give a folder" in capsys.readouterr().err
 
 
 def frame(**columns: list[object]) -> pl.DataFrame:

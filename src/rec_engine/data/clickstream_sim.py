@@ -115,7 +115,13 @@ class ClickstreamSimulator:
         return self._played(self.next_visits(n_days), recommend, k)
 
     def next_visits(self, n_days: float) -> Visits:
-        """Return who comes within the next `n_days`, for those who play the pages themselves; that time passes."""
+        """Return who comes within the next `n_days`, for whoever plays the pages himself; that time passes.
+
+        Raises:
+            ConfigError: if there are no days.
+        """
+        if not n_days > 0:
+            raise ConfigError(f"{n_days} days: above 0")
         visits = self._rhythm.visits(self._now, n_days, self._visit_rng)
         self._now += round(n_days * SECONDS_A_DAY)
         return visits

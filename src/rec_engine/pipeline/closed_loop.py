@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from rec_engine.data.clickstream_sim import demo_simulator
+from rec_engine.errors import DataError
 from rec_engine.pipeline.loop_people import People
 from rec_engine.pipeline.loop_service import ServedModel, Shop
 from rec_engine.utils.config import ModelConfig
@@ -100,6 +101,9 @@ def run_loop(settings: LoopSettings, directory: Path, config: ModelConfig = SMAL
         settings: the world, and how often it goes round.
         directory: an empty folder for log and versions.
         config: how versions are trained.
+
+    Raises:
+        DataError: if too little happens in the world to train on, or nobody comes in a round.
     """
     started = time.monotonic()
     simulator = demo_simulator(settings.seed, settings.n_users, settings.n_items, settings.n_interactions)
@@ -115,6 +119,8 @@ def run_loop(settings: LoopSettings, directory: Path, config: ModelConfig = SMAL
             served = shop.model(settings.exploration)
             beside = beside or {FIRST: shop.model(settings.exploration, is_served=False)}
             found = people.visit(served, settings.round_days, f"round-{number}", beside)
+            if found.is_empty():
+                raise DataError(f"nobody came in round {number}", hint="raise --users and --interactions")
             answers.append(found.with_columns(round=pl.lit(number)))
             logger.info("round %d of %d: %d answers", number, settings.n_rounds, found.height)
     finally:
