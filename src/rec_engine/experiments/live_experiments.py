@@ -14,6 +14,8 @@ from rec_engine.utils.background import BackgroundLoop
 from rec_engine.utils.logger import get_logger
 
 POLL_SECONDS = 1.0
+SETTLE_SECONDS = 10.0
+"""After which all workers know of a new allocation, and users who met an arm by the old one are in the log."""
 MAX_REMEMBERED = 500_000
 """Exposures that are remembered, so that they are not written again; some 100 MB."""
 
@@ -44,7 +46,7 @@ class LiveExperiments:
         self.lifecycle = Lifecycle(self.log, clock)
         self.recorder = Recorder(self.log, full_seconds=full_seconds)
         self._met: dict[str, dict[str, str]] = {}
-        self._versions_met: dict[str, int] = {}
+        self._met_as_of: dict[str, tuple[int, bool]] = {}
         self._remembered: set[tuple[str, str, str]] = set()
         self._is_behind = False
         self._look_up_arms()
@@ -105,10 +107,15 @@ class LiveExperiments:
         return POLL_SECONDS
 
     def _look_up_arms(self) -> None:
-        """Look up who met which arm, of experiments whose shares have changed: by his id alone he might change arms."""
+        """Look up who met which arm, of experiments whose shares have changed: by his id alone he might change arms.
+
+        Once at once, and once more when every worker knows of the change and has written what it did before.
+        """
         for name, experiment in self.lifecycle.by_id.items():
-            is_known = self._versions_met.get(name) == len(experiment.phases)
+            is_settled = self.clock() >= experiment.phase.starts_at + SETTLE_SECONDS
+            as_of = len(experiment.phases), is_settled
+            is_known = self._met_as_of.get(name) == as_of
             if experiment.has_moved_shares and experiment.status != "stopped" and not is_known:
                 self.recorder.flush()
                 self._met[name] = self.log.arms_met(name)
-                self._versions_met[name] = len(experiment.phases)
+                self._met_as_of[name] = as_of
