@@ -14,6 +14,7 @@ from rec_engine.errors import DataError
 
 if TYPE_CHECKING:
     from rec_engine.evaluation.ab_testing import ABTestManager
+    from rec_engine.experiments.list_preference import ListPreference
     from rec_engine.experiments.results import Comparison
 
 TABLE_WIDTH = 120
@@ -118,10 +119,15 @@ def analyze(experiment_id: str, *, store: str = STORE, output_file: Path | None 
         store: event store of the service that runs it.
         output_file: JSON with every figure, every look and every version.
     """
+    from rec_engine.experiments.list_preference import ListPreference
+
     with _manager(store) as manager:
-        analysis = manager.analyze(experiment_id)
+        analysis = manager.results(experiment_id)
         exported = manager.export_experiment(experiment_id) if output_file else None
-    _print(comparison_table(experiment_id, analysis.comparisons))
+    if isinstance(analysis, ListPreference):
+        _print(preference_table(experiment_id, analysis))
+    else:
+        _print(comparison_table(experiment_id, analysis.comparisons))
     for sentence in analysis.health:
         _say(sentence)
     found = analysis.recommendation
@@ -188,6 +194,24 @@ def comparison_table(title: str, comparisons: "tuple[Comparison, ...]") -> Table
             _p(each.p_value),
             _p(each.p_value_always_valid),
         )
+    return table
+
+
+def preference_table(title: str, found: "ListPreference") -> Table:
+    """Return which arm's items were chosen, with the interval that holds at any time."""
+    table = _table(
+        title, ("arms", "users", "lists", "chosen", "preference", "95% interval at any time", "p at any time")
+    )
+    mean, interval = found.preference.preference, found.cs
+    table.add_row(
+        " : ".join(found.arms),
+        f"{found.users:,}",
+        f"{found.lists:,}",
+        " : ".join(f"{n:,}" for n in found.chosen),
+        "" if mean is None else f"{mean:+.4f}",
+        "" if interval is None else f"[{interval[0]:+.4f}, {interval[1]:+.4f}]",
+        _p(found.p_value_always_valid),
+    )
     return table
 
 

@@ -1,24 +1,23 @@
 """Experiments from Python, with or without a service: a front door to the room of experiments."""
 
-import shutil
-import tempfile
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from rec_engine.data.dataset import ExternalId
 from rec_engine.data.experiment_log import ExperimentVersion, TakenLook
-from rec_engine.errors import DataError, NotFoundError
+from rec_engine.errors import DataError, ExperimentError, NotFoundError
+from rec_engine.evaluation.passing_store import end, passing_store
 from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.design import Metric
+from rec_engine.experiments.list_preference import ListPreference
 from rec_engine.experiments.live_experiments import LiveExperiments
-from rec_engine.experiments.looking import look
+from rec_engine.experiments.looking import results_of
 from rec_engine.experiments.planning import Plan, plan
 from rec_engine.experiments.proposal import Proposal
 from rec_engine.experiments.recording import Recording, When, checked_user_id
@@ -57,9 +56,9 @@ class ABTestManager:
     ) -> None:
         self._defaults = {"min_sample_size": min_sample_size, "significance_level": significance_level}
         self._clock = clock
-        url, directory = (store, None) if store != IN_MEMORY else _own_store()
+        url, directory = (store, None) if store != IN_MEMORY else passing_store()
         self._live = LiveExperiments(url, clock, full_seconds=FULL_SECONDS)
-        self._end = weakref.finalize(self, _end, self._live, directory)
+        self._end = weakref.finalize(self, end, self._live, directory)
         self._recording = Recording(self._live)
 
     def __enter__(self) -> Self:
@@ -311,17 +310,31 @@ class ABTestManager:
         self._recording.measure(experiment_id, user_id, metric_name, value, **when)
 
     def analyze(self, experiment_id: str, as_of: float | None = None) -> Analysis:
-        """Return what is known of an experiment, as an object; see `analyze_experiment`."""
+        """Return what is known of an A/B test, as an object; see `analyze_experiment`.
+
+        Raises:
+            ExperimentError: if it is of another kind, whose arms are not compared like this; see `results`.
+        """
+        found = self.results(experiment_id, as_of)
+        if not isinstance(found, Analysis):
+            raise ExperimentError(
+                f"{experiment_id} is of kind {found.kind}, not an A/B test", hint="results() has what it comes to"
+            )
+        return found
+
+    def results(self, experiment_id: str, as_of: float | None = None) -> Analysis | ListPreference:
+        """Return what is known of an experiment, as an object of its kind; see `analyze_experiment`."""
         self.flush()
         experiment = self.get_experiment(experiment_id)
         until = self._now() if as_of is None else int(as_of)
-        return look(self._live.log, experiment, until, is_kept=as_of is None)
+        return results_of(self._live.log, experiment, until, is_kept=as_of is None)
 
     def analyze_experiment(self, experiment_id: str, as_of: float | None = None) -> dict[str, Any]:
         """Return what is known of an experiment: effects, intervals, health, and under `recommendations` what to do.
 
         `["recommendations"]["action"]` is always there: deploy_treatment, keep_control, no_clear_winner,
-        investigate_further or continue_running. To look at any time costs nothing: planned looks are kept, and share
+        investigate_further or continue_running; an interleaving has prefer_treatment, prefer_control, no_preference or
+        continue_running. To look at any time costs nothing: planned looks are kept, and share
         the significance level.
 
         Args:
@@ -341,12 +354,13 @@ class ABTestManager:
             "config_hash": experiment.config_hash,
             "n_dropped": self.n_dropped,
         }
-        return about | self.analyze(experiment_id, as_of).as_dict()
+        return about | self.results(experiment_id, as_of).as_dict()
 
     def analyze_metric(self, experiment_id: str, metric: str) -> list[Comparison]:
         """Return the comparisons of one metric with the control, one for each other arm.
 
         Raises:
+            ExperimentError: if it is no A/B test.
             NotFoundError: if the experiment or the metric does not exist.
         """
         found = [each for each in self.analyze(experiment_id).comparisons if each.metric == metric]
@@ -382,16 +396,3 @@ class ABTestManager:
 
     def _now(self) -> int:
         return int(self._clock())
-
-
-def _own_store() -> tuple[str, Path]:
-    directory = Path(tempfile.mkdtemp(prefix="rec-engine-experiments-"))
-    return f"sqlite:///{directory / 'experiments.db'}", directory
-
-
-def _end(live: LiveExperiments, directory: Path | None) -> None:
-    try:
-        live.close()
-    finally:
-        if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rec_engine.data.dataset import BoolArray, ExternalId, IntArray
-from rec_engine.experiments.definition import Experiment
+from rec_engine.experiments.definition import INTERLEAVED, Experiment
 
 Reason = Literal[
     "assigned", "met before", "forced", "not running", "not targeted", "held out", "another layer slot", "not covered"
@@ -30,7 +30,7 @@ class Assignment:
     """What an experiment has for a user.
 
     Attributes:
-        arm: its name; None for who is in none.
+        arm: its name, or INTERLEAVED where both fill his lists; None for who is in none.
         in_experiment: whether he is measured; not so for who is in no arm, or was put into one by hand.
         reason: why.
         propensity: with which probability a user of the experiment is given this arm.
@@ -73,6 +73,8 @@ def assign(
         return Assignment(met, in_experiment=True, reason="met before", propensity=share, phase=phase)
     if reason := _stays_out(experiment, unit, attributes):
         return _nobody(reason, phase)
+    if experiment.kind == "interleaving":
+        return Assignment(INTERLEAVED, in_experiment=True, reason="assigned", propensity=1.0, phase=phase)
     place = _place(experiment, uniform(f"{experiment.salt}:assign", unit))
     arm, share = experiment.arms[place].name, experiment.phase.shares[place]
     return Assignment(arm, in_experiment=True, reason="assigned", propensity=share, phase=phase)

@@ -10,7 +10,10 @@ from rec_engine.experiments.design import Design
 MAX_ARMS = 20
 MAX_PHASES = 100
 SHARE_ERROR = 1e-9
+Kind = Literal["ab", "interleaving"]
 Status = Literal["draft", "running", "paused", "stopped"]
+INTERLEAVED = "interleaved"
+"""What users of an interleaving meet instead of one of its arms: a list that both arms have filled."""
 ExperimentId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ArmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -92,6 +95,8 @@ class Experiment(_Frozen):
     """An experiment as it is at one moment."""
 
     experiment_id: ExperimentId
+    kind: Kind = "ab"
+    """Whether a user meets one arm, or lists that two arms have filled by turns."""
     name: str = Field(min_length=1, max_length=200)
     description: str = Field(default="", max_length=10_000)
     hypothesis: str = Field(default="", max_length=10_000)
@@ -145,6 +150,18 @@ class Experiment(_Frozen):
             raise ValueError(f"forced names arms that there are not: {', '.join(unknown)}")
         if self.starts_at is not None and self.ends_at is not None and self.ends_at <= self.starts_at:
             raise ValueError("ends_at lies after starts_at")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_interleaved(self) -> Self:
+        if self.kind != "interleaving":
+            return self
+        if len(self.arms) != 2 or INTERLEAVED in self.arm_names:  # noqa: PLR2004 - as many as fill one list
+            raise ValueError(f"an interleaving has two arms, none of them called {INTERLEAVED!r}")
+        if any(abs(phase.shares[0] - 1 / 2) > SHARE_ERROR for phase in self.phases):
+            raise ValueError("the arms of an interleaving fill half of every list each: their shares are 0.5")
+        if not self.reads_service:
+            raise ValueError("an interleaving needs reads_service: lists are filled and clicks credited by the service")
         return self
 
     @property

@@ -130,6 +130,8 @@ class Lifecycle:
             )
         if shares is not None and len(shares) != len(changed.arms):
             raise DataError(f"{experiment_id} has {len(changed.arms)} arms", hint="give a share for each of them")
+        if shares is not None and changed.kind != "ab":
+            raise DataError(f"{experiment_id} is of kind {changed.kind}: nobody sets the shares of its arms")
         phase = _phase(int(self._clock()), was.shares if shares is None else tuple(shares), coverage)
         phases = (phase,) if changed.status == "draft" else (*changed.phases, phase)
         return self._next(changed, {"phases": phases}, "allocate", actor, reason)
@@ -197,6 +199,11 @@ class Lifecycle:
                     f"{experiment.experiment_id} and {other.experiment_id} share users of the layer "
                     f"{experiment.layer.name!r}: [{other.layer.first:g}, {other.layer.last:g}) is taken",
                     hint="give it another part of the layer, or stop the other one",
+                )
+            if experiment.kind == other.kind == "interleaving" and not experiment.excludes(other):
+                raise DataError(
+                    f"{experiment.experiment_id} and {other.experiment_id} both fill the lists of the same users",
+                    hint="put them into parts of one layer that do not overlap, or stop the other one",
                 )
             if (both := experiment.varied & other.varied) and not experiment.excludes(other):
                 raise DataError(

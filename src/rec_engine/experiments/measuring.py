@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rec_engine.data.experiment_totals import BEFORE, ExperimentTotals, Selection, Summed
+from rec_engine.errors import ExperimentError
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.measurements import Measurements, Totals
 from rec_engine.experiments.standard_metrics import CLICKS, CONVERSIONS, IMPRESSIONS, REVENUE
@@ -44,9 +45,14 @@ def measure(
 
     Raises:
         ConfigError: if the URL names no database that can be used here.
+        ExperimentError: if it is no A/B test: users of other kinds do not belong to one arm.
         StoreError: if the database cannot be read.
     """
     until = until if experiment.stopped_at is None else min(until, experiment.stopped_at)
+    if experiment.kind != "ab":
+        raise ExperimentError(
+            f"{experiment.experiment_id} is of kind {experiment.kind}, and is not measured by its arms"
+        )
     selection = selection_of(experiment, until)
     log = ExperimentTotals(store_url)
     try:

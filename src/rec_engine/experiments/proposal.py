@@ -15,12 +15,13 @@ from rec_engine.experiments.definition import (
     Attribute,
     Experiment,
     ExperimentId,
+    Kind,
     Layer,
     Phase,
     Share,
 )
 from rec_engine.experiments.design import Design, Method, Metric
-from rec_engine.experiments.standard_metrics import STANDARD_METRICS, metrics_of
+from rec_engine.experiments.standard_metrics import PREFERENCE, STANDARD_METRICS, metrics_of
 
 CONTROL, TREATMENT = "control", "treatment"
 
@@ -66,6 +67,8 @@ class Proposal(BaseModel):
     )
 
     experiment_id: ExperimentId
+    kind: Kind = "ab"
+    """`interleaving` lets two arms fill each list by turns, to find which one's items users prefer."""
     name: str = Field(min_length=1, max_length=200)
     description: str = Field(default="", max_length=10_000)
     hypothesis: str = Field(default="", max_length=10_000)
@@ -134,6 +137,16 @@ class Proposal(BaseModel):
             raise ValueError("give either arms or the treatment's configuration")
         return self
 
+    @model_validator(mode="after")
+    def _has_what_its_kind_measures(self) -> Self:
+        if self.kind == "ab":
+            return self
+        if self.guardrails:
+            raise ValueError(f"an experiment of kind {self.kind} measures no guardrails: run an A/B test for that")
+        if "target_metrics" in self.model_fields_set:
+            raise ValueError("an interleaving is decided by whose items users choose, and has no target_metrics")
+        return self
+
     @classmethod
     def of(cls, **fields: object) -> "Proposal":
         """Return a proposal with these fields; those that are None stay at their defaults.
@@ -157,6 +170,7 @@ class Proposal(BaseModel):
             ProposedArm(name=CONTROL, share=1 - self.treatment_percentage),
             ProposedArm(name=TREATMENT, share=self.treatment_percentage, configuration=self.treatment),
         )
+        metrics = (PREFERENCE,) if self.kind == "interleaving" else metrics_of(self.target_metrics, self.guardrails)
         chosen = {name: getattr(self, name) for name in _DESIGN if getattr(self, name) is not None}
         copied = {name: getattr(self, name) for name in _COPIED}
         try:
@@ -165,7 +179,7 @@ class Proposal(BaseModel):
                 arms=tuple(Arm(name=arm.name, configuration=arm.configuration) for arm in arms),
                 phases=(Phase(starts_at=now, shares=tuple(arm.share for arm in arms), coverage=self.coverage),),
                 salt=self.salt or self.experiment_id,
-                design=Design(metrics=metrics_of(self.target_metrics, self.guardrails), **chosen),
+                design=Design(metrics=metrics, **chosen),
                 starts_at=self.start_date,
                 ends_at=self.end_date,
             )

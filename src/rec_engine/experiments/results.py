@@ -10,6 +10,10 @@ from rec_engine.experiments.design import Method, Role
 Action = Literal["deploy_treatment", "keep_control", "no_clear_winner", "investigate_further", "continue_running"]
 
 
+Preferred = Literal["prefer_treatment", "prefer_control", "no_preference", "continue_running"]
+"""What an interleaving comes to: no verdict on what may be deployed."""
+
+
 class LookStatistic(BaseModel):
     """What a look found of one metric and arm that the verdict rests on."""
 
@@ -147,7 +151,7 @@ class Recommendation:
     """What to do.
 
     Attributes:
-        action: one of five.
+        action: one of those that the experiment's kind has.
         arm: which one to deploy, of several; None where the action names none.
         confidence: 1 less the adjusted p-value that the action rests on; None where it rests on no test.
         reason: a sentence with the figures.
@@ -155,7 +159,7 @@ class Recommendation:
         evidence: more figures, a phrase each.
     """
 
-    action: Action
+    action: Action | Preferred
     arm: str | None
     confidence: float | None
     reason: str

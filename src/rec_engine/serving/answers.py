@@ -19,6 +19,7 @@ from rec_engine.serving.cache import Cache
 from rec_engine.serving.explain import why_not
 from rec_engine.serving.inference import Lap, Query
 from rec_engine.serving.live import LiveModel
+from rec_engine.serving.pages import Page, PlacedItem, coins_of, drafted
 from rec_engine.serving.rules import RuleBook
 from rec_engine.serving.schemas import (
     AnswerMetadata,
@@ -62,7 +63,7 @@ class Answer:
 
     Attributes:
         body: JSON of a RecommendResponse.
-        shown: JSON list of [item id, score, propensity, position over all pages], best first, for the log.
+        shown: JSON list for the log, as of `Page.shown`.
         n_items: that it shows.
         is_cached: whether it was made before.
         degraded: parts that it had to do without.
@@ -112,7 +113,8 @@ class Answerer:
         started = time.perf_counter()
         user, now = self.live.user(request.user_id), int(self.clock())
         treatment = treatment or self._untreated
-        is_kept = self.config.redis.cache_ttl > 0 and not treatment.settings.exploration
+        is_drawn = any(each.settings.exploration for each in treatment.rivals or (treatment,))
+        is_kept = self.config.redis.cache_ttl > 0 and not is_drawn
         key = self._cache_key(request, user.version, self.live.rules.in_force(now), treatment.key) if is_kept else ""
         lap("state")
         if is_kept and not self.live.is_behind and (stored := self.cache.get(key)) is not None:
@@ -123,10 +125,9 @@ class Answerer:
                 int(n_items),
                 is_cached=True,
             )
-        query = self.query(request, user, now, seed=zlib.crc32(request_id.encode()), treatment=treatment)
         budget = Budget(started + self.config.api.deadline_ms / 1000, time.perf_counter)
-        answer, shown = self._compute(request, query, lap, budget)
-        answer.metadata.experiment = treatment.label
+        page = self._page(request, request_id, now, treatment, lap, budget)
+        answer, shown = self._answer(request, page, treatment.label), page.shown(len(request.cursor or []))
         body, degraded = _without_stamp(answer), tuple(answer.metadata.degraded)
         n_shown = len(answer.recommendations)
         if is_kept and not self.live.is_behind and not budget.missing:  # what was made without a part must not stay
@@ -232,33 +233,55 @@ class Answerer:
         metadata = self._metadata(_milliseconds_since(started), n_candidates=len(codes))
         return TrendingResponse(request_id=request_id, time_window=time_window, items=items, metadata=metadata)
 
-    def _compute(
-        self, request: RecommendRequest, query: Query, lap: Lap, budget: Budget
-    ) -> tuple[RecommendResponse, bytes]:
+    def _page(  # noqa: PLR0913 - what is asked, when, what experiments change, and what keeps the time
+        self, request: RecommendRequest, request_id: str, now: int, treatment: Treatment, lap: Lap, budget: Budget
+    ) -> Page:
+        """Return what a request is answered with: one page, or one that two arms have filled by turns."""
+        user, seed = self.live.user(request.user_id), zlib.crc32(request_id.encode())
+        pages = [
+            self._computed(request, self.query(request, user, now, seed=seed, treatment=each), lap, budget)
+            for each in treatment.rivals or (treatment,)
+        ]
+        if not treatment.rivals:
+            return pages[0]
+        n = request.num_recommendations or treatment.settings.default_k
+        teams = [each.label or "" for each in treatment.rivals]
+        return drafted(pages, teams, n, coins_of(treatment.key, request.user_id, request_id))
+
+    def _computed(self, request: RecommendRequest, query: Query, lap: Lap, budget: Budget) -> Page:
         inference = self.live.inference
         trace = inference.recommend(query, lap, budget)
         items = recommended_items(inference, query, trace)
-        earlier = request.cursor or []
-        shown = [
-            (item.item_id, item.score, propensity, position)
-            for position, (item, propensity) in enumerate(
-                zip(items, trace.slate.propensities.tolist(), strict=True), start=len(earlier) + 1
-            )
-        ]
-        before = [*earlier, *(item.item_id for item in items)]
-        is_more = trace.steps[-1][1].count() > len(items) and len(before) < MAX_EXCLUDED
         if request.explain:
             items = with_reasons(items, inference, query, trace, budget)
-        metadata = self._metadata(
+        places, propensities = trace.slate.places.tolist(), trace.slate.propensities.tolist()
+        return Page(
+            items=tuple(
+                PlacedItem(item, propensity, is_pinned=place in trace.slate.pinned)
+                for item, place, propensity in zip(items, places, propensities, strict=True)
+            ),
+            n_eligible=trace.steps[-1][1].count(),
             n_candidates=len(trace.candidates.item_codes),
             user_known=len(query.state.liked) > 0,
             reranked=trace.ranking_scores is not None,
-            degraded=[*self._missing(request), *budget.missing],
-            rules=query.directives.rule_ids,
+            degraded=(*self._missing(request), *budget.missing),
+            rule_ids=query.directives.rule_ids,
+        )
+
+    def _answer(self, request: RecommendRequest, page: Page, experiment: str | None) -> RecommendResponse:
+        items = [each.item for each in page.items]
+        before = [*(request.cursor or []), *(item.item_id for item in items)]
+        is_more = page.n_eligible > len(items) and len(before) < MAX_EXCLUDED
+        metadata = self._metadata(
+            n_candidates=page.n_candidates,
+            user_known=page.user_known,
+            reranked=page.reranked,
+            degraded=page.degraded,
+            rules=page.rule_ids,
             next_cursor=cursor_after(before) if is_more and items else None,
         )
-        answer = RecommendResponse(user_id=request.user_id, request_id="", recommendations=items, metadata=metadata)
-        return answer, msgspec.json.encode(shown)
+        metadata.experiment = experiment
+        return RecommendResponse(user_id=request.user_id, request_id="", recommendations=items, metadata=metadata)
 
     def _missing(self, request: RecommendRequest) -> list[str]:
         bundle = self.live.bundle
@@ -318,7 +341,7 @@ class Answerer:
 
 
 def _drift(answer: RecommendResponse) -> Drift:
-    scores = [item.score for item in answer.recommendations] if answer.metadata.reranked else []
+    scores = [item.score for item in answer.recommendations if item.metadata.ranking_score is not None]
     return Drift(answer.metadata.user_known, len(scores), sum(scores))
 
 

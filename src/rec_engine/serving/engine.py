@@ -147,7 +147,7 @@ class Engine:
         self._catch_up()
         treatment = self._treatment(request.user_id)
         answer = self.answerer.recommend(request, request_id, lap, treatment)
-        if shadow and not answer.is_cached:
+        if shadow and not answer.is_cached and not treatment.rivals:  # what two arms have filled is no model's answer
             shadow.offer(Job(request, request_id, now, Timed(answer, time.thread_time() - started)))
         self.telemetry.answered(answer.n_items, is_cached=answer.is_cached, degraded=answer.degraded)
         if drift := answer.drift:

@@ -3,15 +3,16 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from rec_engine.data.dataset import ExternalId
 from rec_engine.errors import DataError, ExperimentError, StoreError
 from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
-from rec_engine.experiments.definition import ArmConfiguration, Experiment
+from rec_engine.experiments.definition import INTERLEAVED, ArmConfiguration, Experiment
+from rec_engine.experiments.list_preference import ListPreference, team_label
 from rec_engine.experiments.live_experiments import LiveExperiments
-from rec_engine.experiments.looking import look
+from rec_engine.experiments.looking import look, results_of
 from rec_engine.experiments.proposal import Proposal
 from rec_engine.experiments.results import Analysis
 from rec_engine.utils.background import BackgroundLoop
@@ -37,6 +38,7 @@ class Treatment:
         use_reranking: whether the ranker may be used.
         follows_rules: whether the rules of the shop hold.
         met: experiments and what they had for him.
+        rivals: the two arms that fill his lists by turns, each as it would be alone; none without an interleaving.
     """
 
     settings: RecommendationSettings
@@ -45,6 +47,7 @@ class Treatment:
     use_reranking: bool = True
     follows_rules: bool = True
     met: tuple[tuple[Experiment, Assignment], ...] = field(default=())
+    rivals: "tuple[Treatment, ...]" = ()
 
 
 class ServedExperiments:
@@ -177,14 +180,18 @@ class ServedExperiments:
 
         return await asyncio.to_thread(change)
 
-    async def results(self, experiment_id: str) -> Analysis:
+    async def results(self, experiment_id: str) -> Analysis | ListPreference:
         """Return what is known of an experiment now.
 
         Raises:
             NotFoundError: if there is none of this id.
             StoreError: if the log cannot be read.
         """
-        return await asyncio.to_thread(self._look, self.get(experiment_id))
+        return await asyncio.to_thread(self._results, self.get(experiment_id))
+
+    def _results(self, experiment: Experiment) -> Analysis | ListPreference:
+        self._live.recorder.flush()
+        return results_of(self._live.log, experiment, int(self._clock()))
 
     def _look(self, experiment: Experiment) -> Analysis:
         self._live.recorder.flush()
@@ -213,7 +220,24 @@ class ServedExperiments:
         return kept
 
     def _treatment(self, key: str, met: tuple[tuple[Experiment, Assignment], ...]) -> Treatment:
-        chosen = [each.configuration(assignment.arm or "") for each, assignment in met]
+        label = " ".join(f"{each.experiment_id}/{assignment.arm}" for each, assignment in met)
+        chosen = [each.configuration(found.arm or "") for each, found in met if not _is_interleaved(each, found)]
+        drafting = next((each for each, found in met if _is_interleaved(each, found)), None)
+        if drafting is None:
+            return self._of(chosen, label, key, met)
+        first, second = (
+            self._of([*chosen, arm.configuration], team_label(drafting, arm.name), f"{key}\n{arm.name}", met)
+            for arm in drafting.arms
+        )
+        return replace(first, label=label, key=key, rivals=(first, second))
+
+    def _of(
+        self,
+        chosen: list[ArmConfiguration],
+        label: str,
+        key: str,
+        met: tuple[tuple[Experiment, Assignment], ...],
+    ) -> Treatment:
         update: dict[str, object] = {}
         for configuration in chosen:
             update |= {name: getattr(configuration, name) for name in _SETTINGS & configuration.varied}
@@ -221,7 +245,7 @@ class ServedExperiments:
             update["caps"] = {name: cap for name, cap in caps.items() if name in self._settings.caps}
         return Treatment(
             settings=self._settings.model_copy(update=update),
-            label=" ".join(f"{each.experiment_id}/{assignment.arm}" for each, assignment in met),
+            label=label,
             key=key,
             use_reranking=all(each.use_reranking is not False for each in chosen),
             follows_rules=all(each.follows_rules is not False for each in chosen),
@@ -230,7 +254,7 @@ class ServedExperiments:
 
     def _watch_guardrails(self) -> float:
         for experiment in self._open:
-            if not any(metric.role == "guardrail" for metric in experiment.design.metrics):
+            if experiment.kind != "ab" or not any(metric.role == "guardrail" for metric in experiment.design.metrics):
                 continue
             try:
                 found = self._look(experiment)
@@ -255,6 +279,10 @@ def is_guardrail_harmed(experiment: Experiment, found: Analysis) -> bool:
         if high < -metric.margin * abs(each.control):
             return True
     return False
+
+
+def _is_interleaved(experiment: Experiment, assignment: Assignment) -> bool:
+    return experiment.kind == "interleaving" and assignment.arm == INTERLEAVED
 
 
 _SETTINGS = frozenset({"diversity", "exploration"})
