@@ -14,6 +14,7 @@ from rec_engine.errors import DataError
 
 if TYPE_CHECKING:
     from rec_engine.evaluation.ab_testing import ABTestManager
+    from rec_engine.experiments.bandit_batches import BanditResult
     from rec_engine.experiments.list_preference import ListPreference
     from rec_engine.experiments.results import Comparison
 
@@ -119,6 +120,7 @@ def analyze(experiment_id: str, *, store: str = STORE, output_file: Path | None 
         store: event store of the service that runs it.
         output_file: JSON with every figure, every look and every version.
     """
+    from rec_engine.experiments.bandit_batches import BanditResult
     from rec_engine.experiments.list_preference import ListPreference
 
     with _manager(store) as manager:
@@ -126,6 +128,8 @@ def analyze(experiment_id: str, *, store: str = STORE, output_file: Path | None 
         exported = manager.export_experiment(experiment_id) if output_file else None
     if isinstance(analysis, ListPreference):
         _print(preference_table(experiment_id, analysis))
+    elif isinstance(analysis, BanditResult):
+        _print(bandit_table(experiment_id, analysis))
     else:
         _print(comparison_table(experiment_id, analysis.comparisons))
     for sentence in analysis.health:
@@ -212,6 +216,24 @@ def preference_table(title: str, found: "ListPreference") -> Table:
         "" if interval is None else f"[{interval[0]:+.4f}, {interval[1]:+.4f}]",
         _p(found.p_value_always_valid),
     )
+    return table
+
+
+def bandit_table(title: str, found: "BanditResult") -> Table:
+    """Return the arms with their shares, and intervals that hold in spite of these."""
+    columns = ("arm", "share now", "users", "rewarded", "best with", f"{found.reward} less control's", "95% interval")
+    table = _table(title, columns)
+    for each in found.arms:
+        off, interval = each.difference, each.difference.ci if each.difference else None
+        table.add_row(
+            each.arm,
+            f"{each.share:.1%}",
+            f"{each.users:,}",
+            f"{each.rewarded:,}",
+            f"{each.prob_best:.1%}",
+            "" if off is None or off.difference is None else f"{off.difference:+.4f}",
+            "" if interval is None else f"[{interval[0]:+.4f}, {interval[1]:+.4f}]",
+        )
     return table
 
 

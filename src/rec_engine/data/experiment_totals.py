@@ -47,6 +47,7 @@ class Selection:
         recorded: sums over what was recorded for the experiment.
         logged: sums over the events of the log.
         shown: name of the total of items that the service showed; None leaves them out.
+        phase: only users who met the experiment in this phase, by what they met in it; None for all.
     """
 
     experiment_id: str
@@ -56,6 +57,7 @@ class Selection:
     recorded: Sequence[Summed] = field(default=())
     logged: Sequence[Summed] = field(default=())
     shown: str | None = None
+    phase: int | None = None
 
 
 class ExperimentTotals:
@@ -87,6 +89,8 @@ class ExperimentTotals:
         its = (exposure_rows.c.experiment_id == selection.experiment_id) & (
             exposure_rows.c.timestamp <= selection.until
         )
+        if selection.phase is not None:
+            its &= exposure_rows.c.phase == selection.phase
         columns = (exposure_rows.c.user_id, exposure_rows.c.arm, exposure_rows.c.phase, exposure_rows.c.timestamp)
         schema = {"user_id": pl.String, "arm": pl.String, "phase": pl.Int32, "first": pl.Int64}
         with named(self.name), self._reader.connect() as connection:
@@ -148,6 +152,8 @@ class ExperimentTotals:
     def _statements(self, selection: Selection) -> Iterator[sql.Select[Any]]:
         for source, columns in self._sources(selection):
             statement = _statement(selection, source, columns)
+            if selection.phase is not None:
+                statement = statement.where(exposure_rows.c.phase == selection.phase)
             if source.table is measure_rows:
                 statement = statement.where(measure_rows.c.experiment_id == exposure_rows.c.experiment_id)
             yield statement

@@ -15,9 +15,8 @@ from rec_engine.evaluation.passing_store import end, passing_store
 from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.design import Metric
-from rec_engine.experiments.list_preference import ListPreference
 from rec_engine.experiments.live_experiments import LiveExperiments
-from rec_engine.experiments.looking import results_of
+from rec_engine.experiments.looking import Results, results_of
 from rec_engine.experiments.planning import Plan, plan
 from rec_engine.experiments.proposal import Proposal
 from rec_engine.experiments.recording import Recording, When, checked_user_id
@@ -322,7 +321,7 @@ class ABTestManager:
             )
         return found
 
-    def results(self, experiment_id: str, as_of: float | None = None) -> Analysis | ListPreference:
+    def results(self, experiment_id: str, as_of: float | None = None) -> Results:
         """Return what is known of an experiment, as an object of its kind; see `analyze_experiment`."""
         self.flush()
         experiment = self.get_experiment(experiment_id)
@@ -333,9 +332,8 @@ class ABTestManager:
         """Return what is known of an experiment: effects, intervals, health, and under `recommendations` what to do.
 
         `["recommendations"]["action"]` is always there: deploy_treatment, keep_control, no_clear_winner,
-        investigate_further or continue_running; an interleaving has prefer_treatment, prefer_control, no_preference or
-        continue_running. To look at any time costs nothing: planned looks are kept, and share
-        the significance level.
+        investigate_further or continue_running for an A/B test; docs/ab-testing.md names those of other kinds. To look
+        at any time costs nothing: planned looks are kept, and share the significance level.
 
         Args:
             experiment_id: of the experiment.

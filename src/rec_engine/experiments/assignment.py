@@ -54,7 +54,8 @@ def assign(
     """Return what an experiment has for a user; nothing is written.
 
     As long as the arms' shares stay, a larger coverage only adds users, and nobody changes arms. Where shares have
-    changed, who met an arm before stays in it.
+    changed, who met an arm before stays in it. A bandit draws its users anew in each batch, which is
+    a phase.
 
     Args:
         experiment: as it is now.
@@ -75,7 +76,8 @@ def assign(
         return _nobody(reason, phase)
     if experiment.kind == "interleaving":
         return Assignment(INTERLEAVED, in_experiment=True, reason="assigned", propensity=1.0, phase=phase)
-    place = _place(experiment, uniform(f"{experiment.salt}:assign", unit))
+    salt = f"{experiment.salt}:batch {phase}" if experiment.kind == "bandit" else experiment.salt
+    place = _place(experiment, uniform(f"{salt}:assign", unit))
     arm, share = experiment.arms[place].name, experiment.phase.shares[place]
     return Assignment(arm, in_experiment=True, reason="assigned", propensity=share, phase=phase)
 

@@ -10,7 +10,9 @@ from rec_engine.experiments.design import Design
 MAX_ARMS = 20
 MAX_PHASES = 100
 SHARE_ERROR = 1e-9
-Kind = Literal["ab", "interleaving"]
+IN_BATCH = "@"
+"""Between arm and batch in what the log says a user of a bandit has met: no name of an arm holds it."""
+Kind = Literal["ab", "interleaving", "bandit"]
 Status = Literal["draft", "running", "paused", "stopped"]
 INTERLEAVED = "interleaved"
 """What users of an interleaving meet instead of one of its arms: a list that both arms have filled."""
@@ -96,7 +98,11 @@ class Experiment(_Frozen):
 
     experiment_id: ExperimentId
     kind: Kind = "ab"
-    """Whether a user meets one arm, or lists that two arms have filled by turns."""
+    """Whether a user meets one arm, lists that two arms have filled by turns, or in each batch an arm of its own."""
+    batch_hours: PositiveInt = 24
+    """Of a bandit: how long the arms keep their shares."""
+    floor: float = Field(default=0.05, gt=0, le=0.5)
+    """Of a bandit: the least share of an arm."""
     name: str = Field(min_length=1, max_length=200)
     description: str = Field(default="", max_length=10_000)
     hypothesis: str = Field(default="", max_length=10_000)
@@ -164,6 +170,22 @@ class Experiment(_Frozen):
             raise ValueError("an interleaving needs reads_service: lists are filled and clicks credited by the service")
         return self
 
+    @model_validator(mode="after")
+    def _can_be_a_bandit(self) -> Self:
+        if self.kind != "bandit":
+            return self
+        if not self.reads_service:
+            raise ValueError("a bandit needs reads_service: the service begins its batches")
+        if self.floor * len(self.arms) > 1:
+            raise ValueError(f"a floor of {self.floor:g} for each of {len(self.arms)} arms is more than all users")
+        if self.window_days is not None:
+            raise ValueError("a bandit counts what a user does within the batch, and has no window_days")
+        if len(self.design.metrics) != 1 or not self.design.metrics[0].is_share:
+            raise ValueError(
+                "a bandit has one metric, a share of users such as conversion_rate: its reward is yes or no"
+            )
+        return self
+
     @property
     def arm_names(self) -> tuple[str, ...]:
         """Of the arms, the control first."""
@@ -203,3 +225,8 @@ class Experiment(_Frozen):
         """Return whether users take part at a moment (Unix seconds)."""
         has_begun = self.starts_at is None or now >= self.starts_at
         return self.status == "running" and has_begun and (self.ends_at is None or now < self.ends_at)
+
+
+def met_as(experiment: Experiment, arm: str, phase: int) -> str:
+    """Return what the log calls an arm that a user meets: of a bandit the arm in a batch, so that each is one row."""
+    return f"{arm}{IN_BATCH}{phase}" if experiment.kind == "bandit" else arm

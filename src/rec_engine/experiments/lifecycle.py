@@ -136,6 +136,16 @@ class Lifecycle:
         phases = (phase,) if changed.status == "draft" else (*changed.phases, phase)
         return self._next(changed, {"phases": phases}, "allocate", actor, reason)
 
+    def next_batch(self, experiment: Experiment, shares: Sequence[float], actor: str, reason: str) -> Experiment:
+        """Return a bandit whose arms have other shares from now on.
+
+        Raises:
+            ConflictError: if it is not as it was any more: another process was faster.
+            DataError: if shares are none.
+        """
+        phase = _phase(int(self._clock()), tuple(shares), experiment.phase.coverage)
+        return self._next(experiment, {"phases": (*experiment.phases, phase)}, "batch", actor, reason)
+
     def redefine(self, experiment: Experiment, actor: str = "", reason: str = "") -> Experiment:
         """Return another definition of an experiment that has not begun.
 

@@ -7,7 +7,7 @@ from rec_engine.data.dataset import ExternalId
 from rec_engine.data.experiment_log import ExperimentLog, Exposure
 from rec_engine.errors import StoreError
 from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment, assign
-from rec_engine.experiments.definition import Experiment
+from rec_engine.experiments.definition import Experiment, met_as
 from rec_engine.experiments.lifecycle import Lifecycle
 from rec_engine.experiments.recorder import Recorder
 from rec_engine.utils.background import BackgroundLoop
@@ -71,8 +71,10 @@ class LiveExperiments:
     def expose(self, experiment: Experiment, user_id: str, assignment: Assignment, timestamp: int) -> bool:
         """Take note that a user met the arm that he was assigned to; return whether it was not known here before."""
         arm = assignment.arm
-        key = (experiment.experiment_id, user_id, arm or "")
-        if arm is None or not assignment.in_experiment or key in self._remembered:
+        if arm is None:
+            return False
+        key = (experiment.experiment_id, user_id, met_as(experiment, arm, assignment.phase))
+        if not assignment.in_experiment or key in self._remembered:
             return False
         record = Exposure(*key, assignment.phase, timestamp, assignment.propensity, known=self.recorder.known)
         if not self.recorder.add(record):
@@ -108,7 +110,12 @@ class LiveExperiments:
         """Look up who met which arm, of experiments whose shares have changed: by his id alone he might change arms."""
         for name, experiment in self.lifecycle.by_id.items():
             is_known = self._versions_met.get(name) == len(experiment.phases)
-            if experiment.has_moved_shares and experiment.status != "stopped" and not is_known:
+            if (
+                experiment.kind == "ab"
+                and experiment.has_moved_shares
+                and experiment.status != "stopped"
+                and not is_known
+            ):
                 self.recorder.flush()
                 self._met[name] = self.log.arms_met(name)
                 self._versions_met[name] = len(experiment.phases)

@@ -8,17 +8,18 @@ import polars as pl
 from rec_engine.data.experiment_log import ExperimentLog, TakenLook
 from rec_engine.errors import ConflictError
 from rec_engine.experiments.analysis import analyze
+from rec_engine.experiments.bandit_batches import BanditResult, bandit_result
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.list_preference import ListPreference, list_preference
 from rec_engine.experiments.measuring import measure
 from rec_engine.experiments.results import Analysis, Look
 
 MAX_TRIES = 5
+Results = Analysis | ListPreference | BanditResult
+"""What is known of an experiment, by its kind."""
 
 
-def results_of(
-    log: ExperimentLog, experiment: Experiment, until: int, *, is_kept: bool = True
-) -> Analysis | ListPreference:
+def results_of(log: ExperimentLog, experiment: Experiment, until: int, *, is_kept: bool = True) -> Results:
     """Return what is known of an experiment at a moment, by the analysis of its kind; arguments as of `look`.
 
     Raises:
@@ -26,6 +27,8 @@ def results_of(
     """
     if experiment.kind == "interleaving":
         return list_preference(log.url, experiment, until)
+    if experiment.kind == "bandit":
+        return bandit_result(log.url, experiment, until)
     return look(log, experiment, until, is_kept=is_kept)
 
 

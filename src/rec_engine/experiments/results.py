@@ -14,6 +14,10 @@ Preferred = Literal["prefer_treatment", "prefer_control", "no_preference", "cont
 """What an interleaving comes to: no verdict on what may be deployed."""
 
 
+Optimised = Literal["continue_running", "run_experiment"]
+"""What a bandit comes to: it goes on, or it has ended, and what it found is still to be measured."""
+
+
 class LookStatistic(BaseModel):
     """What a look found of one metric and arm that the verdict rests on."""
 
@@ -159,7 +163,7 @@ class Recommendation:
         evidence: more figures, a phrase each.
     """
 
-    action: Action | Preferred
+    action: Action | Preferred | Optimised
     arm: str | None
     confidence: float | None
     reason: str

@@ -22,6 +22,8 @@ STANDARD_METRICS = {
 
 PREFERENCE = Metric(name="preference", numerator=CLICKS, role="primary")
 """What an interleaving is decided by: no figure of an arm, but whose items of one list were chosen."""
+REWARD = "conversion_rate"
+"""What a bandit is rewarded by that names nothing else."""
 
 
 def metrics_of(names: Sequence[str | Metric], guardrails: Sequence[str | Metric] = ()) -> tuple[Metric, ...]:

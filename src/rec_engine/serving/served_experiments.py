@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from rec_engine.data.dataset import ExternalId
-from rec_engine.errors import DataError, ExperimentError, StoreError
+from rec_engine.errors import ConflictError, DataError, ExperimentError, StoreError
 from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
+from rec_engine.experiments.bandit_batches import is_batch_over, next_batch
 from rec_engine.experiments.definition import INTERLEAVED, ArmConfiguration, Experiment
-from rec_engine.experiments.list_preference import ListPreference, team_label
+from rec_engine.experiments.list_preference import team_label
 from rec_engine.experiments.live_experiments import LiveExperiments
-from rec_engine.experiments.looking import look, results_of
+from rec_engine.experiments.looking import Results, look, results_of
 from rec_engine.experiments.proposal import Proposal
 from rec_engine.experiments.results import Analysis
 from rec_engine.utils.background import BackgroundLoop
@@ -21,6 +22,8 @@ from rec_engine.utils.logger import get_logger
 
 GUARD_SECONDS = 300.0
 """How often guardrails are looked at."""
+BATCH_POLL_SECONDS = 5.0
+"""How often bandits are looked at whose batch may be over."""
 AUTOMATIC = "the service"
 
 _Found = TypeVar("_Found")
@@ -69,6 +72,8 @@ class ServedExperiments:
         self._treatments: dict[str, Treatment] = {}
         self._guard = BackgroundLoop("experiment guard", self._watch_guardrails, first_seconds=GUARD_SECONDS)
         self._guard.start()
+        self._batches = BackgroundLoop("bandit batches", self._begin_batches, first_seconds=BATCH_POLL_SECONDS)
+        self._batches.start()
 
     @property
     def n_dropped(self) -> int:
@@ -78,6 +83,7 @@ class ServedExperiments:
     def close(self) -> None:
         """Write what is waiting, then end."""
         self._guard.close()
+        self._batches.close()
         try:
             self._live.close()
         except StoreError as error:
@@ -180,7 +186,7 @@ class ServedExperiments:
 
         return await asyncio.to_thread(change)
 
-    async def results(self, experiment_id: str) -> Analysis | ListPreference:
+    async def results(self, experiment_id: str) -> Results:
         """Return what is known of an experiment now.
 
         Raises:
@@ -189,7 +195,7 @@ class ServedExperiments:
         """
         return await asyncio.to_thread(self._results, self.get(experiment_id))
 
-    def _results(self, experiment: Experiment) -> Analysis | ListPreference:
+    def _results(self, experiment: Experiment) -> Results:
         self._live.recorder.flush()
         return results_of(self._live.log, experiment, int(self._clock()))
 
@@ -251,6 +257,18 @@ class ServedExperiments:
             follows_rules=all(each.follows_rules is not False for each in chosen),
             met=met,
         )
+
+    def _begin_batches(self) -> float:
+        now = self._clock()
+        for experiment in self.all():
+            if not is_batch_over(experiment, now):
+                continue
+            try:
+                self._live.recorder.flush()
+                next_batch(self._live.lifecycle, self._live.log.url, experiment, int(now), AUTOMATIC)
+            except (StoreError, ConflictError) as error:  # another worker has begun it, or the log is away
+                logger.info("no batch of %s is begun: %s", experiment.experiment_id, error)
+        return BATCH_POLL_SECONDS
 
     def _watch_guardrails(self) -> float:
         for experiment in self._open:
