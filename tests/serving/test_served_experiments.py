@@ -133,7 +133,7 @@ def test_results_always_have_an_action(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"treatment": {"model_version": "v2"}}, "answers with one model"),
+        ({"treatment": {"model_version": "v2"}}, "no registry to take 'v2' from"),
         ({"treatment": {"caps": {"brand": 1}}}, "recommendations.caps has no 'brand'"),
         ({"treatment": {"colour": "blue"}}, "colour"),
         ({"treatment_percentage": 50}, "treatment_percentage"),

@@ -40,7 +40,7 @@ class ArmConfiguration(_Frozen):
     follows_rules: bool | None = None
     """Whether the rules of the shop hold."""
     model_version: str | None = Field(default=None, min_length=1, max_length=200)
-    """Version of the model that answers, where somebody else serves the arms: this service answers with one model."""
+    """Version of the model that answers; the current one, whichever that is, where none is named."""
 
     @property
     def varied(self) -> frozenset[str]:
@@ -150,8 +150,6 @@ class Experiment(_Frozen):
             raise ValueError("each metric has a name of its own")
         if any(len(phase.shares) != len(names) for phase in self.phases):
             raise ValueError(f"an allocation has a share for each of the {len(names)} arms")
-        if self.reads_service and any(arm.configuration.model_version is not None for arm in self.arms):
-            raise ValueError("the service answers with one model, and cannot give an arm another model_version")
         if unknown := sorted(set(self.forced.values()) - set(names)):
             raise ValueError(f"forced names arms that there are not: {', '.join(unknown)}")
         if self.starts_at is not None and self.ends_at is not None and self.ends_at <= self.starts_at:

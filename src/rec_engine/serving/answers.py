@@ -4,9 +4,8 @@ import hashlib
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import msgspec
 import numpy as np
 
 from rec_engine.data.dataset import ExternalId
@@ -32,14 +31,14 @@ from rec_engine.serving.schemas import (
     WhyNotResponse,
 )
 from rec_engine.serving.served_experiments import Treatment
+from rec_engine.serving.stamps import milliseconds_since, stamped, without_stamp
 from rec_engine.serving.views import recommended_item, recommended_items, why_not_response, with_reasons
 from rec_engine.serving.wire import MAX_EXCLUDED, cursor_after
 from rec_engine.utils.config import ServingConfig
 
 SECONDS_BY_UNIT = {"h": 3_600, "d": 86_400}
-VOLATILE = b'{"latency_ms":0.0,"cached":false,'
-"""How metadata begin that nobody has stamped yet."""
-ENCODER = msgspec.json.Encoder(enc_hook=lambda model: model.model_dump())
+OTHER_VERSION = "model_version"
+"""What an answer had to do without that an arm's own version was to make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +65,7 @@ class Answer:
         shown: JSON list for the log, as of `Page.shown`.
         n_items: that it shows.
         is_cached: whether it was made before.
+        model_version: that made it; two, with a plus between, where arms that filled it have different ones.
         degraded: parts that it had to do without.
         drift: what it tells of it; None where it was made before.
     """
@@ -74,6 +74,7 @@ class Answer:
     shown: bytes
     n_items: int
     is_cached: bool
+    model_version: str
     degraded: tuple[str, ...] = ()
     drift: Drift | None = None
 
@@ -86,11 +87,18 @@ class Answerer:
         config: of the service.
         cache: of whole answers.
         clock: Unix seconds; the time of a request is part of what recommendations go by.
+        others: name of another version, which an arm serves, to who answers from it; None while nobody does.
     """
 
     def __init__(
-        self, live: LiveModel, config: ServingConfig, cache: Cache, clock: Callable[[], float] = time.time
+        self,
+        live: LiveModel,
+        config: ServingConfig,
+        cache: Cache,
+        clock: Callable[[], float] = time.time,
+        others: "Callable[[str], Answerer | None]" = lambda _: None,
     ) -> None:
+        self._others = others
         self.live = live
         self.config = config
         self.cache = cache
@@ -113,27 +121,35 @@ class Answerer:
         started = time.perf_counter()
         user, now = self.live.user(request.user_id), int(self.clock())
         treatment = treatment or self._untreated
-        is_drawn = any(each.settings.exploration for each in treatment.rivals or (treatment,))
+        parts = [self._part(each) for each in treatment.rivals or (treatment,)]
+        version = "+".join(dict.fromkeys(part.answerer.live.bundle.version for part in parts))
+        is_drawn = any(part.treatment.settings.exploration or part.is_missing for part in parts)
         is_kept = self.config.redis.cache_ttl > 0 and not is_drawn
-        key = self._cache_key(request, user.version, self.live.rules.in_force(now), treatment.key) if is_kept else ""
+        key_parts = f"{version}\n{treatment.key}"
+        key = self._cache_key(request, user.version, self.live.rules.in_force(now), key_parts) if is_kept else ""
+        is_behind = any(part.answerer.live.is_behind for part in parts)
         lap("state")
-        if is_kept and not self.live.is_behind and (stored := self.cache.get(key)) is not None:
+        if is_kept and not is_behind and (stored := self.cache.get(key)) is not None:
             n_items, shown, body = stored.split(b"\n", 2)
             return Answer(
-                _stamped(body, request.user_id, request_id, started, is_cached=True),
+                stamped(body, request.user_id, request_id, started, is_cached=True),
                 shown,
                 int(n_items),
                 is_cached=True,
+                model_version=version,
             )
         budget = Budget(started + self.config.api.deadline_ms / 1000, time.perf_counter)
-        page = self._page(request, request_id, now, treatment, lap, budget)
-        answer, shown = self._answer(request, page, treatment.label), page.shown(len(request.cursor or []))
-        body, degraded = _without_stamp(answer), tuple(answer.metadata.degraded)
+        pages = [self._page(request, request_id, now, part, lap, budget) for part in parts]
+        page = pages[0] if len(pages) == 1 else self._drafted(request, request_id, treatment, pages)
+        answer, shown = self._answer(request, page, version, treatment.label), page.shown(len(request.cursor or []))
+        body, degraded = without_stamp(answer), tuple(answer.metadata.degraded)
         n_shown = len(answer.recommendations)
-        if is_kept and not self.live.is_behind and not budget.missing:  # what was made without a part must not stay
+        if is_kept and not is_behind and not budget.missing:  # what was made without a part must not stay
             self.cache.set(key, b"%d\n%s\n%s" % (n_shown, shown, body), self.config.redis.cache_ttl)
-        whole = _stamped(body, request.user_id, request_id, started, is_cached=False)
-        return Answer(whole, shown, n_shown, is_cached=False, degraded=degraded, drift=_drift(answer))
+        whole = stamped(body, request.user_id, request_id, started, is_cached=False)
+        return Answer(
+            whole, shown, n_shown, model_version=version, is_cached=False, degraded=degraded, drift=_drift(answer)
+        )
 
     def why_not(
         self, request: RecommendRequest, item_id: ExternalId, treatment: Treatment | None = None
@@ -143,9 +159,10 @@ class Answerer:
         Raises:
             NotFoundError: if there is no such item.
         """
-        query = self.query(request, self.live.user(request.user_id), int(self.clock()), seed=0, treatment=treatment)
-        trace = self.live.inference.recommend(query)
-        return why_not_response(request, item_id, why_not(self.live.inference, query, trace, self._code(item_id)))
+        by = self._part(treatment or self._untreated).answerer
+        query = by.query(request, by.live.user(request.user_id), int(self.clock()), seed=0, treatment=treatment)
+        trace = by.live.inference.recommend(query)
+        return why_not_response(request, item_id, why_not(by.live.inference, query, trace, by.code(item_id)))
 
     def query(  # noqa: PLR0913 - what is asked, by whom and when, and what may be other than the service has it
         self,
@@ -204,7 +221,7 @@ class Answerer:
             NotFoundError: if there is no such item.
         """
         started = time.perf_counter()
-        code = self._code(item_id)
+        code = self.code(item_id)
         others = self.live.catalogue.visible.without(np.array([code], dtype=np.int32))
         scores, codes = self.live.index.nearest(self.live.index.rows[code], n_items, others)
         explanation = f"similar to {self.live.catalogue.view(code).title or item_id}"
@@ -212,7 +229,7 @@ class Answerer:
             self._item(item, score, explanation, "similar")
             for item, score in zip(codes.tolist(), scores.tolist(), strict=True)
         ]
-        metadata = self._metadata(_milliseconds_since(started), n_candidates=others.count())
+        metadata = self._metadata(milliseconds_since(started), n_candidates=others.count())
         return SimilarItemsResponse(item_id=item_id, request_id=request_id, similar_items=found, metadata=metadata)
 
     def trending(self, n_items: int, category: str | None, time_window: str, request_id: str) -> TrendingResponse:
@@ -230,25 +247,33 @@ class Answerer:
             self._item(code, float(counts[code]), f"met {int(counts[code]):,} times within {time_window}", "trending")
             for code in codes
         ]
-        metadata = self._metadata(_milliseconds_since(started), n_candidates=len(codes))
+        metadata = self._metadata(milliseconds_since(started), n_candidates=len(codes))
         return TrendingResponse(request_id=request_id, time_window=time_window, items=items, metadata=metadata)
 
     def _page(  # noqa: PLR0913 - what is asked, when, what experiments change, and what keeps the time
-        self, request: RecommendRequest, request_id: str, now: int, treatment: Treatment, lap: Lap, budget: Budget
+        self, request: RecommendRequest, request_id: str, now: int, part: "_Part", lap: Lap, budget: Budget
     ) -> Page:
-        """Return what a request is answered with: one page, or one that two arms have filled by turns."""
-        user, seed = self.live.user(request.user_id), zlib.crc32(request_id.encode())
-        pages = [
-            self._computed(request, self.query(request, user, now, seed=seed, treatment=each), lap, budget)
-            for each in treatment.rivals or (treatment,)
-        ]
-        if not treatment.rivals:
-            return pages[0]
+        by, seed = part.answerer, zlib.crc32(request_id.encode())
+        query = by.query(request, by.live.user(request.user_id), now, seed=seed, treatment=part.treatment)
+        page = by.page(request, query, lap, budget)
+        return replace(page, degraded=(*page.degraded, OTHER_VERSION)) if part.is_missing else page
+
+    def _part(self, treatment: Treatment) -> "_Part":
+        """Return who answers for an arm: the current model as well where the arm's own is not open here."""
+        version = treatment.model_version
+        if version is None or version == self.live.bundle.version:
+            return _Part(treatment, self)
+        if (other := self._others(version)) is None:
+            return _Part(treatment, self, is_missing=True)
+        return _Part(treatment, other)
+
+    def _drafted(self, request: RecommendRequest, request_id: str, treatment: Treatment, pages: Sequence[Page]) -> Page:
         n = request.num_recommendations or treatment.settings.default_k
         teams = [each.label or "" for each in treatment.rivals]
         return drafted(pages, teams, n, coins_of(treatment.key, request.user_id, request_id))
 
-    def _computed(self, request: RecommendRequest, query: Query, lap: Lap, budget: Budget) -> Page:
+    def page(self, request: RecommendRequest, query: Query, lap: Lap, budget: Budget) -> Page:
+        """Return what this model answers a query with."""
         inference = self.live.inference
         trace = inference.recommend(query, lap, budget)
         items = recommended_items(inference, query, trace)
@@ -268,7 +293,7 @@ class Answerer:
             rule_ids=query.directives.rule_ids,
         )
 
-    def _answer(self, request: RecommendRequest, page: Page, experiment: str | None) -> RecommendResponse:
+    def _answer(self, request: RecommendRequest, page: Page, version: str, experiment: str | None) -> RecommendResponse:
         items = [each.item for each in page.items]
         before = [*(request.cursor or []), *(item.item_id for item in items)]
         is_more = page.n_eligible > len(items) and len(before) < MAX_EXCLUDED
@@ -280,7 +305,7 @@ class Answerer:
             rules=page.rule_ids,
             next_cursor=cursor_after(before) if is_more and items else None,
         )
-        metadata.experiment = experiment
+        metadata.experiment, metadata.model_version = experiment, version
         return RecommendResponse(user_id=request.user_id, request_id="", recommendations=items, metadata=metadata)
 
     def _missing(self, request: RecommendRequest) -> list[str]:
@@ -288,7 +313,8 @@ class Answerer:
         is_ranker_missing = bundle.ranker is None and bundle.config.ctr.model_type != "none" and request.use_reranking
         return [*(["events"] if self.live.is_behind else []), *(["ranker"] if is_ranker_missing else [])]
 
-    def _code(self, item_id: ExternalId) -> int:
+    def code(self, item_id: ExternalId) -> int:
+        """Return the code of an item; NotFoundError if there is none."""
         code = self.live.catalogue.code(item_id)
         if code < 0:
             raise NotFoundError(f"there is no item {item_id!r}", hint="add it with POST /items")
@@ -323,9 +349,7 @@ class Answerer:
             next_cursor=next_cursor,
         )
 
-    def _cache_key(
-        self, request: RecommendRequest, user_version: int, rule_ids: Sequence[str], treatment_key: str
-    ) -> str:
+    def _cache_key(self, request: RecommendRequest, user_version: int, rule_ids: Sequence[str], key_parts: str) -> str:
         """Return a hash of all that an answer depends on: request, user, catalogue, rules, model, settings and arms.
 
         Versions of users, items and rules are positions of one log, so its identity is part of it: services with other
@@ -333,34 +357,20 @@ class Answerer:
         or ends.
         """
         rules = f"{self.live.rules.version} {' '.join(rule_ids)}"
-        versions = (
-            f"{self.live.log_id}\n{self.live.bundle.version}\n{user_version}\n{self.live.catalogue_version}\n{rules}"
-        )
-        whole = f"{versions}\n{treatment_key}\n{self._settings}\n{request.canonical}"
+        versions = f"{self.live.log_id}\n{user_version}\n{self.live.catalogue_version}\n{rules}"
+        whole = f"{versions}\n{key_parts}\n{self._settings}\n{request.canonical}"
         return hashlib.sha256(whole.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """An arm of an answer and who answers for it; whether that is not the version that it names."""
+
+    treatment: Treatment
+    answerer: Answerer
+    is_missing: bool = False
 
 
 def _drift(answer: RecommendResponse) -> Drift:
     scores = [item.score for item in answer.recommendations if item.metadata.ranking_score is not None]
     return Drift(answer.metadata.user_known, len(scores), sum(scores))
-
-
-def _without_stamp(answer: RecommendResponse) -> bytes:
-    """Return the JSON of an answer without what two answers from the same entry of the cache differ in.
-
-    That is when and how it was made, and for whom: the cache names nobody.
-    """
-    metadata = ENCODER.encode(answer.metadata).removeprefix(VOLATILE)
-    return b'{"recommendations":%s,"metadata":{%s}' % (ENCODER.encode(answer.recommendations), metadata)
-
-
-def _stamped(body: bytes, user_id: ExternalId, request_id: str, started: float, *, is_cached: bool) -> bytes:
-    """Return the JSON of an answer with what an entry of the cache lacks."""
-    cached = b"true" if is_cached else b"false"
-    volatile = b',"latency_ms":%.3f,"cached":%s}}' % (_milliseconds_since(started), cached)
-    asked = b'{"user_id":%s,"request_id":"%s",' % (msgspec.json.encode(user_id), request_id.encode())
-    return asked + body[1:-2] + volatile
-
-
-def _milliseconds_since(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 3)

@@ -4,10 +4,11 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeVar
 
 from rec_engine.data.dataset import ExternalId
-from rec_engine.errors import ConflictError, DataError, ExperimentError, StoreError
+from rec_engine.errors import BundleError, ConflictError, DataError, ExperimentError, NotFoundError, StoreError
 from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
 from rec_engine.experiments.bandit_batches import is_batch_over, next_batch
 from rec_engine.experiments.definition import INTERLEAVED, ArmConfiguration, Experiment
@@ -16,6 +17,7 @@ from rec_engine.experiments.live_experiments import LiveExperiments
 from rec_engine.experiments.looking import Results, look, results_of
 from rec_engine.experiments.proposal import Proposal
 from rec_engine.experiments.results import Analysis
+from rec_engine.registry import ModelRegistry
 from rec_engine.utils.background import BackgroundLoop
 from rec_engine.utils.config import RecommendationSettings
 from rec_engine.utils.logger import get_logger
@@ -40,6 +42,7 @@ class Treatment:
         key: what the answer depends on beside the service's own settings.
         use_reranking: whether the ranker may be used.
         follows_rules: whether the rules of the shop hold.
+        model_version: that answers; None for the current one.
         met: experiments and what they had for him.
         rivals: the two arms that fill his lists by turns, each as it would be alone; none without an interleaving.
     """
@@ -49,6 +52,7 @@ class Treatment:
     key: str = ""
     use_reranking: bool = True
     follows_rules: bool = True
+    model_version: str | None = None
     met: tuple[tuple[Experiment, Assignment], ...] = field(default=())
     rivals: "tuple[Treatment, ...]" = ()
 
@@ -60,9 +64,17 @@ class ServedExperiments:
         url: of the log.
         settings: the `recommendations:` section.
         clock: Unix seconds.
+        model_dir: the registry whose versions arms may serve; None where there is none.
     """
 
-    def __init__(self, url: str, settings: RecommendationSettings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        url: str,
+        settings: RecommendationSettings,
+        clock: Callable[[], float] = time.time,
+        model_dir: Path | None = None,
+    ) -> None:
+        self._model_dir = model_dir
         self._settings = settings
         self._none = Treatment(settings)
         self._clock = clock
@@ -144,6 +156,7 @@ class ServedExperiments:
             ExperimentError: if there is one of this id.
         """
         experiment = self._served(proposal)
+        await asyncio.to_thread(self._check_versions, experiment)
         return await asyncio.to_thread(self._live.lifecycle.create, experiment)
 
     async def redefine(self, experiment_id: str, proposal: Proposal) -> Experiment:
@@ -155,15 +168,19 @@ class ServedExperiments:
             NotFoundError: if there is none of this id.
         """
         experiment = self._served(proposal.model_copy(update={"experiment_id": experiment_id}))
+        await asyncio.to_thread(self._check_versions, experiment)
         return await asyncio.to_thread(self._live.lifecycle.redefine, experiment)
 
     async def step(self, experiment_id: str, action: str, reason: str) -> Experiment:
         """Return once an experiment is started, paused, resumed or stopped, on disk; every worker knows in a second.
 
         Raises:
+            DataError: if it is to start and an arm's version could not be served.
             ExperimentError: if it is in no state for that.
             NotFoundError: if there is none of this id.
         """
+        if action == "start":
+            await asyncio.to_thread(self._check_versions, self.get(experiment_id))
         steps = self._live.lifecycle
         do = {"start": steps.start, "pause": steps.pause, "resume": steps.resume, "stop": steps.stop}[action]
         return await asyncio.to_thread(do, experiment_id, "", reason)
@@ -213,6 +230,27 @@ class ServedExperiments:
                 )
         return experiment
 
+    def model_versions(self) -> frozenset[str]:
+        """Return the versions that arms of running experiments serve."""
+        running = [each for each in self.all() if each.status == "running" and each.reads_service]
+        named = (arm.configuration.model_version for each in running for arm in each.arms)
+        return frozenset(version for version in named if version is not None)
+
+    def _check_versions(self, experiment: Experiment) -> None:
+        """Read every file of the versions that its arms name."""
+        for arm in experiment.arms:
+            if (version := arm.configuration.model_version) is None:
+                continue
+            if self._model_dir is None:
+                raise DataError(
+                    f"arm {arm.name}: this service has one model and no registry to take {version!r} from",
+                    hint="start it with the directory of all versions",
+                )
+            try:
+                ModelRegistry(self._model_dir).verify(version)
+            except (NotFoundError, BundleError) as error:
+                raise DataError(f"arm {arm.name}: {error}") from None
+
     def _follow(self) -> None:
         self._seen = self._live.lifecycle.by_id
         self._open = tuple(each for each in self._seen.values() if each.status == "running" and each.reads_service)
@@ -255,6 +293,7 @@ class ServedExperiments:
             key=key,
             use_reranking=all(each.use_reranking is not False for each in chosen),
             follows_rules=all(each.follows_rules is not False for each in chosen),
+            model_version=_first(chosen, lambda each: each.model_version),
             met=met,
         )
 
