@@ -14,6 +14,8 @@ from rec_engine.errors import DataError
 
 if TYPE_CHECKING:
     from rec_engine.evaluation.ab_testing import ABTestManager
+    from rec_engine.experiments.bandit_batches import BanditResult
+    from rec_engine.experiments.list_preference import ListPreference
     from rec_engine.experiments.results import Comparison
 
 TABLE_WIDTH = 120
@@ -118,10 +120,18 @@ def analyze(experiment_id: str, *, store: str = STORE, output_file: Path | None 
         store: event store of the service that runs it.
         output_file: JSON with every figure, every look and every version.
     """
+    from rec_engine.experiments.bandit_batches import BanditResult
+    from rec_engine.experiments.list_preference import ListPreference
+
     with _manager(store) as manager:
-        analysis = manager.analyze(experiment_id)
+        analysis = manager.results(experiment_id)
         exported = manager.export_experiment(experiment_id) if output_file else None
-    _print(comparison_table(experiment_id, analysis.comparisons))
+    if isinstance(analysis, ListPreference):
+        _print(preference_table(experiment_id, analysis))
+    elif isinstance(analysis, BanditResult):
+        _print(bandit_table(experiment_id, analysis))
+    else:
+        _print(comparison_table(experiment_id, analysis.comparisons))
     for sentence in analysis.health:
         _say(sentence)
     found = analysis.recommendation
@@ -206,6 +216,42 @@ def comparison_table(title: str, comparisons: "tuple[Comparison, ...]") -> Table
             interval,
             _p(each.p_value),
             _p(each.p_value_always_valid),
+        )
+    return table
+
+
+def preference_table(title: str, found: "ListPreference") -> Table:
+    """Return which arm's items were chosen, with the interval that holds at any time."""
+    table = _table(
+        title, ("arms", "users", "lists", "chosen", "preference", "95% interval at any time", "p at any time")
+    )
+    mean, interval = found.preference.preference, found.cs
+    table.add_row(
+        " : ".join(found.arms),
+        f"{found.users:,}",
+        f"{found.lists:,}",
+        " : ".join(f"{n:,}" for n in found.chosen),
+        "" if mean is None else f"{mean:+.4f}",
+        "" if interval is None else f"[{interval[0]:+.4f}, {interval[1]:+.4f}]",
+        _p(found.p_value_always_valid),
+    )
+    return table
+
+
+def bandit_table(title: str, found: "BanditResult") -> Table:
+    """Return the arms with their shares, and intervals that hold in spite of these."""
+    columns = ("arm", "share now", "users", "rewarded", "best with", f"{found.reward} less control's", "95% interval")
+    table = _table(title, columns)
+    for each in found.arms:
+        off, interval = each.difference, each.difference.ci if each.difference else None
+        table.add_row(
+            each.arm,
+            f"{each.share:.1%}",
+            f"{each.users:,}",
+            f"{each.rewarded:,}",
+            f"{each.prob_best:.1%}",
+            "" if off is None or off.difference is None else f"{off.difference:+.4f}",
+            "" if interval is None else f"[{interval[0]:+.4f}, {interval[1]:+.4f}]",
         )
     return table
 

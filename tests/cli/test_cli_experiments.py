@@ -44,6 +44,28 @@ def test_an_experiment_from_plan_to_verdict(tmp_path: Path, capsys: pytest.Captu
     assert (code, "is stopped" in said, "seen enough" in said) == (0, True, True)
 
 
+def test_an_interleaving_is_analysed_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = ["--store", f"sqlite:///{tmp_path / 'events.db'}"]
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("kind: interleaving\ntreatment: {use_reranking: false}\n")
+    assert run(capsys, "experiments", "create", "drafts", "--definition", str(plan), *store)[0] == 0
+    assert run(capsys, "experiments", "start", "drafts", *store)[0] == 0
+    code, said = run(capsys, "experiments", "analyze", "drafts", *store)
+    assert (code, "continue_running" in said, "preference" in said, "ctr" in said) == (0, True, True, False)
+
+
+def test_a_bandit_is_analysed_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = ["--store", f"sqlite:///{tmp_path / 'events.db'}"]
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("kind: bandit\ntreatment: {exploration: 0.3}\n")
+    assert run(capsys, "experiments", "create", "bandit", "--definition", str(plan), *store)[0] == 0
+    assert run(capsys, "experiments", "start", "bandit", *store)[0] == 0
+    out = tmp_path / "results.json"
+    code, said = run(capsys, "experiments", "analyze", "bandit", "--output-file", str(out), *store)
+    assert (code, "does not measure" in said, "share now" in said) == (0, True, True)
+    assert json.loads(out.read_text())["results"]["arms"][1]["share"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

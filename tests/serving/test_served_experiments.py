@@ -150,7 +150,7 @@ def test_the_report_is_a_page_with_the_segments_of_the_model_users(client: TestC
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"treatment": {"model_version": "v2"}}, "answers with one model"),
+        ({"treatment": {"model_version": "v2"}}, "no registry to take 'v2' from"),
         ({"treatment": {"caps": {"brand": 1}}}, "recommendations.caps has no 'brand'"),
         ({"treatment": {"colour": "blue"}}, "colour"),
         ({"treatment_percentage": 50}, "treatment_percentage"),

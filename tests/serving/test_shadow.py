@@ -222,7 +222,7 @@ def test_a_share_is_drawn_by_the_request_id_and_what_is_too_much_is_dropped(
     assert len(drawn) == pytest.approx(1_000, abs=120)
     assert all(map(shadow.wants, drawn))
     n_jobs = 3 * MAX_WAITING
-    answer = Answer(b"{}", b"[]", 0, is_cached=False)
+    answer = Answer(b"{}", b"[]", 0, is_cached=False, model_version="v")
     for request_id in drawn[:n_jobs]:
         shadow.offer(Job(RecommendRequest(user_id=1), request_id, 0.0, Timed(answer, 0.0)))
     counted: Counter[str] = Counter()

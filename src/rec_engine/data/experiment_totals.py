@@ -48,6 +48,7 @@ class Selection:
         recorded: sums over what was recorded for the experiment.
         logged: sums over the events of the log.
         shown: name of the total of items that the service showed; None leaves them out.
+        phase: only users who met the experiment in this phase, by what they met in it; None for all.
     """
 
     experiment_id: str
@@ -57,6 +58,7 @@ class Selection:
     recorded: Sequence[Summed] = field(default=())
     logged: Sequence[Summed] = field(default=())
     shown: str | None = None
+    phase: int | None = None
 
 
 class ExperimentTotals:
@@ -88,6 +90,8 @@ class ExperimentTotals:
         its = (exposure_rows.c.experiment_id == selection.experiment_id) & (
             exposure_rows.c.timestamp <= selection.until
         )
+        if selection.phase is not None:
+            its &= exposure_rows.c.phase == selection.phase
         columns = (exposure_rows.c.user_id, exposure_rows.c.arm, exposure_rows.c.phase, exposure_rows.c.timestamp)
         schema = {"user_id": pl.String, "arm": pl.String, "phase": pl.Int32, "first": pl.Int64}
         with named(self.name), self._reader.connect() as connection:
@@ -150,6 +154,9 @@ class ExperimentTotals:
     def _queries(self, selection: Selection) -> Iterator["_Query"]:
         for source, columns in self._sources(selection):
             query = _query(selection, source, columns)
+            if selection.phase is not None:
+                is_in_phase = exposure_rows.c.phase == selection.phase
+                query = replace(query, statement=query.statement.where(is_in_phase))
             if source.table is measure_rows:
                 is_its = measure_rows.c.experiment_id == exposure_rows.c.experiment_id
                 query = replace(query, statement=query.statement.where(is_its))

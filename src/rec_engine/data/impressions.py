@@ -12,6 +12,9 @@ from rec_engine.utils.config import DataSettings
 ATTRIBUTION_SECONDS = 86_400
 """How long after an answer an event may come and still be taken as an answer to it."""
 
+CHOSEN = frozenset({"click", "like", "share", "add_to_cart", "purchase"})
+"""Actions that speak for an item."""
+
 FOREVER = np.iinfo(np.int64).max
 
 _SHOWN = pl.List(pl.List(pl.String))  # ids may be numbers or text; as text they are those of the events
@@ -31,7 +34,8 @@ class Impressions:
         item_ids: (n,) String.
         positions: (n,) int32, from 1; counted over all pages where the answer said so, else within it.
         scores: (n,) float32, as the answer gave them.
-        propensities: (n,) float32, the probability with which the item was shown at its position, given those above.
+        propensities: (n,) float32, the probability with which the item was shown at its position, given those above;
+            NaN in lists that two arms of an interleaving have filled, where nobody knows it.
         clicked: (n,) bool, whether a positive event on the item named the answer.
     """
 
@@ -145,8 +149,8 @@ def _joined(answers: pl.DataFrame, reactions: pl.DataFrame, attribution_seconds:
             *(pl.col("shown").list.get(place, null_on_oob=True).alias(name) for place, name in enumerate(_FIELDS)),
         )
     )
-    taken = _taken(answers, shown.select("request", "item_id"), reactions, attribution_seconds)
-    shown = shown.join(taken, on=["request", "item_id"], how="left", maintain_order="left")
+    found = taken(answers, shown.select("request", "item_id"), reactions, attribution_seconds)
+    shown = shown.join(found, on=["request", "item_id"], how="left", maintain_order="left")
     request_codes = shown["request"].to_numpy().astype(np.int32)
     return Impressions(
         request_ids=answers["request_id"],
@@ -162,10 +166,17 @@ def _joined(answers: pl.DataFrame, reactions: pl.DataFrame, attribution_seconds:
     )
 
 
-def _taken(
+def taken(
     answers: pl.DataFrame, shown: pl.DataFrame, reactions: pl.DataFrame, attribution_seconds: int
 ) -> pl.DataFrame:
-    """Return request, item_id and `clicked` of what was taken, each event counted for one answer."""
+    """Return request, item_id and `clicked` of what was taken, each event counted for one answer.
+
+    Args:
+        answers: request (a number of its own), request_id, user_id, timestamp and ends (Unix seconds).
+        shown: request and item_id (String).
+        reactions: request_id, user_id, item_id and at (Unix seconds).
+        attribution_seconds: events that came later after the answer do not count.
+    """
     pairs = reactions.with_row_index("reaction").join(answers, on=["request_id", "user_id"])
     pairs = pairs.join(shown, on=["request", "item_id"], how="semi").filter(
         pl.col("at") <= pl.col("timestamp") + attribution_seconds, pl.col("at") <= pl.col("ends")

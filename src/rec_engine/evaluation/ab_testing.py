@@ -12,14 +12,14 @@ import polars as pl
 
 from rec_engine.data.dataset import ExternalId
 from rec_engine.data.experiment_log import ExperimentVersion, TakenLook
-from rec_engine.errors import DataError, NotFoundError
+from rec_engine.errors import DataError, ExperimentError, NotFoundError
 from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
 from rec_engine.experiments.checked import checked_moment, checked_user_id, checked_value
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.design import Metric
 from rec_engine.experiments.effects_over_time import moments_by_day, moments_of_looks
 from rec_engine.experiments.live_experiments import LiveExperiments
-from rec_engine.experiments.looking import look
+from rec_engine.experiments.looking import Results, results_of
 from rec_engine.experiments.own_store import IN_MEMORY, end, own_store
 from rec_engine.experiments.planning import Plan, plan
 from rec_engine.experiments.proposal import Proposal
@@ -320,13 +320,25 @@ class ABTestManager:
         self._recording.measure(experiment_id, user_id, metric_name, value, **when)
 
     def analyze(self, experiment_id: str, as_of: float | None = None, users: pl.DataFrame | None = None) -> Analysis:
-        """Return what is known of an experiment, as an object; see `analyze_experiment`."""
+        """Return what is known of an A/B test, as an object; see `analyze_experiment`.
+
+        Raises:
+            ExperimentError: if it is of another kind, whose arms are not compared like this; see `results`.
+        """
+        found = self.results(experiment_id, as_of, users)
+        if not isinstance(found, Analysis):
+            raise ExperimentError(
+                f"{experiment_id} is of kind {found.kind}, not an A/B test", hint="results() has what it comes to"
+            )
+        return found
+
+    def results(self, experiment_id: str, as_of: float | None = None, users: pl.DataFrame | None = None) -> Results:
+        """Return what is known of an experiment, as an object of its kind; see `analyze_experiment`."""
         self.flush()
         until, now = checked_moment(as_of, self._now()), self._now()
         segments = () if users is None else segments_of(users)
-        return look(
-            self._live.log, self.get_experiment(experiment_id), min(until, now), segments, is_kept=as_of is None
-        )
+        experiment = self.get_experiment(experiment_id)
+        return results_of(self._live.log, experiment, min(until, now), segments, is_kept=as_of is None)
 
     def analyze_experiment(
         self, experiment_id: str, as_of: float | None = None, users: pl.DataFrame | None = None
@@ -334,8 +346,8 @@ class ABTestManager:
         """Return what is known of an experiment: effects, intervals, health, and under `recommendations` what to do.
 
         `["recommendations"]["action"]` is always there: deploy_treatment, keep_control, no_clear_winner,
-        investigate_further or continue_running. To look at any time costs nothing: planned looks are kept, and share
-        the significance level.
+        investigate_further or continue_running for an A/B test; docs/ab-testing.md names those of other kinds. To look
+        at any time costs nothing: planned looks are kept, and share the significance level.
 
         Args:
             experiment_id: of the experiment.
@@ -350,7 +362,7 @@ class ABTestManager:
         experiment = self.get_experiment(experiment_id)
         about = experiment.model_dump(include={"experiment_id", "name", "status", "version"})
         about |= {"config_hash": experiment.config_hash, "n_dropped": self.n_dropped}
-        return about | self.analyze(experiment_id, as_of, users).as_dict()
+        return about | self.results(experiment_id, as_of, users).as_dict()
 
     def report(self, experiment_id: str, users: pl.DataFrame | None = None) -> str:
         """Return a page of HTML that stands by itself: verdict, effects now and by day, arms, health, segments."""
@@ -363,6 +375,7 @@ class ABTestManager:
         """Return the comparisons of one metric with the control, one for each other arm.
 
         Raises:
+            ExperimentError: if it is no A/B test.
             NotFoundError: if the experiment or the metric does not exist.
         """
         found = [each for each in self.analyze(experiment_id).comparisons if each.metric == metric]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rec_engine.data.dataset import BoolArray, ExternalId, IntArray
-from rec_engine.experiments.definition import Experiment
+from rec_engine.experiments.definition import INTERLEAVED, Experiment
 
 Reason = Literal[
     "assigned", "met before", "forced", "not running", "not targeted", "held out", "another layer slot", "not covered"
@@ -30,7 +30,7 @@ class Assignment:
     """What an experiment has for a user.
 
     Attributes:
-        arm: its name; None for who is in none.
+        arm: its name, or INTERLEAVED where both fill his lists; None for who is in none.
         in_experiment: whether he is measured; not so for who is in no arm, or was put into one by hand.
         reason: why.
         propensity: with which probability a user of the experiment is given this arm.
@@ -54,7 +54,8 @@ def assign(
     """Return what an experiment has for a user; nothing is written.
 
     As long as the arms' shares stay, a larger coverage only adds users, and nobody changes arms. Where shares have
-    changed, who met an arm before stays in it.
+    changed, who met an arm before stays in it. A bandit draws its users anew in each batch, which is
+    a phase.
 
     Args:
         experiment: as it is now.
@@ -73,7 +74,10 @@ def assign(
         return Assignment(met, in_experiment=True, reason="met before", propensity=share, phase=phase)
     if reason := _stays_out(experiment, unit, attributes):
         return _nobody(reason, phase)
-    place = _place(experiment, uniform(f"{experiment.salt}:assign", unit))
+    if experiment.kind == "interleaving":
+        return Assignment(INTERLEAVED, in_experiment=True, reason="assigned", propensity=1.0, phase=phase)
+    salt = f"{experiment.salt}:batch {phase}" if experiment.kind == "bandit" else experiment.salt
+    place = _place(experiment, uniform(f"{salt}:assign", unit))
     arm, share = experiment.arms[place].name, experiment.phase.shares[place]
     return Assignment(arm, in_experiment=True, reason="assigned", propensity=share, phase=phase)
 

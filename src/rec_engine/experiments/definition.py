@@ -10,7 +10,12 @@ from rec_engine.experiments.design import Design
 MAX_ARMS = 20
 MAX_PHASES = 100
 SHARE_ERROR = 1e-9
+IN_BATCH = "@"
+"""Between arm and batch in what the log says a user of a bandit has met: no name of an arm holds it."""
+Kind = Literal["ab", "interleaving", "bandit"]
 Status = Literal["draft", "running", "paused", "stopped"]
+INTERLEAVED = "interleaved"
+"""What users of an interleaving meet instead of one of its arms: a list that both arms have filled."""
 ExperimentId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ArmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -35,7 +40,7 @@ class ArmConfiguration(_Frozen):
     follows_rules: bool | None = None
     """Whether the rules of the shop hold."""
     model_version: str | None = Field(default=None, min_length=1, max_length=200)
-    """Version of the model that answers, where somebody else serves the arms: this service answers with one model."""
+    """Version of the model that answers; the current one, whichever that is, where none is named."""
 
     @property
     def varied(self) -> frozenset[str]:
@@ -92,6 +97,12 @@ class Experiment(_Frozen):
     """An experiment as it is at one moment."""
 
     experiment_id: ExperimentId
+    kind: Kind = "ab"
+    """Whether a user meets one arm, lists that two arms have filled by turns, or in each batch an arm of its own."""
+    batch_hours: PositiveInt = 24
+    """Of a bandit: how long the arms keep their shares."""
+    floor: float = Field(default=0.05, gt=0, le=0.5)
+    """Of a bandit: the least share of an arm."""
     name: str = Field(min_length=1, max_length=200)
     description: str = Field(default="", max_length=10_000)
     hypothesis: str = Field(default="", max_length=10_000)
@@ -139,12 +150,38 @@ class Experiment(_Frozen):
             raise ValueError("each metric has a name of its own")
         if any(len(phase.shares) != len(names) for phase in self.phases):
             raise ValueError(f"an allocation has a share for each of the {len(names)} arms")
-        if self.reads_service and any(arm.configuration.model_version is not None for arm in self.arms):
-            raise ValueError("the service answers with one model, and cannot give an arm another model_version")
         if unknown := sorted(set(self.forced.values()) - set(names)):
             raise ValueError(f"forced names arms that there are not: {', '.join(unknown)}")
         if self.starts_at is not None and self.ends_at is not None and self.ends_at <= self.starts_at:
             raise ValueError("ends_at lies after starts_at")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_interleaved(self) -> Self:
+        if self.kind != "interleaving":
+            return self
+        if len(self.arms) != 2 or INTERLEAVED in self.arm_names:  # noqa: PLR2004 - as many as fill one list
+            raise ValueError(f"an interleaving has two arms, none of them called {INTERLEAVED!r}")
+        if any(abs(phase.shares[0] - 1 / 2) > SHARE_ERROR for phase in self.phases):
+            raise ValueError("the arms of an interleaving fill half of every list each: their shares are 0.5")
+        if not self.reads_service:
+            raise ValueError("an interleaving needs reads_service: lists are filled and clicks credited by the service")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_a_bandit(self) -> Self:
+        if self.kind != "bandit":
+            return self
+        if not self.reads_service:
+            raise ValueError("a bandit needs reads_service: the service begins its batches")
+        if self.floor * len(self.arms) > 1:
+            raise ValueError(f"a floor of {self.floor:g} for each of {len(self.arms)} arms is more than all users")
+        if self.window_days is not None:
+            raise ValueError("a bandit counts what a user does within the batch, and has no window_days")
+        if len(self.design.metrics) != 1 or not self.design.metrics[0].is_share:
+            raise ValueError(
+                "a bandit has one metric, a share of users such as conversion_rate: its reward is yes or no"
+            )
         return self
 
     @property
@@ -186,3 +223,8 @@ class Experiment(_Frozen):
         """Return whether users take part at a moment (Unix seconds)."""
         has_begun = self.starts_at is None or now >= self.starts_at
         return self.status == "running" and has_begun and (self.ends_at is None or now < self.ends_at)
+
+
+def met_as(experiment: Experiment, arm: str, phase: int) -> str:
+    """Return what the log calls an arm that a user meets: of a bandit the arm in a batch, so that each is one row."""
+    return f"{arm}{IN_BATCH}{phase}" if experiment.kind == "bandit" else arm

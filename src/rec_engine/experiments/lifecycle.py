@@ -131,6 +131,8 @@ class Lifecycle:
             )
         if shares is not None and len(shares) != len(changed.arms):
             raise DataError(f"{experiment_id} has {len(changed.arms)} arms", hint="give a share for each of them")
+        if shares is not None and changed.kind != "ab":
+            raise DataError(f"{experiment_id} is of kind {changed.kind}: nobody sets the shares of its arms")
         if changed.status != "draft" and len(changed.phases) >= MAX_PHASES:
             raise ExperimentError(
                 f"{experiment_id} has had {MAX_PHASES} allocations, and can have no more",
@@ -139,6 +141,16 @@ class Lifecycle:
         phase = _phase(int(self._clock()), was.shares if shares is None else tuple(shares), coverage)
         phases = (phase,) if changed.status == "draft" else (*changed.phases, phase)
         return self._next(changed, {"phases": phases}, "allocate", actor, reason)
+
+    def next_batch(self, experiment: Experiment, shares: Sequence[float], actor: str, reason: str) -> Experiment:
+        """Return a bandit whose arms have other shares from now on.
+
+        Raises:
+            ConflictError: if it is not as it was any more: another process was faster.
+            DataError: if shares are none.
+        """
+        phase = _phase(int(self._clock()), tuple(shares), experiment.phase.coverage)
+        return self._next(experiment, {"phases": (*experiment.phases, phase)}, "batch", actor, reason)
 
     def redefine(self, experiment: Experiment, actor: str = "", reason: str = "") -> Experiment:
         """Return another definition of an experiment that has not begun.
@@ -203,6 +215,11 @@ class Lifecycle:
                     f"{experiment.experiment_id} and {other.experiment_id} share users of the layer "
                     f"{experiment.layer.name!r}: [{other.layer.first:g}, {other.layer.last:g}) is taken",
                     hint="give it another part of the layer, or stop the other one",
+                )
+            if experiment.kind == other.kind == "interleaving" and not experiment.excludes(other):
+                raise DataError(
+                    f"{experiment.experiment_id} and {other.experiment_id} both fill the lists of the same users",
+                    hint="put them into parts of one layer that do not overlap, or stop the other one",
                 )
             if (both := experiment.varied & other.varied) and not experiment.excludes(other):
                 raise DataError(

@@ -7,7 +7,7 @@ from rec_engine.data.dataset import ExternalId
 from rec_engine.data.experiment_log import ExperimentLog, Exposure
 from rec_engine.errors import StoreError
 from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment, assign
-from rec_engine.experiments.definition import Experiment
+from rec_engine.experiments.definition import Experiment, met_as
 from rec_engine.experiments.lifecycle import Lifecycle
 from rec_engine.experiments.recorder import Recorder
 from rec_engine.utils.background import BackgroundLoop
@@ -73,8 +73,10 @@ class LiveExperiments:
     def expose(self, experiment: Experiment, user_id: str, assignment: Assignment, timestamp: int) -> bool:
         """Take note that a user met the arm that he was assigned to; return whether it was not known here before."""
         arm = assignment.arm
-        key = (experiment.experiment_id, user_id, arm or "")
-        if arm is None or not assignment.in_experiment or key in self._remembered:
+        if arm is None:
+            return False
+        key = (experiment.experiment_id, user_id, met_as(experiment, arm, assignment.phase))
+        if not assignment.in_experiment or key in self._remembered:
             return False
         record = Exposure(*key, assignment.phase, timestamp, assignment.propensity, known=self.recorder.known)
         if not self.recorder.add(record):
@@ -115,7 +117,8 @@ class LiveExperiments:
             is_settled = self.clock() >= experiment.phase.starts_at + SETTLE_SECONDS
             as_of = len(experiment.phases), is_settled
             is_known = self._met_as_of.get(name) == as_of
-            if experiment.has_moved_shares and experiment.status != "stopped" and not is_known:
+            is_followed = experiment.kind == "ab" and experiment.has_moved_shares and experiment.status != "stopped"
+            if is_followed and not is_known:
                 self.recorder.flush()
                 self._met[name] = self.log.arms_met(name)
                 self._met_as_of[name] = as_of

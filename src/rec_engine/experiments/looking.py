@@ -8,11 +8,35 @@ import polars as pl
 from rec_engine.data.experiment_log import ExperimentLog, TakenLook
 from rec_engine.errors import ConflictError
 from rec_engine.experiments.analysis import analyze
+from rec_engine.experiments.bandit_batches import BanditResult, bandit_result
 from rec_engine.experiments.definition import Experiment
+from rec_engine.experiments.list_preference import ListPreference, list_preference
 from rec_engine.experiments.measuring import measure
 from rec_engine.experiments.results import Analysis, Look
 
 MAX_TRIES = 5
+Results = Analysis | ListPreference | BanditResult
+"""What is known of an experiment, by its kind."""
+
+
+def results_of(
+    log: ExperimentLog,
+    experiment: Experiment,
+    until: int,
+    segments: Iterable[tuple[str, pl.DataFrame]] = (),
+    *,
+    is_kept: bool = True,
+) -> Results:
+    """Return what is known of an experiment at a moment, by the analysis of its kind; arguments as of `look`.
+
+    Raises:
+        StoreError: if the database fails.
+    """
+    if experiment.kind == "interleaving":
+        return list_preference(log.url, experiment, until)
+    if experiment.kind == "bandit":
+        return bandit_result(log.url, experiment, until)
+    return look(log, experiment, until, segments, is_kept=is_kept)
 
 
 def look(
@@ -23,7 +47,7 @@ def look(
     *,
     is_kept: bool = True,
 ) -> Analysis:
-    """Return what is known of an experiment at a moment.
+    """Return what is known of an A/B test at a moment.
 
     Where it is a planned look, it is kept. Earlier looks are taken as they were found, not measured anew. A look back
     takes none: it says what was known then, and does not try at which moment there would have been something to find.
@@ -36,6 +60,7 @@ def look(
         is_kept: False for a look back, which is not among those that were planned.
 
     Raises:
+        ExperimentError: if it is no A/B test.
         StoreError: if the database fails.
     """
     measured = measure(log.url, experiment, until, segments)

@@ -9,8 +9,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rec_engine.data.experiment_totals import BEFORE, NOW, ExperimentTotals, Selection, Summed
-from rec_engine.experiments.definition import Experiment
+from rec_engine.errors import ExperimentError
+from rec_engine.experiments.definition import IN_BATCH, Experiment
 from rec_engine.experiments.measurements import Measurements, Totals
+from rec_engine.experiments.moments import DoubleArray
 from rec_engine.experiments.standard_metrics import CLICKS, CONVERSIONS, IMPRESSIONS, REVENUE
 
 DAY_SECONDS = 86_400
@@ -44,22 +46,19 @@ def measure(
 
     Raises:
         ConfigError: if the URL names no database that can be used here.
+        ExperimentError: if it is no A/B test: users of other kinds do not belong to one arm.
         StoreError: if the database cannot be read.
     """
     until = until if experiment.stopped_at is None else min(until, experiment.stopped_at)
+    if experiment.kind != "ab":
+        raise ExperimentError(
+            f"{experiment.experiment_id} is of kind {experiment.kind}, and is not measured by its arms"
+        )
     selection = selection_of(experiment, until)
-    log = ExperimentTotals(store_url)
-    try:
-        # Another worker may know of a later allocation than this one does: its users come with the next look.
-        is_known = pl.col("arm").is_in(experiment.arm_names) & (pl.col("phase") < len(experiment.phases))
-        users = log.users(selection).filter(is_known)
-        names = [each.name for each in (*selection.recorded, *selection.logged)]
-        names = sorted({*names, *([selection.shown] if selection.shown else [])})
-        sums = _Sums(users["user_id"], [*(NOW + name for name in names), *(BEFORE + name for name in names)])
-        for frame in log.totals(users["user_id"], selection):
-            sums.add(frame)
-    finally:
-        log.close()
+    names = [each.name for each in (*selection.recorded, *selection.logged)]
+    names = sorted({*names, *([selection.shown] if selection.shown else [])})
+    columns = [*(NOW + name for name in names), *(BEFORE + name for name in names)]
+    users, sums = _read(store_url, experiment, selection, columns)
     is_conflicting, is_bot = users["n_arms"].to_numpy() > 1, sums.an_hour() > experiment.max_events_an_hour
     kept = ~is_conflicting & ~is_bot
     of_kept = users.filter(pl.Series(kept))
@@ -82,6 +81,53 @@ def _begins_at(experiment: Experiment, until: int) -> int:
     if experiment.started_at is None:
         return until
     return max(experiment.started_at, experiment.starts_at or 0)
+
+
+def measure_batches(store_url: str, experiment: Experiment, until: int) -> tuple[DoubleArray, DoubleArray]:
+    """Return (n_batches, n_arms) float64 each: users of a bandit who were rewarded, and users who met it.
+
+    A user counts in every batch in which he met an arm, for what he did from then to the end of the batch. Who met two
+    arms in one batch, or is a bot, is left out of it.
+
+    Args:
+        store_url: `sqlite:///path` or `postgresql://user:password@host/name`; it may be in use.
+        experiment: of kind "bandit".
+        until: Unix seconds; it counts as the end where the experiment has not been stopped before.
+
+    Raises:
+        ConfigError: if the URL names no database that can be used here.
+        StoreError: if the database cannot be read.
+    """
+    until = until if experiment.stopped_at is None else min(until, experiment.stopped_at)
+    ends = [*(phase.starts_at for phase in experiment.phases[1:]), until]
+    successes, trials = (np.zeros((len(ends), len(experiment.arms))) for _ in range(2))
+    reward = experiment.design.metrics[0].numerator
+    for batch, end in enumerate(ends):
+        selection = replace(selection_of(experiment, min(end, until)), phase=batch, has_before=False)
+        users, sums = _read(store_url, experiment, selection, [NOW + reward])
+        is_kept = (users["n_arms"].to_numpy() == 1) & (sums.an_hour() <= experiment.max_events_an_hour)
+        arms = _places(users["arm"], experiment.arm_names)[is_kept]
+        trials[batch] = np.bincount(arms, minlength=len(experiment.arms))
+        successes[batch] = np.bincount(arms[sums.of(NOW + reward)[is_kept] > 0], minlength=len(experiment.arms))
+    return successes, trials
+
+
+def _read(
+    store_url: str, experiment: Experiment, selection: Selection, names: list[str]
+) -> tuple[pl.DataFrame, "_Sums"]:
+    """Return who met an arm, and what they did."""
+    log = ExperimentTotals(store_url)
+    try:
+        users = log.users(selection).with_columns(pl.col("arm").str.split(IN_BATCH).list.first())
+        # Another worker may know of a later allocation than this one does: its users come with the next look.
+        is_known = pl.col("arm").is_in(experiment.arm_names) & (pl.col("phase") < len(experiment.phases))
+        users = users.filter(is_known)
+        sums = _Sums(users["user_id"], names)
+        for frame in log.totals(users["user_id"], selection):
+            sums.add(frame)
+    finally:
+        log.close()
+    return users, sums
 
 
 def past_totals(store_url: str, experiment: Experiment, since: int, until: int) -> Totals:

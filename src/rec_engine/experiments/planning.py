@@ -44,9 +44,11 @@ def plan(store_url: str, experiment: Experiment, now: int, past_days: int) -> Pl
         past_days: how far to look back.
 
     Raises:
-        DataError: if there is too little to plan with.
+        DataError: if there is too little to plan with, or it is no A/B test.
         StoreError: if the database cannot be read.
     """
+    if experiment.kind != "ab":
+        raise DataError(f"{experiment.experiment_id} is of kind {experiment.kind}: plans are made for A/B tests")
     if not isinstance(past_days, int) or not 1 <= past_days <= MAX_PAST_DAYS:
         raise DataError(f"past_days {past_days!r:.40}: 1 to {MAX_PAST_DAYS} whole days are looked back at")
     totals = past_totals(store_url, experiment, now - past_days * DAY_SECONDS, now)

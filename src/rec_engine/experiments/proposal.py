@@ -15,12 +15,13 @@ from rec_engine.experiments.definition import (
     Attribute,
     Experiment,
     ExperimentId,
+    Kind,
     Layer,
     Phase,
     Share,
 )
 from rec_engine.experiments.design import Design, Method, Metric
-from rec_engine.experiments.standard_metrics import STANDARD_METRICS, metrics_of
+from rec_engine.experiments.standard_metrics import PREFERENCE, REWARD, STANDARD_METRICS, metrics_of
 
 CONTROL, TREATMENT = "control", "treatment"
 
@@ -70,6 +71,13 @@ class Proposal(BaseModel):
     )
 
     experiment_id: ExperimentId
+    kind: Kind = "ab"
+    """`interleaving` lets two arms fill each list by turns, to find which one's items users prefer; a `bandit` gives
+    arms that are rewarded more users, and does not measure."""
+    batch_hours: PositiveInt = 24
+    """Of a bandit: how long the arms keep their shares."""
+    floor: float = Field(default=0.05, gt=0, le=0.5)
+    """Of a bandit: the least share of an arm."""
     name: str = Field(min_length=1, max_length=200)
     description: str = Field(default="", max_length=10_000)
     hypothesis: str = Field(default="", max_length=10_000)
@@ -138,6 +146,16 @@ class Proposal(BaseModel):
             raise ValueError("give either arms or the treatment's configuration")
         return self
 
+    @model_validator(mode="after")
+    def _has_what_its_kind_measures(self) -> Self:
+        if self.kind == "ab":
+            return self
+        if self.guardrails:
+            raise ValueError(f"an experiment of kind {self.kind} measures no guardrails: run an A/B test for that")
+        if self.kind == "interleaving" and "target_metrics" in self.model_fields_set:
+            raise ValueError("an interleaving is decided by whose items users choose, and has no target_metrics")
+        return self
+
     @classmethod
     def of(cls, **fields: object) -> "Proposal":
         """Return a proposal with these fields; those that are None stay at their defaults.
@@ -169,12 +187,18 @@ class Proposal(BaseModel):
                 arms=tuple(Arm(name=arm.name, configuration=arm.configuration) for arm in arms),
                 phases=(Phase(starts_at=now, shares=tuple(arm.share for arm in arms), coverage=self.coverage),),
                 salt=self.salt or self.experiment_id,
-                design=Design(metrics=metrics_of(self.target_metrics, self.guardrails), **chosen),
+                design=Design(metrics=self._metrics(), **chosen),
                 starts_at=self.start_date,
                 ends_at=self.end_date,
             )
         except ValidationError as error:
             raise _as_ours(error) from None
+
+    def _metrics(self) -> tuple[Metric, ...]:
+        if self.kind == "interleaving":
+            return (PREFERENCE,)
+        is_unsaid = self.kind == "bandit" and "target_metrics" not in self.model_fields_set
+        return metrics_of((REWARD,) if is_unsaid else self.target_metrics, self.guardrails)
 
 
 _DESIGN = tuple(name for name in Design.model_fields if name in Proposal.model_fields)

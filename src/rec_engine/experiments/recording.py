@@ -59,7 +59,7 @@ class Recording:
 
         Raises:
             DataError: if a value cannot be used.
-            ExperimentError: if the experiment has not begun, or has ended.
+            ExperimentError: if the experiment has not begun, or has ended, or is an interleaving.
             NotFoundError: if there is no such experiment or arm.
         """
         experiment, unit = self._open(experiment_id), checked_user_id(user_id)
@@ -96,6 +96,8 @@ class Recording:
                 f"{experiment_id} is {experiment.status}: nothing is recorded for it",
                 hint="start it first" if experiment.status == "draft" else "create another one",
             )
+        if experiment.kind == "interleaving":
+            raise ExperimentError(f"{experiment_id} is an interleaving: the service records what comes of its lists")
         return experiment
 
     def _first_met(self, experiment: Experiment, timestamp: float | None) -> int:

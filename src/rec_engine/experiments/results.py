@@ -10,6 +10,14 @@ from rec_engine.experiments.design import Method, Role
 Action = Literal["deploy_treatment", "keep_control", "no_clear_winner", "investigate_further", "continue_running"]
 
 
+Preferred = Literal["prefer_treatment", "prefer_control", "no_preference", "continue_running"]
+"""What an interleaving comes to: no verdict on what may be deployed."""
+
+
+Optimised = Literal["continue_running", "run_experiment"]
+"""What a bandit comes to: it goes on, or it has ended, and what it found is still to be measured."""
+
+
 class LookStatistic(BaseModel):
     """What a look found of one metric and arm that the verdict rests on."""
 
@@ -147,7 +155,7 @@ class Recommendation:
     """What to do.
 
     Attributes:
-        action: one of five.
+        action: one of those that the experiment's kind has.
         arm: which one to deploy, of several; None where the action names none.
         confidence: 1 less the adjusted p-value that the action rests on; None where it rests on no test.
         reason: a sentence with the figures.
@@ -155,7 +163,7 @@ class Recommendation:
         evidence: more figures, a phrase each.
     """
 
-    action: Action
+    action: Action | Preferred | Optimised
     arm: str | None
     confidence: float | None
     reason: str

@@ -20,6 +20,12 @@ STANDARD_METRICS = {
 """The first one is what an experiment is decided by that names no other."""
 
 
+PREFERENCE = Metric(name="preference", numerator=CLICKS, role="primary")
+"""What an interleaving is decided by: no figure of an arm, but whose items of one list were chosen."""
+REWARD = "conversion_rate"
+"""What a bandit is rewarded by that names nothing else."""
+
+
 def metrics_of(names: Sequence[str | Metric], guardrails: Sequence[str | Metric] = ()) -> tuple[Metric, ...]:
     """Return these metrics: the first one decides where none says of itself that it does; guardrails may stop.
 

@@ -4,9 +4,8 @@ import hashlib
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import msgspec
 import numpy as np
 
 from rec_engine.data.dataset import ExternalId
@@ -19,6 +18,7 @@ from rec_engine.serving.cache import Cache
 from rec_engine.serving.explain import why_not
 from rec_engine.serving.inference import Lap, Query
 from rec_engine.serving.live import LiveModel
+from rec_engine.serving.pages import Page, PlacedItem, coins_of, drafted
 from rec_engine.serving.rules import RuleBook
 from rec_engine.serving.schemas import (
     AnswerMetadata,
@@ -31,14 +31,14 @@ from rec_engine.serving.schemas import (
     WhyNotResponse,
 )
 from rec_engine.serving.served_experiments import Treatment
+from rec_engine.serving.stamps import milliseconds_since, stamped, without_stamp
 from rec_engine.serving.views import recommended_item, recommended_items, why_not_response, with_reasons
 from rec_engine.serving.wire import MAX_EXCLUDED, cursor_after
 from rec_engine.utils.config import ServingConfig
 
 SECONDS_BY_UNIT = {"h": 3_600, "d": 86_400}
-VOLATILE = b'{"latency_ms":0.0,"cached":false,'
-"""How metadata begin that nobody has stamped yet."""
-ENCODER = msgspec.json.Encoder(enc_hook=lambda model: model.model_dump())
+OTHER_VERSION = "model_version"
+"""What an answer had to do without that an arm's own version was to make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,10 @@ class Answer:
 
     Attributes:
         body: JSON of a RecommendResponse.
-        shown: JSON list of [item id, score, propensity, position over all pages], best first, for the log.
+        shown: JSON list for the log, as of `Page.shown`.
         n_items: that it shows.
         is_cached: whether it was made before.
+        model_version: that made it; two, with a plus between, where arms that filled it have different ones.
         degraded: parts that it had to do without.
         drift: what it tells of it; None where it was made before.
     """
@@ -73,6 +74,7 @@ class Answer:
     shown: bytes
     n_items: int
     is_cached: bool
+    model_version: str
     degraded: tuple[str, ...] = ()
     drift: Drift | None = None
 
@@ -85,11 +87,18 @@ class Answerer:
         config: of the service.
         cache: of whole answers.
         clock: Unix seconds; the time of a request is part of what recommendations go by.
+        others: name of another version, which an arm serves, to who answers from it; None while nobody does.
     """
 
     def __init__(
-        self, live: LiveModel, config: ServingConfig, cache: Cache, clock: Callable[[], float] = time.time
+        self,
+        live: LiveModel,
+        config: ServingConfig,
+        cache: Cache,
+        clock: Callable[[], float] = time.time,
+        others: "Callable[[str], Answerer | None]" = lambda _: None,
     ) -> None:
+        self._others = others
         self.live = live
         self.config = config
         self.cache = cache
@@ -112,27 +121,35 @@ class Answerer:
         started = time.perf_counter()
         user, now = self.live.user(request.user_id), int(self.clock())
         treatment = treatment or self._untreated
-        is_kept = self.config.redis.cache_ttl > 0 and not treatment.settings.exploration
-        key = self._cache_key(request, user.version, self.live.rules.in_force(now), treatment.key) if is_kept else ""
+        parts = [self._part(each) for each in treatment.rivals or (treatment,)]
+        version = "+".join(dict.fromkeys(part.answerer.live.bundle.version for part in parts))
+        is_drawn = any(part.treatment.settings.exploration or part.is_missing for part in parts)
+        is_kept = self.config.redis.cache_ttl > 0 and not is_drawn
+        key_parts = f"{version}\n{treatment.key}"
+        key = self._cache_key(request, user.version, self.live.rules.in_force(now), key_parts) if is_kept else ""
+        is_behind = any(part.answerer.live.is_behind for part in parts)
         lap("state")
-        if is_kept and not self.live.is_behind and (stored := self.cache.get(key)) is not None:
+        if is_kept and not is_behind and (stored := self.cache.get(key)) is not None:
             n_items, shown, body = stored.split(b"\n", 2)
             return Answer(
-                _stamped(body, request.user_id, request_id, started, is_cached=True),
+                stamped(body, request.user_id, request_id, started, is_cached=True),
                 shown,
                 int(n_items),
                 is_cached=True,
+                model_version=version,
             )
-        query = self.query(request, user, now, seed=zlib.crc32(request_id.encode()), treatment=treatment)
         budget = Budget(started + self.config.api.deadline_ms / 1000, time.perf_counter)
-        answer, shown = self._compute(request, query, lap, budget)
-        answer.metadata.experiment = treatment.label
-        body, degraded = _without_stamp(answer), tuple(answer.metadata.degraded)
+        pages = [self._page(request, request_id, now, part, lap, budget) for part in parts]
+        page = pages[0] if len(pages) == 1 else self._drafted(request, request_id, treatment, pages)
+        answer, shown = self._answer(request, page, version, treatment.label), page.shown(len(request.cursor or []))
+        body, degraded = without_stamp(answer), tuple(answer.metadata.degraded)
         n_shown = len(answer.recommendations)
-        if is_kept and not self.live.is_behind and not budget.missing:  # what was made without a part must not stay
+        if is_kept and not is_behind and not budget.missing:  # what was made without a part must not stay
             self.cache.set(key, b"%d\n%s\n%s" % (n_shown, shown, body), self.config.redis.cache_ttl)
-        whole = _stamped(body, request.user_id, request_id, started, is_cached=False)
-        return Answer(whole, shown, n_shown, is_cached=False, degraded=degraded, drift=_drift(answer))
+        whole = stamped(body, request.user_id, request_id, started, is_cached=False)
+        return Answer(
+            whole, shown, n_shown, model_version=version, is_cached=False, degraded=degraded, drift=_drift(answer)
+        )
 
     def why_not(
         self, request: RecommendRequest, item_id: ExternalId, treatment: Treatment | None = None
@@ -142,9 +159,10 @@ class Answerer:
         Raises:
             NotFoundError: if there is no such item.
         """
-        query = self.query(request, self.live.user(request.user_id), int(self.clock()), seed=0, treatment=treatment)
-        trace = self.live.inference.recommend(query)
-        return why_not_response(request, item_id, why_not(self.live.inference, query, trace, self._code(item_id)))
+        by = self._part(treatment or self._untreated).answerer
+        query = by.query(request, by.live.user(request.user_id), int(self.clock()), seed=0, treatment=treatment)
+        trace = by.live.inference.recommend(query)
+        return why_not_response(request, item_id, why_not(by.live.inference, query, trace, by.code(item_id)))
 
     def query(  # noqa: PLR0913 - what is asked, by whom and when, and what may be other than the service has it
         self,
@@ -203,7 +221,7 @@ class Answerer:
             NotFoundError: if there is no such item.
         """
         started = time.perf_counter()
-        code = self._code(item_id)
+        code = self.code(item_id)
         others = self.live.catalogue.visible.without(np.array([code], dtype=np.int32))
         scores, codes = self.live.index.nearest(self.live.index.rows[code], n_items, others)
         explanation = f"similar to {self.live.catalogue.view(code).title or item_id}"
@@ -211,7 +229,7 @@ class Answerer:
             self._item(item, score, explanation, "similar")
             for item, score in zip(codes.tolist(), scores.tolist(), strict=True)
         ]
-        metadata = self._metadata(_milliseconds_since(started), n_candidates=others.count())
+        metadata = self._metadata(milliseconds_since(started), n_candidates=others.count())
         return SimilarItemsResponse(item_id=item_id, request_id=request_id, similar_items=found, metadata=metadata)
 
     def trending(self, n_items: int, category: str | None, time_window: str, request_id: str) -> TrendingResponse:
@@ -229,43 +247,74 @@ class Answerer:
             self._item(code, float(counts[code]), f"met {int(counts[code]):,} times within {time_window}", "trending")
             for code in codes
         ]
-        metadata = self._metadata(_milliseconds_since(started), n_candidates=len(codes))
+        metadata = self._metadata(milliseconds_since(started), n_candidates=len(codes))
         return TrendingResponse(request_id=request_id, time_window=time_window, items=items, metadata=metadata)
 
-    def _compute(
-        self, request: RecommendRequest, query: Query, lap: Lap, budget: Budget
-    ) -> tuple[RecommendResponse, bytes]:
+    def _page(  # noqa: PLR0913 - what is asked, when, what experiments change, and what keeps the time
+        self, request: RecommendRequest, request_id: str, now: int, part: "_Part", lap: Lap, budget: Budget
+    ) -> Page:
+        by, seed = part.answerer, zlib.crc32(request_id.encode())
+        query = by.query(request, by.live.user(request.user_id), now, seed=seed, treatment=part.treatment)
+        page = by.page(request, query, lap, budget)
+        return replace(page, degraded=(*page.degraded, OTHER_VERSION)) if part.is_missing else page
+
+    def _part(self, treatment: Treatment) -> "_Part":
+        """Return who answers for an arm: the current model as well where the arm's own is not open here."""
+        version = treatment.model_version
+        if version is None or version == self.live.bundle.version:
+            return _Part(treatment, self)
+        if (other := self._others(version)) is None:
+            return _Part(treatment, self, is_missing=True)
+        return _Part(treatment, other)
+
+    def _drafted(self, request: RecommendRequest, request_id: str, treatment: Treatment, pages: Sequence[Page]) -> Page:
+        n = request.num_recommendations or treatment.settings.default_k
+        teams = [each.label or "" for each in treatment.rivals]
+        return drafted(pages, teams, n, coins_of(treatment.key, request.user_id, request_id))
+
+    def page(self, request: RecommendRequest, query: Query, lap: Lap, budget: Budget) -> Page:
+        """Return what this model answers a query with."""
         inference = self.live.inference
         trace = inference.recommend(query, lap, budget)
         items = recommended_items(inference, query, trace)
-        earlier = request.cursor or []
-        shown = [
-            (item.item_id, item.score, propensity, position)
-            for position, (item, propensity) in enumerate(
-                zip(items, trace.slate.propensities.tolist(), strict=True), start=len(earlier) + 1
-            )
-        ]
-        before = [*earlier, *(item.item_id for item in items)]
-        is_more = trace.steps[-1][1].count() > len(items) and len(before) < MAX_EXCLUDED
         if request.explain:
             items = with_reasons(items, inference, query, trace, budget)
-        metadata = self._metadata(
+        places, propensities = trace.slate.places.tolist(), trace.slate.propensities.tolist()
+        return Page(
+            items=tuple(
+                PlacedItem(item, propensity, is_pinned=place in trace.slate.pinned)
+                for item, place, propensity in zip(items, places, propensities, strict=True)
+            ),
+            n_eligible=trace.steps[-1][1].count(),
             n_candidates=len(trace.candidates.item_codes),
             user_known=len(query.state.liked) > 0,
             reranked=trace.ranking_scores is not None,
-            degraded=[*self._missing(request), *budget.missing],
-            rules=query.directives.rule_ids,
+            degraded=(*self._missing(request), *budget.missing),
+            rule_ids=query.directives.rule_ids,
+        )
+
+    def _answer(self, request: RecommendRequest, page: Page, version: str, experiment: str | None) -> RecommendResponse:
+        items = [each.item for each in page.items]
+        before = [*(request.cursor or []), *(item.item_id for item in items)]
+        is_more = page.n_eligible > len(items) and len(before) < MAX_EXCLUDED
+        metadata = self._metadata(
+            n_candidates=page.n_candidates,
+            user_known=page.user_known,
+            reranked=page.reranked,
+            degraded=page.degraded,
+            rules=page.rule_ids,
             next_cursor=cursor_after(before) if is_more and items else None,
         )
-        answer = RecommendResponse(user_id=request.user_id, request_id="", recommendations=items, metadata=metadata)
-        return answer, msgspec.json.encode(shown)
+        metadata.experiment, metadata.model_version = experiment, version
+        return RecommendResponse(user_id=request.user_id, request_id="", recommendations=items, metadata=metadata)
 
     def _missing(self, request: RecommendRequest) -> list[str]:
         bundle = self.live.bundle
         is_ranker_missing = bundle.ranker is None and bundle.config.ctr.model_type != "none" and request.use_reranking
         return [*(["events"] if self.live.is_behind else []), *(["ranker"] if is_ranker_missing else [])]
 
-    def _code(self, item_id: ExternalId) -> int:
+    def code(self, item_id: ExternalId) -> int:
+        """Return the code of an item; NotFoundError if there is none."""
         code = self.live.catalogue.code(item_id)
         if code < 0:
             raise NotFoundError(f"there is no item {item_id!r}", hint="add it with POST /items")
@@ -300,9 +349,7 @@ class Answerer:
             next_cursor=next_cursor,
         )
 
-    def _cache_key(
-        self, request: RecommendRequest, user_version: int, rule_ids: Sequence[str], treatment_key: str
-    ) -> str:
+    def _cache_key(self, request: RecommendRequest, user_version: int, rule_ids: Sequence[str], key_parts: str) -> str:
         """Return a hash of all that an answer depends on: request, user, catalogue, rules, model, settings and arms.
 
         Versions of users, items and rules are positions of one log, so its identity is part of it: services with other
@@ -310,34 +357,20 @@ class Answerer:
         or ends.
         """
         rules = f"{self.live.rules.version} {' '.join(rule_ids)}"
-        versions = (
-            f"{self.live.log_id}\n{self.live.bundle.version}\n{user_version}\n{self.live.catalogue_version}\n{rules}"
-        )
-        whole = f"{versions}\n{treatment_key}\n{self._settings}\n{request.canonical}"
+        versions = f"{self.live.log_id}\n{user_version}\n{self.live.catalogue_version}\n{rules}"
+        whole = f"{versions}\n{key_parts}\n{self._settings}\n{request.canonical}"
         return hashlib.sha256(whole.encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """An arm of an answer and who answers for it; whether that is not the version that it names."""
+
+    treatment: Treatment
+    answerer: Answerer
+    is_missing: bool = False
+
+
 def _drift(answer: RecommendResponse) -> Drift:
-    scores = [item.score for item in answer.recommendations] if answer.metadata.reranked else []
+    scores = [item.score for item in answer.recommendations if item.metadata.ranking_score is not None]
     return Drift(answer.metadata.user_known, len(scores), sum(scores))
-
-
-def _without_stamp(answer: RecommendResponse) -> bytes:
-    """Return the JSON of an answer without what two answers from the same entry of the cache differ in.
-
-    That is when and how it was made, and for whom: the cache names nobody.
-    """
-    metadata = ENCODER.encode(answer.metadata).removeprefix(VOLATILE)
-    return b'{"recommendations":%s,"metadata":{%s}' % (ENCODER.encode(answer.recommendations), metadata)
-
-
-def _stamped(body: bytes, user_id: ExternalId, request_id: str, started: float, *, is_cached: bool) -> bytes:
-    """Return the JSON of an answer with what an entry of the cache lacks."""
-    cached = b"true" if is_cached else b"false"
-    volatile = b',"latency_ms":%.3f,"cached":%s}}' % (_milliseconds_since(started), cached)
-    asked = b'{"user_id":%s,"request_id":"%s",' % (msgspec.json.encode(user_id), request_id.encode())
-    return asked + body[1:-2] + volatile
-
-
-def _milliseconds_since(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 3)

@@ -36,8 +36,7 @@ class Timed:
     @property
     def item_ids(self) -> list[str]:
         """What is shown, best first, as text."""
-        shown: list[tuple[int | str, float, float, int]] = msgspec.json.decode(self.answer.shown)
-        return [str(item_id) for item_id, *_ in shown]
+        return [str(item_id) for item_id, *_ in msgspec.json.decode(self.answer.shown)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from rec_engine.data.group_commit import GroupCommit
 from rec_engine.data.rules import RuleChange
 from rec_engine.errors import ConflictError, NotFoundError, RecEngineError, StoreError
 from rec_engine.serving.answers import Answerer
+from rec_engine.serving.arm_models import ArmModels
 from rec_engine.serving.cache import Cache
 from rec_engine.serving.comparisons import Timed, figures
 from rec_engine.serving.dry_run import dry_run
@@ -106,8 +107,10 @@ class Engine:
         self.live = LiveModel(bundle, config.recommendations, store)
         self.statistics = LiveStatistics(self.live, store)
         self.statistics.start()
-        self.answerer = Answerer(self.live, config, cache, clock)
-        self.experiments = ServedExperiments(store.url, config.recommendations, clock)
+        self.experiments = ServedExperiments(store.url, config.recommendations, clock, model_dir)
+        wanted = self.experiments.model_versions
+        self.arm_models = ArmModels(model_dir, config, store.url, wanted, clock) if model_dir else None
+        self.answerer = self._answerer(self.live)
         telemetry.serves(bundle.version, bundle.manifest.created_at.timestamp())
         self.watch = ModelWatch(model_dir, bundle.version, self._prepare) if model_dir else None
         self.shadow = ShadowMode(model_dir, config, store.url) if model_dir else None
@@ -127,6 +130,8 @@ class Engine:
                 closing.callback(self.watch.close)
             if self.shadow:
                 closing.callback(self.shadow.close)
+            if self.arm_models:
+                closing.callback(self.arm_models.close)
             closing.callback(self.statistics.close)
             closing.callback(self.experiments.close)
             closing.callback(self.writer.close)
@@ -147,7 +152,8 @@ class Engine:
         self._catch_up()
         treatment = self._treatment(request.user_id)
         answer = self.answerer.recommend(request, request_id, lap, treatment)
-        if shadow and not answer.is_cached:
+        is_the_models = not treatment.rivals and answer.model_version == self.live.bundle.version
+        if shadow and is_the_models and not answer.is_cached:
             shadow.offer(Job(request, request_id, now, Timed(answer, time.thread_time() - started)))
         self.telemetry.answered(answer.n_items, is_cached=answer.is_cached, degraded=answer.degraded)
         if drift := answer.drift:
@@ -160,7 +166,7 @@ class Engine:
                 request_id=request_id,
                 user_id=str(request.user_id),
                 timestamp=int(self.clock()),
-                model_version=self.live.bundle.version,
+                model_version=answer.model_version,
                 shown=answer.shown.decode(),
                 known=self.live.position,
             )
@@ -347,10 +353,14 @@ class Engine:
             self.live = ready
             self.statistics = LiveStatistics(ready, self.store)
             self.statistics.start()
-            self.answerer = Answerer(ready, self.config, self.cache, self.clock)
+            self.answerer = self._answerer(ready)
             self.telemetry.serves(ready.bundle.version, ready.bundle.manifest.created_at.timestamp())
             logger.info("%s answers from now on", ready.bundle.version)
         self.live.catch_up()
+
+    def _answerer(self, live: LiveModel) -> Answerer:
+        others = self.arm_models.find if self.arm_models else lambda _: None
+        return Answerer(live, self.config, self.cache, self.clock, others)
 
     def _prepare(self, directory: Path) -> LiveModel:
         return LiveModel(open_bundle(directory), self.config.recommendations, self.store)

@@ -179,11 +179,13 @@ class AnswerMetadata:
     num_candidates: int
     reranked: bool
     experiment: str | None
-    """`experiment/arm` of each experiment that the user is in, joined by blanks; null where he is in none."""
+    """`experiment/arm` of each experiment that the user is in, joined by blanks; null where he is in none. Of an
+    interleaving the arm is `interleaved`."""
     user_known: bool
     """Whether the model has a history of this user; without one the answer comes from popularity."""
     degraded: list[str]
-    """Parts that the answer had to do without: `events`, `ranker`, or the name of a source."""
+    """Parts that the answer had to do without: `events`, `ranker`, `model_version` (of an arm), or the name of a
+    source."""
     rules: list[RuleId]
     """Rules of the shop that hold for the request, whether or not they changed anything."""
     next_cursor: str | None = None

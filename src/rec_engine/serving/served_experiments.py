@@ -3,28 +3,34 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
 
 from rec_engine.data.dataset import ExternalId
-from rec_engine.errors import DataError, ExperimentError, StoreError
+from rec_engine.errors import BundleError, ConflictError, DataError, ExperimentError, NotFoundError, StoreError
 from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
-from rec_engine.experiments.definition import ArmConfiguration, Experiment
+from rec_engine.experiments.bandit_batches import is_batch_over, next_batch
+from rec_engine.experiments.definition import INTERLEAVED, ArmConfiguration, Experiment
 from rec_engine.experiments.effects_over_time import moments_of_looks
+from rec_engine.experiments.list_preference import team_label
 from rec_engine.experiments.live_experiments import LiveExperiments
-from rec_engine.experiments.looking import look
+from rec_engine.experiments.looking import Results, look, results_of
 from rec_engine.experiments.proposal import Proposal
 from rec_engine.experiments.report_page import report_page
 from rec_engine.experiments.results import Analysis
 from rec_engine.experiments.user_segments import segments_of
+from rec_engine.registry import ModelRegistry
 from rec_engine.utils.background import BackgroundLoop
 from rec_engine.utils.config import RecommendationSettings
 from rec_engine.utils.logger import get_logger
 
 GUARD_SECONDS = 300.0
 """How often guardrails are looked at."""
+BATCH_POLL_SECONDS = 5.0
+"""How often bandits are looked at whose batch may be over."""
 AUTOMATIC = "the service"
 
 _Found = TypeVar("_Found")
@@ -41,7 +47,9 @@ class Treatment:
         key: what the answer depends on beside the service's own settings.
         use_reranking: whether the ranker may be used.
         follows_rules: whether the rules of the shop hold.
+        model_version: that answers; None for the current one.
         met: experiments and what they had for him.
+        rivals: the two arms that fill his lists by turns, each as it would be alone; none without an interleaving.
     """
 
     settings: RecommendationSettings
@@ -49,7 +57,9 @@ class Treatment:
     key: str = ""
     use_reranking: bool = True
     follows_rules: bool = True
+    model_version: str | None = None
     met: tuple[tuple[Experiment, Assignment], ...] = field(default=())
+    rivals: "tuple[Treatment, ...]" = ()
 
 
 class ServedExperiments:
@@ -59,9 +69,17 @@ class ServedExperiments:
         url: of the log.
         settings: the `recommendations:` section.
         clock: Unix seconds.
+        model_dir: the registry whose versions arms may serve; None where there is none.
     """
 
-    def __init__(self, url: str, settings: RecommendationSettings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        url: str,
+        settings: RecommendationSettings,
+        clock: Callable[[], float] = time.time,
+        model_dir: Path | None = None,
+    ) -> None:
+        self._model_dir = model_dir
         self._settings = settings
         self._none = Treatment(settings)
         self._clock = clock
@@ -71,6 +89,8 @@ class ServedExperiments:
         self._treatments: dict[str, Treatment] = {}
         self._guard = BackgroundLoop("experiment guard", self._watch_guardrails, first_seconds=GUARD_SECONDS)
         self._guard.start()
+        self._batches = BackgroundLoop("bandit batches", self._begin_batches, first_seconds=BATCH_POLL_SECONDS)
+        self._batches.start()
 
     @property
     def n_dropped(self) -> int:
@@ -80,6 +100,7 @@ class ServedExperiments:
     def close(self) -> None:
         """Write what is waiting, then end."""
         self._guard.close()
+        self._batches.close()
         try:
             self._live.close()
         except StoreError as error:
@@ -140,6 +161,7 @@ class ServedExperiments:
             ExperimentError: if there is one of this id.
         """
         experiment = self._served(proposal)
+        await asyncio.to_thread(self._check_versions, experiment)
         return await asyncio.to_thread(self._live.lifecycle.create, experiment)
 
     async def redefine(self, experiment_id: str, proposal: Proposal) -> Experiment:
@@ -151,15 +173,19 @@ class ServedExperiments:
             NotFoundError: if there is none of this id.
         """
         experiment = self._served(proposal.model_copy(update={"experiment_id": experiment_id}))
+        await asyncio.to_thread(self._check_versions, experiment)
         return await asyncio.to_thread(self._live.lifecycle.redefine, experiment)
 
     async def step(self, experiment_id: str, action: str, reason: str) -> Experiment:
         """Return once an experiment is started, paused, resumed or stopped, on disk; every worker knows in a second.
 
         Raises:
+            DataError: if it is to start and an arm's version could not be served.
             ExperimentError: if it is in no state for that.
             NotFoundError: if there is none of this id.
         """
+        if action == "start":
+            await asyncio.to_thread(self._check_versions, self.get(experiment_id))
         steps = self._live.lifecycle
         do = {"start": steps.start, "pause": steps.pause, "resume": steps.resume, "stop": steps.stop}[action]
         return await asyncio.to_thread(do, experiment_id, "", reason)
@@ -182,7 +208,7 @@ class ServedExperiments:
 
         return await asyncio.to_thread(change)
 
-    async def results(self, experiment_id: str, users: pl.DataFrame) -> Analysis:
+    async def results(self, experiment_id: str, users: pl.DataFrame) -> Results:
         """Return what is known of an experiment now.
 
         Args:
@@ -193,11 +219,23 @@ class ServedExperiments:
             NotFoundError: if there is none of this id.
             StoreError: if the log cannot be read.
         """
-        return await asyncio.to_thread(self._look, self.get(experiment_id).experiment_id, users)
+        return await asyncio.to_thread(self._results, self.get(experiment_id).experiment_id, users)
+
+    def _results(self, experiment_id: str, users: pl.DataFrame) -> Results:
+        self._live.recorder.flush()
+        self._live.refresh()
+        now = int(self._clock())
+        return results_of(self._live.log, self.get(experiment_id), now, segments_of(users))
 
     async def report(self, experiment_id: str, users: pl.DataFrame) -> str:
-        """Return a page of HTML on an experiment, with what its planned looks found; see `results`."""
+        """Return a page of HTML on an A/B test, with what its planned looks found; see `results`.
+
+        Raises:
+            DataError: if it is of another kind.
+        """
         analysis = await self.results(experiment_id, users)
+        if not isinstance(analysis, Analysis):
+            raise DataError(f"{experiment_id} is of kind {analysis.kind}: pages are made of A/B tests")
         looks = await asyncio.to_thread(self._live.log.looks, experiment_id)
         return report_page(self.get(experiment_id), analysis, moments_of_looks(looks), int(self._clock()))
 
@@ -217,6 +255,27 @@ class ServedExperiments:
                 )
         return experiment
 
+    def model_versions(self) -> frozenset[str]:
+        """Return the versions that arms of running experiments serve."""
+        running = [each for each in self.all() if each.status == "running" and each.reads_service]
+        named = (arm.configuration.model_version for each in running for arm in each.arms)
+        return frozenset(version for version in named if version is not None)
+
+    def _check_versions(self, experiment: Experiment) -> None:
+        """Read every file of the versions that its arms name."""
+        for arm in experiment.arms:
+            if (version := arm.configuration.model_version) is None:
+                continue
+            if self._model_dir is None:
+                raise DataError(
+                    f"arm {arm.name}: this service has one model and no registry to take {version!r} from",
+                    hint="start it with the directory of all versions",
+                )
+            try:
+                ModelRegistry(self._model_dir).verify(version)
+            except (NotFoundError, BundleError) as error:
+                raise DataError(f"arm {arm.name}: {error}") from None
+
     def _follow(self) -> None:
         self._seen = self._live.lifecycle.by_id
         self._open = tuple(each for each in self._seen.values() if _is_served(each))
@@ -230,7 +289,24 @@ class ServedExperiments:
         return kept
 
     def _treatment(self, key: str, met: tuple[tuple[Experiment, Assignment], ...]) -> Treatment:
-        chosen = [each.configuration(assignment.arm or "") for each, assignment in met]
+        label = " ".join(f"{each.experiment_id}/{assignment.arm}" for each, assignment in met)
+        chosen = [each.configuration(found.arm or "") for each, found in met if not _is_interleaved(each, found)]
+        drafting = next((each for each, found in met if _is_interleaved(each, found)), None)
+        if drafting is None:
+            return self._of(chosen, label, key, met)
+        first, second = (
+            self._of([*chosen, arm.configuration], team_label(drafting, arm.name), f"{key}\n{arm.name}", met)
+            for arm in drafting.arms
+        )
+        return replace(first, label=label, key=key, rivals=(first, second))
+
+    def _of(
+        self,
+        chosen: list[ArmConfiguration],
+        label: str,
+        key: str,
+        met: tuple[tuple[Experiment, Assignment], ...],
+    ) -> Treatment:
         update: dict[str, object] = {}
         for configuration in chosen:
             update |= {name: getattr(configuration, name) for name in _SETTINGS & configuration.varied}
@@ -238,15 +314,29 @@ class ServedExperiments:
             update["caps"] = {name: cap for name, cap in caps.items() if name in self._settings.caps}
         return Treatment(
             settings=self._settings.model_copy(update=update),
-            label=" ".join(f"{each.experiment_id}/{assignment.arm}" for each, assignment in met),
+            label=label,
             key=key,
             use_reranking=all(each.use_reranking is not False for each in chosen),
             follows_rules=all(each.follows_rules is not False for each in chosen),
+            model_version=_first(chosen, lambda each: each.model_version),
             met=met,
         )
 
+    def _begin_batches(self) -> float:
+        now = self._clock()
+        for experiment in self.all():
+            if not is_batch_over(experiment, now):
+                continue
+            try:
+                self._live.recorder.flush()
+                next_batch(self._live.lifecycle, self._live.log.url, experiment, int(now), AUTOMATIC)
+            except (StoreError, ConflictError) as error:  # another worker has begun it, or the log is away
+                logger.info("no batch of %s is begun: %s", experiment.experiment_id, error)
+        return BATCH_POLL_SECONDS
+
     def _watch_guardrails(self) -> float:
-        guarded = [each for each in self.all() if _is_served(each) and each.design.has_guardrails]
+        tests = [each for each in self.all() if _is_served(each) and each.kind == "ab"]
+        guarded = [each for each in tests if each.design.has_guardrails]
         try:
             # Sooner than it comes again itself: of several workers, whichever comes first after that.
             turn_seconds = int(0.9 * GUARD_SECONDS)
@@ -283,6 +373,10 @@ def is_guardrail_harmed(experiment: Experiment, found: Analysis) -> bool:
         if high < -metric.margin * abs(each.control):
             return True
     return False
+
+
+def _is_interleaved(experiment: Experiment, assignment: Assignment) -> bool:
+    return experiment.kind == "interleaving" and assignment.arm == INTERLEAVED
 
 
 _SETTINGS = frozenset({"diversity", "exploration"})

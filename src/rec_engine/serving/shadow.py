@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rec_engine.bundle import open_bundle
 from rec_engine.data.events import EventStore
+from rec_engine.data.impressions import CHOSEN
 from rec_engine.errors import RecEngineError
 from rec_engine.registry import Shadow, read_shadow
 from rec_engine.serving.answers import Answerer
@@ -26,8 +27,6 @@ from rec_engine.utils.logger import get_logger
 
 POLL_SECONDS = 0.5
 MAX_WAITING = 32
-CHOSEN = frozenset({"click", "like", "share", "add_to_cart", "purchase"})
-"""Actions that speak for an item."""
 
 logger = get_logger(__name__)
 
