@@ -45,6 +45,18 @@ def test_answers_propensities_and_clicks_are_in_the_log_as_a_service_writes_them
     assert not shown.request_ids.is_duplicated().any()
 
 
+def test_a_visit_shows_nothing_twice_and_nothing_that_was_clicked_before(loop: Loop, place: Path) -> None:
+    shown = load_impressions(f"sqlite:///{place / 'events.db'}")
+    requests = shown.request_ids.gather(shown.request_codes)
+    pages = pl.DataFrame({"visit": requests.str.replace(r"-\d+$", ""), "request": requests, "item": shown.item_ids})
+    assert pages.select("visit", "request").unique().group_by("visit").len()["len"].max() > 1  # type: ignore[operator]
+    assert not pages.select("visit", "item").is_duplicated().any()
+    users = shown.user_ids.gather(shown.request_codes)
+    clicks = pl.DataFrame({"user": users, "item": shown.item_ids}).filter(pl.Series(shown.clicked))
+    assert clicks.height > loop.answers["clicks"].sum() / 2
+    assert not clicks.is_duplicated().any()
+
+
 def test_the_next_version_was_trained_on_what_the_one_before_was_clicked_for(loop: Loop, place: Path) -> None:
     first, second = (open_bundle(each) for each in sorted((place / "models").glob("2*")))
     assert [version.is_promoted for version in loop.versions] == [True, True]
