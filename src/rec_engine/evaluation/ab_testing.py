@@ -5,7 +5,6 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
-from types import TracebackType
 from typing import Any, Self, Unpack
 
 import polars as pl
@@ -17,7 +16,7 @@ from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
 from rec_engine.experiments.checked import checked_moment, checked_user_id, checked_value
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.design import Metric
-from rec_engine.experiments.effects_over_time import moments_by_day, moments_of_looks
+from rec_engine.experiments.effects_over_time import all_moments
 from rec_engine.experiments.live_experiments import LiveExperiments
 from rec_engine.experiments.looking import Results, results_of
 from rec_engine.experiments.own_store import IN_MEMORY, end, own_store
@@ -46,6 +45,9 @@ class ABTestManager:
             manager.
         clock: Unix seconds.
 
+    Attributes:
+        store_url: where everything is kept.
+
     Raises:
         ConfigError: if the URL names no database that can be used here.
         StoreError: if the database cannot be reached.
@@ -60,15 +62,15 @@ class ABTestManager:
     ) -> None:
         self._defaults = {"min_sample_size": min_sample_size, "significance_level": significance_level}
         self._clock = clock
-        url, directory = (store, None) if store != IN_MEMORY else own_store()
-        self._live = LiveExperiments(url, clock, full_seconds=FULL_SECONDS)
+        self.store_url, directory = (store, None) if store != IN_MEMORY else own_store()
+        self._live = LiveExperiments(self.store_url, clock, full_seconds=FULL_SECONDS)
         self._end = weakref.finalize(self, end, self._live, directory)
         self._recording = Recording(self._live)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -275,8 +277,9 @@ class ABTestManager:
 
         Arguments and errors as of `record_exposure` and `record_click`.
         """
-        at = when.get("timestamp")
-        found = self._recording.exposure(experiment_id, user_id, variant, at, attributes or NO_ATTRIBUTES)
+        found = self.record_exposure(
+            experiment_id, user_id, variant, timestamp=when.get("timestamp"), attributes=attributes
+        )
         self._recording.measure(experiment_id, user_id, IMPRESSIONS, 1.0, **when)
         return found
 
@@ -320,25 +323,18 @@ class ABTestManager:
         self._recording.measure(experiment_id, user_id, metric_name, value, **when)
 
     def analyze(self, experiment_id: str, as_of: float | None = None, users: pl.DataFrame | None = None) -> Analysis:
-        """Return what is known of an A/B test, as an object; see `analyze_experiment`.
-
-        Raises:
-            ExperimentError: if it is of another kind, whose arms are not compared like this; see `results`.
-        """
+        """Return what is known of an A/B test, as an object; see `analyze_experiment`, for other kinds `results`."""
         found = self.results(experiment_id, as_of, users)
         if not isinstance(found, Analysis):
-            raise ExperimentError(
-                f"{experiment_id} is of kind {found.kind}, not an A/B test", hint="results() has what it comes to"
-            )
+            raise ExperimentError(f"{experiment_id} is of kind {found.kind}, not an A/B test", hint="see results()")
         return found
 
     def results(self, experiment_id: str, as_of: float | None = None, users: pl.DataFrame | None = None) -> Results:
         """Return what is known of an experiment, as an object of its kind; see `analyze_experiment`."""
         self.flush()
-        until, now = checked_moment(as_of, self._now()), self._now()
+        until = min(checked_moment(as_of, self._now()), self._now())
         segments = () if users is None else segments_of(users)
-        experiment = self.get_experiment(experiment_id)
-        return results_of(self._live.log, experiment, min(until, now), segments, is_kept=as_of is None)
+        return results_of(self._live.log, self.get_experiment(experiment_id), until, segments, is_kept=as_of is None)
 
     def analyze_experiment(
         self, experiment_id: str, as_of: float | None = None, users: pl.DataFrame | None = None
@@ -359,17 +355,19 @@ class ABTestManager:
             NotFoundError: if there is no such experiment.
             StoreError: if the database fails.
         """
-        experiment = self.get_experiment(experiment_id)
-        about = experiment.model_dump(include={"experiment_id", "name", "status", "version"})
+        experiment, of_itself = self.get_experiment(experiment_id), {"experiment_id", "name", "status", "version"}
+        about = experiment.model_dump(include=of_itself)
         about |= {"config_hash": experiment.config_hash, "n_dropped": self.n_dropped}
         return about | self.results(experiment_id, as_of, users).as_dict()
 
     def report(self, experiment_id: str, users: pl.DataFrame | None = None) -> str:
         """Return a page of HTML that stands by itself: verdict, effects now and by day, arms, health, segments."""
-        analysis, until = self.analyze(experiment_id, users=users), self._now()
-        experiment, log = self.get_experiment(experiment_id), self._live.log
-        moments = moments_of_looks(log.looks(experiment_id)) + moments_by_day(log, experiment, until)
-        return report_page(experiment, analysis, moments, until)
+        analysis, experiment, now = (
+            self.analyze(experiment_id, users=users),
+            self.get_experiment(experiment_id),
+            self._now(),
+        )
+        return report_page(experiment, analysis, all_moments(self._live.log, experiment, now), now)
 
     def analyze_metric(self, experiment_id: str, metric: str) -> list[Comparison]:
         """Return the comparisons of one metric with the control, one for each other arm.
@@ -399,11 +397,6 @@ class ABTestManager:
             "looks": [asdict(taken) for taken in self.get_timeseries(experiment_id)],
             "results": self.analyze_experiment(experiment_id),
         }
-
-    @property
-    def store_url(self) -> str:
-        """Where everything is kept."""
-        return self._live.log.url
 
     def get_timeseries(self, experiment_id: str) -> list[TakenLook]:
         """Return what each planned look found, as it was found, the first one first."""

@@ -40,6 +40,11 @@ def moments_of_looks(looks: Iterable[TakenLook]) -> list[Moment]:
     ]
 
 
+def all_moments(log: ExperimentLog, experiment: Experiment, until: int) -> list[Moment]:
+    """Return what the planned looks found, and what was known of the end of each day."""
+    return moments_of_looks(log.looks(experiment.experiment_id)) + moments_by_day(log, experiment, until)
+
+
 def moments_by_day(log: ExperimentLog, experiment: Experiment, until: int) -> list[Moment]:
     """Return what is known of the end of each day, MAX_MOMENTS of them at most; no planned look is taken.
 
