@@ -22,14 +22,11 @@ from rec_engine.experiments.looking import Results, results_of
 from rec_engine.experiments.own_store import IN_MEMORY, end, own_store
 from rec_engine.experiments.planning import Plan, plan
 from rec_engine.experiments.proposal import Proposal
-from rec_engine.experiments.recording import Recording, When
+from rec_engine.experiments.recording import FULL_SECONDS, Recording, When
 from rec_engine.experiments.report_page import report_page
 from rec_engine.experiments.results import Analysis, Comparison
 from rec_engine.experiments.standard_metrics import CLICKS, CONVERSIONS, ENGAGEMENT_SECONDS, IMPRESSIONS, REVENUE
 from rec_engine.experiments.user_segments import segments_of
-
-FULL_SECONDS = 5.0
-"""How long whoever records waits for the writer, where he is faster, before his record is dropped."""
 
 
 class ABTestManager:
@@ -277,9 +274,8 @@ class ABTestManager:
 
         Arguments and errors as of `record_exposure` and `record_click`.
         """
-        found = self.record_exposure(
-            experiment_id, user_id, variant, timestamp=when.get("timestamp"), attributes=attributes
-        )
+        at = when.get("timestamp")
+        found = self.record_exposure(experiment_id, user_id, variant, timestamp=at, attributes=attributes)
         self._recording.measure(experiment_id, user_id, IMPRESSIONS, 1.0, **when)
         return found
 
@@ -355,18 +351,15 @@ class ABTestManager:
             NotFoundError: if there is no such experiment.
             StoreError: if the database fails.
         """
-        experiment, of_itself = self.get_experiment(experiment_id), {"experiment_id", "name", "status", "version"}
-        about = experiment.model_dump(include=of_itself)
+        experiment = self.get_experiment(experiment_id)
+        about = experiment.model_dump(include={"experiment_id", "name", "status", "version"})
         about |= {"config_hash": experiment.config_hash, "n_dropped": self.n_dropped}
         return about | self.results(experiment_id, as_of, users).as_dict()
 
     def report(self, experiment_id: str, users: pl.DataFrame | None = None) -> str:
         """Return a page of HTML that stands by itself: verdict, effects now and by day, arms, health, segments."""
-        analysis, experiment, now = (
-            self.analyze(experiment_id, users=users),
-            self.get_experiment(experiment_id),
-            self._now(),
-        )
+        analysis, now = self.analyze(experiment_id, users=users), self._now()
+        experiment = self.get_experiment(experiment_id)
         return report_page(experiment, analysis, all_moments(self._live.log, experiment, now), now)
 
     def analyze_metric(self, experiment_id: str, metric: str) -> list[Comparison]:
@@ -378,8 +371,7 @@ class ABTestManager:
         """
         found = [each for each in self.analyze(experiment_id).comparisons if each.metric == metric]
         if not found:
-            names = ", ".join(each.name for each in self.get_experiment(experiment_id).design.metrics)
-            raise NotFoundError(f"{experiment_id} has no metric {metric!r}", hint=f"one of {names}")
+            raise NotFoundError(f"{experiment_id} has no metric {metric!r}", hint="get_experiment() names its metrics")
         return found
 
     def history(self, experiment_id: str) -> list[ExperimentVersion]:
@@ -387,10 +379,7 @@ class ABTestManager:
         return self._live.lifecycle.history(experiment_id)
 
     def export_experiment(self, experiment_id: str) -> dict[str, Any]:
-        """Return all that is kept of an experiment but for users: definition, who changed what, looks, and results.
-
-        It can be written as JSON.
-        """
+        """Return as JSON can hold it all but users: definition, who changed what, looks, and results."""
         return {
             "experiment": self.get_experiment(experiment_id).model_dump(mode="json"),
             "history": [asdict(version) for version in self.history(experiment_id)],

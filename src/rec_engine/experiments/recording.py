@@ -23,6 +23,9 @@ from rec_engine.experiments.live_experiments import LiveExperiments
 MAX_EARLY_SECONDS = 86_400
 """How far a clock may be behind: an exposure before the start by less counts from the start."""
 
+FULL_SECONDS = 5.0
+"""How long whoever records waits for the writer, where he is faster, before his record is dropped."""
+
 
 class When(TypedDict, total=False):
     """Which event it is, and when it happened.
