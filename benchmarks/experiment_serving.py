@@ -3,7 +3,7 @@
     python benchmarks/experiment_serving.py --model-dir models [--requests 4000]
 
 Both engines are of one process and answer uncached, each from a log of its own; the arms of the experiment change
-nothing, so both make the same answers. The wall clock of a shared machine is noisy: compare the two, not with other runs.
+nothing, so both make the same answers. The wall clock of a shared machine is noisy: compare the two, not other runs.
 """
 
 import argparse
