@@ -1,5 +1,6 @@
 """Manifests: what Kubernetes itself would refuse, and that the parts fit together."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import pytest
 import yaml
 
 from rec_engine.serving.security import needed_scope
-from rec_engine.utils.config import ServingConfig
+from rec_engine.utils.config import ServingConfig, load_config
 
 K8S = Path(__file__).parents[2] / "k8s"
+FIRST_MODEL = K8S / "first-model.yaml"
 MANIFESTS = sorted(path for path in (K8S / "base").glob("*.yaml") if path.name != "kustomization.yaml")
 
 
@@ -19,7 +21,7 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*MANIFESTS, FIRST_MODEL], ids=lambda path: path.name)
 def test_a_manifest_is_valid(path: Path) -> None:
     kubernetes_validate.validate(read(path), "1.33", strict=True)
 
@@ -41,7 +43,7 @@ def test_an_overlay_changes_what_there_is(path: Path) -> None:
             continue
         for operation in operations:
             place: Any = target
-            for step in operation["path"].strip("/").split("/"):
+            for step in operation["path"].strip("/").removesuffix("/-").split("/"):
                 place = place[int(step)] if isinstance(place, list) else place[step]
 
 
@@ -67,8 +69,14 @@ def test_pods_run_without_rights_and_take_secrets_by_reference() -> None:
                     assert "value" not in variable
 
 
-def test_the_settings_are_settings() -> None:
-    text = read(K8S / "base" / "config.yaml")["data"]["serving_config.yaml"]
-    settings = ServingConfig.model_validate(yaml.safe_load(text))
+def test_the_settings_are_settings_and_the_image_leaves_them_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "serving_config.yaml"
+    path.write_text(read(K8S / "base" / "config.yaml")["data"]["serving_config.yaml"], encoding="utf-8")
+    dockerfile = (K8S.parent / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    of_image = dict(re.findall(r"(REC_ENGINE_\w+)=(\S+)", dockerfile))
+    assert of_image
+    settings = load_config(ServingConfig, path, environment=of_image)
+    assert settings == load_config(ServingConfig, path, environment={})
+    assert settings.store.url.startswith("postgresql://")
     [container] = read(K8S / "base" / "deployment.yaml")["spec"]["template"]["spec"]["containers"]
     assert [port["containerPort"] for port in container["ports"]] == [settings.api.port]

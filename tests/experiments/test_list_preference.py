@@ -59,6 +59,8 @@ def test_nothing_is_decided_before_its_days_or_of_few_users(tmp_path: Path) -> N
     url = log_of(tmp_path, 400, 0.9)
     early = list_preference(url, interleaving(), DAY)
     assert (early.recommendation.action, "days" in early.recommendation.reason) == ("continue_running", True)
+    late = list_preference(url, interleaving(start_date=7 * DAY), 8 * DAY)  # planned long before anybody could meet it
+    assert (late.recommendation.action, "days" in late.recommendation.reason) == ("continue_running", True)
     few = list_preference(log_of(tmp_path / "few", 60, 0.9), interleaving(), 8 * DAY)
     assert (few.recommendation.action, few.cs) == ("continue_running", None)
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from proposals import proposed
+from proposals import proposed, running
 
 from rec_engine.data.events import Event, EventStore
 from rec_engine.errors import ConflictError, DataError, ExperimentError
 from rec_engine.evaluation.ab_testing import ABTestManager
 from rec_engine.experiments.assignment import assign
-from rec_engine.experiments.bandit_batches import BanditResult, next_batch
+from rec_engine.experiments.bandit_batches import BanditResult, is_batch_over, next_batch
 from rec_engine.experiments.definition import Experiment
 from rec_engine.serving.served_experiments import ServedExperiments
 from rec_engine.utils.config import RecommendationSettings
@@ -69,6 +69,12 @@ def result(served: ServedExperiments) -> BanditResult:
     found = asyncio.run(served.results("exp", pl.DataFrame({"user_id": []})))
     assert isinstance(found, BanditResult)
     return found
+
+
+def test_the_first_batch_begins_when_users_can_meet_it() -> None:
+    waiting = running(proposed(kind="bandit", reads_service=True, start_date=100 * HOUR), started_at=1)
+    assert not is_batch_over(waiting, 100 * HOUR + 5)
+    assert is_batch_over(waiting, 100 * HOUR + waiting.batch_hours * HOUR)
 
 
 def share_of_treatment(arms: dict[int, str]) -> float:

@@ -99,7 +99,8 @@ def is_batch_over(experiment: Experiment, now: float) -> bool:
     """Return whether a bandit's arms are due for other shares; its last batch lasts to the end."""
     if experiment.kind != "bandit" or not experiment.is_open(now) or len(experiment.phases) >= MAX_PHASES:
         return False
-    return now >= experiment.phase.starts_at + experiment.batch_hours * HOUR_SECONDS
+    begins_at = max(experiment.phase.starts_at, experiment.starts_at or 0)
+    return now >= begins_at + experiment.batch_hours * HOUR_SECONDS
 
 
 def next_batch(lifecycle: Lifecycle, store_url: str, experiment: Experiment, now: int, actor: str) -> Experiment:

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from rec_engine.data.experiment_log import ExperimentLog, TakenLook
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.looking import look
-from rec_engine.experiments.measuring import DAY_SECONDS
+from rec_engine.experiments.measuring import DAY_SECONDS, begins_at
 from rec_engine.experiments.results import Comparison
 
 MAX_MOMENTS = 14
@@ -54,13 +54,11 @@ def moments_by_day(log: ExperimentLog, experiment: Experiment, until: int) -> li
     until = until if experiment.stopped_at is None else min(until, experiment.stopped_at)
     return [
         Moment(at, look(log, experiment, at, is_kept=False).comparisons, is_look=False)
-        for at in _ends_of_days(experiment.started_at, until)
+        for at in _ends_of_days(begins_at(experiment, until), until)
     ]
 
 
-def _ends_of_days(started_at: int | None, until: int) -> Sequence[int]:
-    if started_at is None:
-        return ()
+def _ends_of_days(started_at: int, until: int) -> Sequence[int]:
     days = max(1, (until - started_at) // DAY_SECONDS)
     step = -(-days // MAX_MOMENTS) * DAY_SECONDS
     return range(started_at + step, until + 1, step)

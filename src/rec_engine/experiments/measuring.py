@@ -72,11 +72,11 @@ def measure(
         segments={name: _segment(of_kept["user_id"], values) for name, values in segments},
         n_conflicting=int(is_conflicting.sum()),
         n_bots=int((is_bot & ~is_conflicting).sum()),
-        days=max(0, until - _begins_at(experiment, until)) // DAY_SECONDS,
+        days=max(0, until - begins_at(experiment, until)) // DAY_SECONDS,
     )
 
 
-def _begins_at(experiment: Experiment, until: int) -> int:
+def begins_at(experiment: Experiment, until: int) -> int:
     """Return when users could first meet an experiment; not before its start date, whenever it was started."""
     if experiment.started_at is None:
         return until

@@ -153,11 +153,12 @@ class Engine:
         treatment = self._treatment(request.user_id)
         answer = self.answerer.recommend(request, request_id, lap, treatment)
         is_the_models = not treatment.rivals and answer.model_version == self.live.bundle.version
-        if shadow and is_the_models and not answer.is_cached:
+        if shadow and not treatment.key and not answer.is_cached:  # it knows of no arms
             shadow.offer(Job(request, request_id, now, Timed(answer, time.thread_time() - started)))
         self.telemetry.answered(answer.n_items, is_cached=answer.is_cached, degraded=answer.degraded)
         if drift := answer.drift:
-            self.telemetry.computed(drift.n_ranked, drift.ranked_scores, is_user_known=drift.is_user_known)
+            ranked = (drift.n_ranked, drift.ranked_scores) if is_the_models else (0, 0.0)
+            self.telemetry.computed(*ranked, is_user_known=drift.is_user_known)
         # His exposure first: what he is shown belongs to the time after it, to the second.
         for experiment, arm in self.experiments.expose(request.user_id, treatment):
             self.telemetry.exposed(experiment, arm)
