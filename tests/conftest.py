@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy
 from fastapi.testclient import TestClient
 
-from rec_engine.bundle import ModelBundle, make_current, open_bundle, promotions_locked
+from rec_engine.bundle import ModelBundle, find_bundle, make_current, open_bundle, promotions_locked
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.data.events import EventStore
 from rec_engine.pipeline.train import train
@@ -86,6 +86,15 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory, dataset: RecommendationD
     directory = tmp_path_factory.mktemp("models")
     train(dataset, tiny_config(), directory, name="small world")
     return directory
+
+
+@pytest.fixture(scope="session")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another version, trained with another seed on items without prices."""
+    directory = tmp_path_factory.mktemp("second")
+    dataset = RecommendationDataset(interactions_frame(), None, items_frame().drop("price"))
+    train(dataset, tiny_config(training={"seed": 1, "num_epochs": 1}), directory, name="small world")
+    return find_bundle(directory)
 
 
 @pytest.fixture(scope="session")

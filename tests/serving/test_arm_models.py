@@ -8,24 +8,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from conftest import interactions_frame, items_frame, promote, service, tiny_config
+from conftest import promote, service
 from fastapi.testclient import TestClient
 
-from rec_engine.bundle import current_version, find_bundle, open_bundle
-from rec_engine.data.dataset import RecommendationDataset
+from rec_engine.bundle import current_version, open_bundle
 from rec_engine.data.events import EventStore
-from rec_engine.pipeline.train import train
 
 USERS = range(20)
-
-
-@pytest.fixture(scope="module")
-def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another version, trained with another seed on items without prices."""
-    directory = tmp_path_factory.mktemp("second")
-    dataset = RecommendationDataset(interactions_frame(), None, items_frame().drop("price"))
-    train(dataset, tiny_config(training={"seed": 1, "num_epochs": 1}), directory, name="small world")
-    return find_bundle(directory)
 
 
 @pytest.fixture

@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import interactions_frame, items_frame, service, tiny_config
+from conftest import service
 from fastapi.testclient import TestClient
 
-from rec_engine.bundle import current_version, find_bundle, open_bundle
-from rec_engine.data.dataset import RecommendationDataset
+from rec_engine.bundle import current_version, open_bundle
 from rec_engine.data.events import EventStore
 from rec_engine.errors import DataError, NotFoundError
-from rec_engine.pipeline.train import train
 from rec_engine.registry import ModelRegistry, read_shadow
 from rec_engine.serving.answers import Answer
 from rec_engine.serving.comparisons import Timed
@@ -22,15 +20,6 @@ from rec_engine.serving.live import LiveModel
 from rec_engine.serving.schemas import RecommendRequest
 from rec_engine.serving.shadow import MAX_WAITING, Job, ShadowMode
 from rec_engine.utils.config import ServingConfig
-
-
-@pytest.fixture(scope="module")
-def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another version, trained with another seed on items without prices."""
-    directory = tmp_path_factory.mktemp("second")
-    dataset = RecommendationDataset(interactions_frame(), None, items_frame().drop("price"))
-    train(dataset, tiny_config(training={"seed": 1, "num_epochs": 1}), directory, name="small world")
-    return find_bundle(directory)
 
 
 @pytest.fixture

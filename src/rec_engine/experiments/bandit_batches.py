@@ -90,7 +90,7 @@ def bandit_result(store_url: str, experiment: Experiment, until: int) -> BanditR
         )
         for place, name in enumerate(experiment.arm_names)
     )
-    has_ended = experiment.status == "stopped" or (experiment.ends_at is not None and until >= experiment.ends_at)
+    has_ended = experiment.has_ended(until)
     reward = experiment.design.metrics[0].name
     return BanditResult(reward, len(begun), arms, _recommended(arms, has_ended=has_ended))
 

@@ -219,6 +219,14 @@ class Experiment(_Frozen):
         """Return what an arm changes."""
         return next(each.configuration for each in self.arms if each.name == arm)
 
+    def measured_until(self, until: int) -> int:
+        """Return the moment in Unix seconds up to which events count: nothing after a stop does."""
+        return until if self.stopped_at is None else min(until, self.stopped_at)
+
+    def has_ended(self, until: int) -> bool:
+        """Return whether nobody takes part any more at a moment, in Unix seconds."""
+        return self.status == "stopped" or (self.ends_at is not None and until >= self.ends_at)
+
     def is_open(self, now: float) -> bool:
         """Return whether users take part at a moment (Unix seconds)."""
         has_begun = self.starts_at is None or now >= self.starts_at

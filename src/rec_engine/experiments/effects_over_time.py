@@ -51,7 +51,7 @@ def moments_by_day(log: ExperimentLog, experiment: Experiment, until: int) -> li
     Raises:
         StoreError: if the database fails.
     """
-    until = until if experiment.stopped_at is None else min(until, experiment.stopped_at)
+    until = experiment.measured_until(until)
     return [
         Moment(at, look(log, experiment, at, is_kept=False).comparisons, is_look=False)
         for at in _ends_of_days(begins_at(experiment, until), until)

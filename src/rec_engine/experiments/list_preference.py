@@ -81,7 +81,7 @@ def list_preference(store_url: str, experiment: Experiment, until: int) -> ListP
         ConfigError: if the URL names no database that can be used here.
         StoreError: if the database cannot be read.
     """
-    until = until if experiment.stopped_at is None else min(until, experiment.stopped_at)
+    until = experiment.measured_until(until)
     first, second = experiment.arm_names
     window = None if experiment.window_days is None else math.ceil(experiment.window_days * DAY_SECONDS)
     teams = (team_label(experiment, first), team_label(experiment, second))
@@ -92,7 +92,7 @@ def list_preference(store_url: str, experiment: Experiment, until: int) -> ListP
     found = preference(user, credits["first"], credits["second"], design.significance_level)
     fraction = found.users / planned_users(design)
     p_value, cs = _always_valid(found, fraction, design.significance_level)
-    has_ended = experiment.status == "stopped" or (experiment.ends_at is not None and until >= experiment.ends_at)
+    has_ended = experiment.has_ended(until)
     return ListPreference(
         arms=(first, second),
         users=n_users,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -49,16 +50,16 @@ def measure(
         ExperimentError: if it is no A/B test: users of other kinds do not belong to one arm.
         StoreError: if the database cannot be read.
     """
-    until = until if experiment.stopped_at is None else min(until, experiment.stopped_at)
+    until = experiment.measured_until(until)
     if experiment.kind != "ab":
         raise ExperimentError(
             f"{experiment.experiment_id} is of kind {experiment.kind}, and is not measured by its arms"
         )
     selection = selection_of(experiment, until)
-    names = [each.name for each in (*selection.recorded, *selection.logged)]
-    names = sorted({*names, *([selection.shown] if selection.shown else [])})
+    names = _names(selection)
     columns = [*(NOW + name for name in names), *(BEFORE + name for name in names)]
-    users, sums = _read(store_url, experiment, selection, columns)
+    with closing(ExperimentTotals(store_url)) as log:
+        users, sums = _read(log, experiment, selection, columns)
     is_conflicting, is_bot = users["n_arms"].to_numpy() > 1, sums.an_hour() > experiment.max_events_an_hour
     kept = ~is_conflicting & ~is_bot
     of_kept = users.filter(pl.Series(kept))
@@ -98,36 +99,39 @@ def measure_batches(store_url: str, experiment: Experiment, until: int) -> tuple
         ConfigError: if the URL names no database that can be used here.
         StoreError: if the database cannot be read.
     """
-    until = until if experiment.stopped_at is None else min(until, experiment.stopped_at)
+    until = experiment.measured_until(until)
     ends = [*(phase.starts_at for phase in experiment.phases[1:]), until]
     successes, trials = (np.zeros((len(ends), len(experiment.arms))) for _ in range(2))
     reward = experiment.design.metrics[0].numerator
-    for batch, end in enumerate(ends):
-        selection = replace(selection_of(experiment, min(end, until)), phase=batch, has_before=False)
-        users, sums = _read(store_url, experiment, selection, [NOW + reward])
-        is_kept = (users["n_arms"].to_numpy() == 1) & (sums.an_hour() <= experiment.max_events_an_hour)
-        arms = _places(users["arm"], experiment.arm_names)[is_kept]
-        trials[batch] = np.bincount(arms, minlength=len(experiment.arms))
-        successes[batch] = np.bincount(arms[sums.of(NOW + reward)[is_kept] > 0], minlength=len(experiment.arms))
+    with closing(ExperimentTotals(store_url)) as log:
+        for batch, end in enumerate(ends):
+            selection = replace(selection_of(experiment, min(end, until)), phase=batch, has_before=False)
+            users, sums = _read(log, experiment, selection, [NOW + reward])
+            is_kept = (users["n_arms"].to_numpy() == 1) & (sums.an_hour() <= experiment.max_events_an_hour)
+            arms = _places(users["arm"], experiment.arm_names)[is_kept]
+            trials[batch] = np.bincount(arms, minlength=len(experiment.arms))
+            successes[batch] = np.bincount(arms[sums.of(NOW + reward)[is_kept] > 0], minlength=len(experiment.arms))
     return successes, trials
 
 
 def _read(
-    store_url: str, experiment: Experiment, selection: Selection, names: list[str]
+    log: ExperimentTotals, experiment: Experiment, selection: Selection, names: list[str]
 ) -> tuple[pl.DataFrame, "_Sums"]:
     """Return who met an arm, and what they did."""
-    log = ExperimentTotals(store_url)
-    try:
-        users = log.users(selection).with_columns(pl.col("arm").str.split(IN_BATCH).list.first())
-        # Another worker may know of a later allocation than this one does: its users come with the next look.
-        is_known = pl.col("arm").is_in(experiment.arm_names) & (pl.col("phase") < len(experiment.phases))
-        users = users.filter(is_known)
-        sums = _Sums(users["user_id"], names)
-        for frame in log.totals(users["user_id"], selection):
-            sums.add(frame)
-    finally:
-        log.close()
+    users = log.users(selection).with_columns(pl.col("arm").str.split(IN_BATCH).list.first())
+    # Another worker may know of a later allocation than this one does: its users come with the next look.
+    is_known = pl.col("arm").is_in(experiment.arm_names) & (pl.col("phase") < len(experiment.phases))
+    users = users.filter(is_known)
+    sums = _Sums(users["user_id"], names)
+    for frame in log.totals(users["user_id"], selection):
+        sums.add(frame)
     return users, sums
+
+
+def _names(selection: Selection) -> list[str]:
+    """Return the totals that a selection sums, sorted."""
+    named = {each.name for each in (*selection.recorded, *selection.logged)}
+    return sorted(named | ({selection.shown} if selection.shown else set()))
 
 
 def past_totals(store_url: str, experiment: Experiment, since: int, until: int) -> Totals:
@@ -142,13 +146,9 @@ def past_totals(store_url: str, experiment: Experiment, since: int, until: int) 
     selection = selection_of(experiment, until)
     if experiment.reads_service:
         selection = replace(selection, recorded=())
-    log = ExperimentTotals(store_url)
-    try:
+    with closing(ExperimentTotals(store_url)) as log:
         frames = list(log.past(selection, since))
-    finally:
-        log.close()
-    names = [each.name for each in (*selection.recorded, *selection.logged)]
-    names = sorted({*names, *([selection.shown] if selection.shown else [])})
+    names = _names(selection)
     users = pl.concat([pl.Series("user_id", [], pl.String), *(frame["user_id"] for frame in frames)]).unique()
     rows = pl.DataFrame({"user_id": users, "row": np.arange(len(users))})
     totals = {name: np.zeros(len(users)) for name in names}
