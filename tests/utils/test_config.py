@@ -11,8 +11,8 @@ from rec_engine.utils.config import ENVIRONMENT_PREFIX, ModelConfig, ServingConf
 from rec_engine.utils.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-OTHER_VALUES: dict[str, object] = {
-    "store.url": "sqlite:///elsewhere.db", "recommendations.caps": {"brand": 2},
+OTHER_VALUES: dict[str, object] = {"milvus.uri": "http://vectors:19530", "milvus.database": "shop",
+               "store.url": "sqlite:///elsewhere.db", "recommendations.caps": {"brand": 2},
     "security.keys": [{"name": "shop", "sha256": "0" * 64, "scopes": ["serve"]}],
     "security.allow_public_without_keys": True,
     "data.repeat_items": True,

@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from rec_engine.bundle import CURRENT, open_bundle
+from rec_engine.bundle import CURRENT
 from rec_engine.data.columns import MAX_ID_LENGTH
 from rec_engine.data.events import EventStore
 from rec_engine.experiments.assignment import Assignment
@@ -23,6 +23,7 @@ from rec_engine.serving.cache import CacheStats, stats_of
 from rec_engine.serving.direct import DirectRoute
 from rec_engine.serving.engine import Engine
 from rec_engine.serving.experiment_schemas import Ramp, Reason, Step
+from rec_engine.serving.opening import open_served
 from rec_engine.serving.protocol import BoundedProtocol
 from rec_engine.serving.rule_schemas import DryRunRequest, DryRunResponse, Rule, RuleId, RuleList, RuleView
 from rec_engine.serving.schemas import (
@@ -76,7 +77,7 @@ def app_from_environment() -> FastAPI:
     model_dir = Path(os.environ[MODEL_DIR_VARIABLE])
     registry = model_dir if (model_dir / CURRENT).is_file() else None
     store = EventStore(config.store.url)
-    bundle = open_bundle(model_dir, verified=os.environ.get(VERIFIED_VARIABLE))
+    bundle = open_served(model_dir, config, verified=os.environ.get(VERIFIED_VARIABLE))
     return create_app(Engine(bundle, config, open_cache(config.redis), store, open_telemetry(), model_dir=registry))
 
 

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from rec_engine.errors import ConfigError
-from rec_engine.utils.service_settings import APISettings, LoggingSettings
+from rec_engine.utils.service_settings import APISettings, LoggingSettings, MilvusSettings
 from rec_engine.utils.settings import Settings
 
 ENVIRONMENT_PREFIX = "REC_ENGINE_"
@@ -263,6 +263,8 @@ class ServingConfig(Settings):
     """Who may use the service, and how often."""
     recommendations: RecommendationSettings = RecommendationSettings()
     """What an answer holds."""
+    milvus: MilvusSettings = MilvusSettings()
+    """Where vectors are searched, if not in the process."""
 
 
 Config = TypeVar("Config", bound=Settings)

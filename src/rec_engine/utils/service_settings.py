@@ -1,4 +1,4 @@
-"""How the service listens, how patient it is, and what it logs."""
+"""How the service listens, how patient it is, what it logs, and where it searches."""
 
 from typing import Annotated, Literal
 
@@ -42,3 +42,20 @@ class LoggingSettings(Settings):
     """What is less important is not written."""
     access: bool = False
     """Whether every request leaves a line with route, status and time."""
+
+
+class MilvusSettings(Settings):
+    """The `milvus:` section: a server that finds the nearest vectors, for more items than a process should search.
+
+    Every server process keeps the vectors mapped from the bundle, so that scores stay exact, and searches itself while
+    Milvus is away. The token is taken from the variable `MILVUS_TOKEN` and nowhere else.
+    """
+
+    uri: str | None = Field(default=None, pattern=r"^(https?|tcp|unix)://[^@\s]+$|^[^@:\s]+\.db$")
+    """Where Milvus is, such as `http://localhost:19530`, or a file of Milvus Lite for one worker; null searches in the
+    process."""
+    database: str = Field(default="", max_length=255)
+    """Milvus' database; its default one when empty."""
+    timeout_ms: PositiveInt = Field(default=200, le=60_000)
+    """How long a search may take. One that takes longer is done in the process, as are all others until Milvus answers
+    again."""
