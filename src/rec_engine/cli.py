@@ -14,6 +14,7 @@ from rec_engine.cli_ingest import ingest
 from rec_engine.cli_keys import keys_app
 from rec_engine.cli_models import models_app
 from rec_engine.cli_simulate import simulate
+from rec_engine.cli_store import store_app
 from rec_engine.errors import DataError, RecEngineError
 from rec_engine.utils.config import ModelConfig, ServingConfig, load_config
 from rec_engine.utils.logger import configure_logging
@@ -26,6 +27,7 @@ app = App(name="rec-engine", help="A recommendation engine: train, evaluate, ser
 app.command(models_app)
 app.command(keys_app)
 app.command(experiments_app)
+app.command(store_app)
 app.command(ingest)
 app.command(capacity)
 app.command(simulate)

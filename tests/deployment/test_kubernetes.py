@@ -8,11 +8,12 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from rec_engine import cli, cli_store
 from rec_engine.serving.security import needed_scope
 from rec_engine.utils.config import ServingConfig, load_config
 
 K8S = Path(__file__).parents[2] / "k8s"
-FIRST_MODEL = K8S / "first-model.yaml"
+JOBS = [K8S / "first-model.yaml", K8S / "migrate.yaml"]
 MANIFESTS = sorted(path for path in (K8S / "base").glob("*.yaml") if path.name != "kustomization.yaml")
 
 
@@ -21,7 +22,7 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("path", [*MANIFESTS, FIRST_MODEL], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*MANIFESTS, *JOBS], ids=lambda path: path.name)
 def test_a_manifest_is_valid(path: Path) -> None:
     kubernetes_validate.validate(read(path), "1.33", strict=True)
 
@@ -67,6 +68,17 @@ def test_pods_run_without_rights_and_take_secrets_by_reference() -> None:
             for variable in container["env"]:
                 if "PASSWORD" in variable["name"]:
                     assert "value" not in variable
+
+
+def test_the_migration_reads_the_settings_of_the_service() -> None:
+    pod = read(K8S / "migrate.yaml")["spec"]["template"]["spec"]
+    deployment = read(K8S / "base" / "deployment.yaml")["spec"]["template"]["spec"]
+    [container], [served] = pod["containers"], deployment["containers"]
+    assert cli.app.parse_args(container["args"], exit_on_error=False, print_error=False)[0] is cli_store.migrate
+    assert container["args"][-1] == served["args"][served["args"].index("--config") + 1]
+    for name in ("volumeMounts", "env"):
+        assert container[name][0] in served[name]
+    assert pod["volumes"][0] in deployment["volumes"]
 
 
 def test_the_settings_are_settings_and_the_image_leaves_them_as_they_are(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import IntegrityError
 
-from rec_engine.data.database import mark_rows, named, open_engines, position_row, prepare, transaction
+from rec_engine.data.database import mark_rows, named, open_engines, position_row, transaction
 from rec_engine.data.events import ERASED, user_hash
 from rec_engine.data.experiment_tables import exposure_rows, look_rows, measure_rows, turn_rows, version_rows
+from rec_engine.data.schema import prepare
 from rec_engine.errors import ConflictError
 
 _AT_ONCE = 500
@@ -120,7 +121,7 @@ class ExperimentLog:
 
     Raises:
         ConfigError: if the URL names no database that can be used here.
-        StoreError: if the database cannot be reached.
+        StoreError: if the database cannot be reached, or its tables are of another revision.
     """
 
     def __init__(self, url: str) -> None:

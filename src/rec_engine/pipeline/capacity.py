@@ -51,7 +51,7 @@ DISK_FIXED_BYTES = 1_500_000
 """Towers, trees and the report."""
 EVENT_BYTES = {"SQLite": 125, "PostgreSQL": 240}
 """Of an event without context: its row and its entries in two indexes."""
-IMPRESSION_BYTES, SHOWN_BYTES = 195, 33
+IMPRESSION_BYTES, SHOWN_BYTES = 145, 33
 """Of an answer that was shown and its entries in two indexes; and of each item on it."""
 
 
