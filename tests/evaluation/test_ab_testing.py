@@ -358,6 +358,19 @@ def test_bots_are_left_out_and_counted(manager: ABTestManager) -> None:
     assert (measured.n_users, measured.n_bots) == (1, 1)
 
 
+def test_who_does_much_in_many_hours_is_no_bot(manager: ABTestManager, clock: Clock) -> None:
+    manager.create_experiment("shy", "Shy", max_events_an_hour=10)
+    manager.start_experiment("shy")
+    began = clock.now
+    clock.now += 7_200
+    for user, seconds in (("fast", 7_199), ("at the limit", 7_200)):
+        for number in range(20):
+            manager.record_impression("shy", user, timestamp=began + seconds * number / 19)
+    measured = measured_of(manager, "shy")
+    assert (measured.n_users, measured.n_bots) == (1, 1)
+    assert measured.totals["impressions"].tolist() == [20.0]
+
+
 def test_an_arm_without_users_gives_no_wrong_number(manager: ABTestManager) -> None:
     for user in range(50):
         if manager.get_variant("exp", user) == "control":
