@@ -116,7 +116,11 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty event store, once on each engine."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'events.db'}"
-    server: str = request.getfixturevalue("postgres_url")
+    return empty_database(request.getfixturevalue("postgres_url"))
+
+
+def empty_database(server: str) -> str:
+    """Return the URL of a new database on a PostgreSQL server."""
     name = f"store_{uuid.uuid4().hex}"
     engine = sqlalchemy.create_engine(server.replace("postgresql://", "postgresql+psycopg://"))
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:

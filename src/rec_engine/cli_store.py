@@ -1,6 +1,8 @@
 """`rec-engine store`: the life of the log's data beside the service."""
 
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cyclopts import App
@@ -8,7 +10,9 @@ from rich.console import Console
 
 from rec_engine.utils.config import ServingConfig, load_config
 
-store_app = App(name="store", help="Migrate the event store.")
+MB = 1e6
+
+store_app = App(name="store", help="Migrate, back up and restore the event store.")
 
 
 @store_app.command
@@ -38,6 +42,47 @@ def migrate(*, store: str | None = None, config: Path | None = None, check: bool
         _say(f"{done.store} was made with revision {done.after}. Next: rec-engine serve")
     else:
         _say(f"{done.store} went from revision {done.before} to {done.after}. Next: rec-engine serve")
+
+
+@store_app.command
+def backup(*, output: Path, store: str | None = None, config: Path | None = None) -> None:
+    """Write the event store as Parquet files, all of one moment, while the service goes on.
+
+    Args:
+        output: directory that is made; it has its name only when it is complete.
+        store: store.url, such as sqlite:///state/events.db.
+        config: settings, such as configs/serving_config.yaml.
+    """
+    from rec_engine.data.backup import back_up
+
+    started = time.monotonic()
+    made = back_up(_url(store, config), output, now=int(time.time()))
+    _say(
+        f"{output}: {made.rows:,} rows of {len(made.tables)} tables, {made.bytes / MB:,.1f} MB, in "
+        f"{time.monotonic() - started:,.1f} s. Next: rec-engine store restore --input {output} --store URL"
+    )
+
+
+@store_app.command
+def restore(*, input: Path, store: str | None = None, config: Path | None = None) -> None:  # noqa: A002 - the flag's name
+    """Write a backup into an event store that is empty or not there, SQLite or PostgreSQL wherever it came from.
+
+    Args:
+        input: directory that `store backup` made; every file of it is verified first.
+        store: store.url, such as sqlite:///state/events.db.
+        config: settings, such as configs/serving_config.yaml.
+    """
+    from rec_engine.data.restoring import restore as restore_store
+
+    started = time.monotonic()
+    url = _url(store, config)
+    restored = restore_store(input, url)
+    at = datetime.fromtimestamp(restored.made_at, tz=UTC)
+    _say(
+        f"{restored.rows:,} rows of {len(restored.tables)} tables as of {at:%Y-%m-%d %H:%M:%S} UTC, in "
+        f"{time.monotonic() - started:,.1f} s. Users who asked to be forgotten since then have to be erased again. "
+        "Next: rec-engine serve"
+    )
 
 
 def _url(store: str | None, config: Path | None) -> str:

@@ -24,14 +24,18 @@ RELEASES = Path(__file__).parent / "releases"
 @pytest.fixture
 def old_url(store_url: str) -> str:
     """A store as release 0.1.0 left it, with a few rows in every table."""
-    dialect = "sqlite" if store_url.startswith("sqlite") else "postgresql"
-    lines = (RELEASES / "0.1.0" / f"{dialect}.sql").read_text(encoding="utf-8")
+    fill_with_release(store_url, "0.1.0")
+    return store_url
+
+
+def fill_with_release(url: str, release: str) -> None:
+    dialect = "sqlite" if url.startswith("sqlite") else "postgresql"
+    lines = (RELEASES / release / f"{dialect}.sql").read_text(encoding="utf-8")
     lines = lines.replace("BEGIN TRANSACTION;", "").replace("COMMIT;", "")
-    with opened(store_url) as (_, writer, _, _), writer.begin() as connection:
+    with opened(url) as (_, writer, _, _), writer.begin() as connection:
         for statement in lines.split(";\n"):
             if statement.strip():
                 connection.exec_driver_sql(statement)
-    return store_url
 
 
 def differences(url: str) -> list[object]:
