@@ -96,7 +96,8 @@ class TrainingSettings(Settings):
     """The `training:` section."""
 
     batch_size: PositiveInt = 512
-    """Histories a step; fewer where the data is so small that an epoch would have less than 32 steps."""
+    """Histories a batch, of all processes together; fewer where the data is so small that an epoch would have less than
+    32 steps."""
     num_epochs: PositiveInt = 50
     """Passes over the users at most."""
     learning_rate: PositiveFloat = 0.001
@@ -117,6 +118,16 @@ class TrainingSettings(Settings):
     """Initial weights, order of batches, dropout and negatives."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes a GPU when there is one."""
+    mixed_precision: Literal["none", "bf16", "fp16"] = "none"
+    """Arithmetic of towers and encoder in training: 16 bits take half of the memory and are faster on GPUs made for it.
+    Weights and softmax keep 32 bits. `bf16` is right for GPUs since 2020 (Ampere); `fp16`, with scaled gradients, for
+    older ones."""
+    gradient_accumulation: PositiveInt = Field(default=1, le=10_000)
+    """Batches a step: memory of one batch, gradients of several. Each batch counts the same, however many targets it
+    has, and draws negatives of its own, so it is not to the digit a step on one larger batch."""
+    gradient_checkpointing: bool = False
+    """Whether what is inside the encoder's blocks is worked out a second time for the gradients rather than kept:
+    slower, in less memory, with the same result."""
 
 
 class FaissSettings(Settings):
