@@ -11,7 +11,8 @@ import pytest
 
 from rec_engine.bundle import ModelBundle, find_bundle
 from rec_engine.evaluation.plots import bars, curve
-from rec_engine.evaluation.report import METRICS, REPORT, Judgement, verdict
+from rec_engine.evaluation.report import Judgement, verdict
+from rec_engine.evaluation.report_files import METRICS, REPORT
 from rec_engine.evaluation.statistics import Estimate
 
 

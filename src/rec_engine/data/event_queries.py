@@ -1,9 +1,11 @@
 """What the log is asked, in SQL."""
 
+from typing import Any
+
 import sqlalchemy as sql
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
-from rec_engine.data.database import event_rows, item_rows, mark_rows, position_row
+from rec_engine.data.database import event_rows, impression_rows, item_rows, mark_rows, position_row
 
 POSITION = sql.select(position_row.c.value)
 EVENT_COLUMNS = (
@@ -39,3 +41,35 @@ MARKS_SINCE = (
     .where(mark_rows.c.position > sql.bindparam("after"), mark_rows.c.position <= sql.bindparam("until"))
     .order_by("position")
 )
+LATEST_EVENTS = (
+    sql.select(*EVENT_COLUMNS)
+    .where(event_rows.c.position > sql.bindparam("after"), event_rows.c.position <= sql.bindparam("until"))
+    .order_by(event_rows.c.position.desc())
+    .limit(sql.bindparam("n"))
+)
+LATEST_SHOWN = (
+    sql.select(
+        impression_rows.c.request_id, impression_rows.c.user_id, impression_rows.c.timestamp,
+        impression_rows.c.model_version, impression_rows.c.shown,
+    )
+    .order_by(impression_rows.c.place.desc())
+    .limit(sql.bindparam("n"))
+)  # fmt: skip
+ITEM = sql.select(item_rows.c.status, item_rows.c.attributes, item_rows.c.position).where(
+    item_rows.c.item_id == sql.bindparam("item_id")
+)
+
+
+def events_of_item(statement: sql.Select[Any]) -> sql.Select[Any]:
+    """Return the question, of one item's events only."""
+    return statement.where(event_rows.c.item_id == sql.bindparam("item_id"))
+
+
+def events_of_user(statement: sql.Select[Any]) -> sql.Select[Any]:
+    """Return the question, of one user's events only."""
+    return statement.where(event_rows.c.user_id == sql.bindparam("user_id"))
+
+
+def shown_to_user(statement: sql.Select[Any]) -> sql.Select[Any]:
+    """Return the question, of what one user was shown only."""
+    return statement.where(impression_rows.c.user_id == sql.bindparam("user_id"))

@@ -249,7 +249,7 @@ class EventStore:
 
     def position(self) -> int:
         """Return how far the log has got."""
-        return int(self._read(POSITION)[0][0])
+        return int(self.read(POSITION)[0][0])
 
     def has_changed(self) -> bool:
         """Return whether anything was committed since the last call; for one reader, in microseconds on SQLite.
@@ -265,7 +265,7 @@ class EventStore:
     def news_without_events(self, after: int) -> News:
         """Return what was written after a position but for events, of which a bulk load may have written millions."""
         bounds = {"after": after, "until": self.position()}
-        return self._news(bounds["until"], (), self._read(ITEMS_SINCE, bounds), self._read(MARKS_SINCE, bounds))
+        return self._news(bounds["until"], (), self.read(ITEMS_SINCE, bounds), self.read(MARKS_SINCE, bounds))
 
     def news(self, after: int) -> News:
         """Return what was written after a position, at most the next NEWS_AT_ONCE positions of it."""
@@ -273,12 +273,12 @@ class EventStore:
         if until == after:
             return News(after, (), (), {}, {})
         bounds = {"after": after, "until": until}
-        return self._news(until, *(self._read(since, bounds) for since in (EVENTS_SINCE, ITEMS_SINCE, MARKS_SINCE)))
+        return self._news(until, *(self.read(since, bounds) for since in (EVENTS_SINCE, ITEMS_SINCE, MARKS_SINCE)))
 
     def met_after(self, position: int) -> tuple[int, Sequence[Row]]:
         """Return up to which position this reads; and user, item, type, value, time of the events until there."""
         until = min(self.position(), position + NEWS_AT_ONCE)
-        return until, self._read(MET_SINCE, {"after": position, "until": until})
+        return until, self.read(MET_SINCE, {"after": position, "until": until})
 
     def standing(self) -> News:
         """Return what stands of the catalogue, the rules and the erasures at this moment, without any event."""
@@ -288,13 +288,13 @@ class EventStore:
         """Return a user's events after a position, in the order of writing; of none in microseconds on SQLite."""
         if self._files:
             with named(self.name):
-                return list(map(_event, self._files.rows(self._reader, EVENTS_OF_USER_SQLITE, (user_id, after))))
-        return [_event(row) for row in self._read(EVENTS_OF_USER, {"user_id": user_id, "after": after})]
+                return list(map(event_of_row, self._files.rows(self._reader, EVENTS_OF_USER_SQLITE, (user_id, after))))
+        return [event_of_row(row) for row in self.read(EVENTS_OF_USER, {"user_id": user_id, "after": after})]
 
     def count(self, kind: type[Event] | type[Impression] | type[ItemChange]) -> int:
         """Return how many of a kind the log holds."""
         table = {Event: event_rows, Impression: impression_rows, ItemChange: item_rows}[kind]
-        return int(self._read(sql.select(sql.func.count()).select_from(table))[0][0])
+        return int(self.read(sql.select(sql.func.count()).select_from(table))[0][0])
 
     def close(self) -> None:
         """Give back all connections."""
@@ -346,15 +346,15 @@ class EventStore:
         has_rules = any(kind == CHANGED for *_, kind in marks)
         return News(
             position=until,
-            events=tuple(map(_event, events)),
+            events=tuple(map(event_of_row, events)),
             items=tuple(ItemChange(item, status, about, at) for at, item, status, about in items),
             erased={user_hash: at for at, user_hash, kind in marks if kind == ERASED},
             touched={user_hash: at for at, user_hash, kind in marks if kind == TOUCHED},
-            rules=StoredRules.of(self._read(STANDING_RULES)) if has_rules else None,
+            rules=StoredRules.of(self.read(STANDING_RULES)) if has_rules else None,
         )
 
-    def _read(self, statement: sql.Select[Any], values: Mapping[str, object] | None = None) -> Sequence[Row]:
-        """Return all rows; a connection that the database dropped since its last use is replaced once."""
+    def read(self, statement: sql.Select[Any], values: Mapping[str, object] | None = None) -> Sequence[Row]:
+        """Return all rows of a question; a connection that the database dropped since its last use is replaced once."""
         with named(self.name):
             try:
                 return self._rows(statement, values)
@@ -383,6 +383,7 @@ def _of(kind: type[_Kind], placed: Sequence[tuple[int, Change]]) -> list[tuple[i
     return [(at, change) for at, change in placed if isinstance(change, kind)]
 
 
-def _event(row: Sequence[Any]) -> Event:
+def event_of_row(row: Row) -> Event:
+    """Return the event of a row with EVENT_COLUMNS."""
     position, event_id, user_id, item_id, event, timestamp, value, request_id, context = row
     return Event(event_id, user_id, item_id, event, timestamp, value, request_id, context, position)

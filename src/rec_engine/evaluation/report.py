@@ -16,6 +16,7 @@ from rec_engine.evaluation.epochs import EpochRecord
 from rec_engine.evaluation.evaluator import Evaluation
 from rec_engine.evaluation.leaks import LeakCheck
 from rec_engine.evaluation.metrics import DoubleArray
+from rec_engine.evaluation.report_files import METRICS, REPORT
 from rec_engine.evaluation.slices import SliceScore
 from rec_engine.evaluation.statistics import Estimate, bootstrap_mean, paired_bootstrap
 
@@ -23,7 +24,6 @@ PRIMARY = "ndcg@10"
 SHOWN = ("ndcg@10", "hit_rate@10", "recall@20", "coverage@10")
 BEYOND = ("diversity@10", "miscalibration@10", "popularity_lift@10")
 MAX_IMPORTANCES = 20
-REPORT, METRICS = "report.html", "metrics.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,21 @@ class Catalogue:
         title = changed.title if changed else self._titles and self._titles[code]
         return str(title or (changed.item_id if changed else self._ids[code]))
 
+    def title(self, item_id: ExternalId) -> str | None:
+        """Return the title of an item, None where it has none or is unknown."""
+        code = self.code(item_id)
+        return None if code < 0 else self.view(code).title
+
+    @property
+    def changed(self) -> Mapping[int, ItemView]:
+        """Items by code that are not as the table has them, or not in it."""
+        return self._changed
+
+    @property
+    def category_names(self) -> list[str]:
+        """All categories of the table, by name."""
+        return self._category_names
+
     def labels(self, attribute: str) -> IntArray:
         """Return (capacity,) int32: equal for items that share an attribute's value, or first category; -1 for none.
 

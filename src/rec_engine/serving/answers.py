@@ -151,6 +151,12 @@ class Answerer:
             whole, shown, n_shown, model_version=version, is_cached=False, degraded=degraded, drift=_drift(answer)
         )
 
+    def without_cache(self) -> "Answerer":
+        """Return who answers the same, and neither looks into the cache nor leaves anything there."""
+        redis = self.config.redis.model_copy(update={"cache_ttl": 0})
+        config = self.config.model_copy(update={"redis": redis})
+        return Answerer(self.live, config, self.cache, self.clock, self._others)
+
     def why_not(
         self, request: RecommendRequest, item_id: ExternalId, treatment: Treatment | None = None
     ) -> WhyNotResponse:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Response
-from fastapi import Path as PathParameter
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
@@ -20,10 +19,20 @@ from rec_engine.experiments.assignment import Assignment
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.proposal import Proposal
 from rec_engine.serving.cache import CacheStats, stats_of
+from rec_engine.serving.dashboard import dashboard_routes
 from rec_engine.serving.direct import DirectRoute
 from rec_engine.serving.engine import Engine
-from rec_engine.serving.experiment_schemas import Ramp, Reason, Step
+from rec_engine.serving.experiment_schemas import (
+    EffectsOverTime,
+    PlanRequest,
+    PlanResponse,
+    Ramp,
+    Reason,
+    Step,
+)
+from rec_engine.serving.explore_routes import add_access, add_catalogue, add_log, add_versions
 from rec_engine.serving.opening import open_served
+from rec_engine.serving.path_ids import PathId
 from rec_engine.serving.protocol import BoundedProtocol
 from rec_engine.serving.rule_schemas import DryRunRequest, DryRunResponse, Rule, RuleId, RuleList, RuleView
 from rec_engine.serving.schemas import (
@@ -61,7 +70,6 @@ VERIFIED_VARIABLE = "REC_ENGINE_VERIFIED_MODEL"
 RECOMMEND = "/recommend"
 STANDING_SECONDS = 1.0
 
-PathId = Annotated[str, PathParameter(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00]+$")]
 UserId = Annotated[str, Query(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00]+$")]
 NumItems = Annotated[int, Query(ge=1, le=100)]
 TimeWindow = Annotated[str, Query(pattern=r"^[1-9][0-9]{0,3}[hd]$", description="hours or days, such as 24h or 7d")]
@@ -108,16 +116,23 @@ def create_app(engine: Engine) -> FastAPI:
     _add_experiment_steps(app, engine)
     _add_feedback(app, engine)
     _add_status(app, engine)
+    gate = Gate(engine.config.security)
+    add_catalogue(app, engine)
+    add_log(app, engine)
+    add_versions(app, engine)
+    add_access(app, gate)
+    if engine.config.api.dashboard:
+        app.router.routes.extend(dashboard_routes())
     # FastAPI's router is what gives a span the name of its route.
-    _add_edge(app, engine, {} if traced else direct)
+    _add_edge(app, engine, gate, {} if traced else direct)
     return app
 
 
-def _add_edge(app: FastAPI, engine: Engine, direct: Mapping[tuple[str, str], Route]) -> None:
+def _add_edge(app: FastAPI, engine: Engine, gate: Gate, direct: Mapping[tuple[str, str], Route]) -> None:
     config = engine.config
     app.add_middleware(
         Edge,
-        gate=Gate(config.security),
+        gate=gate,
         telemetry=engine.telemetry,
         direct=direct,
         answer_seconds=config.api.answer_seconds,
@@ -151,7 +166,7 @@ def _add_recommend(app: FastAPI, engine: Engine) -> dict[tuple[str, str], Route]
 
 
 def _add_recommendations(app: FastAPI, engine: Engine) -> None:
-    @app.get("/similar-items/{item_id}")
+    @app.get("/similar-items/{item_id:path}")
     async def similar_items(request: Request, item_id: PathId, num_items: NumItems = 10) -> SimilarItemsResponse:
         """List the items that are nearest to an item."""
         return engine.similar_items(item_id, num_items, request.state.request_id)
@@ -175,7 +190,7 @@ def _add_items(app: FastAPI, engine: Engine) -> None:
         """Add items or change them; the next answer knows them, no training is needed."""
         return await engine.put_items(body.items)
 
-    @app.delete("/items/{item_id}", status_code=204)
+    @app.delete("/items/{item_id:path}", status_code=204)
     async def delete_item(item_id: PathId) -> None:
         """Take an item out of the catalogue: no answer shows it any more."""
         await engine.delete_item(item_id)
@@ -216,6 +231,11 @@ def _add_experiments(app: FastAPI, engine: Engine) -> None:
         """Plan an experiment; nobody meets it before it is started."""
         return await experiments.create(body)
 
+    @app.post("/experiments/plan")
+    async def plan_experiment(body: PlanRequest) -> PlanResponse:
+        """Say how many users and days an experiment would take, by what users have done so far."""
+        return PlanResponse.of(await experiments.plan(body.proposal, body.past_days))
+
     @app.get("/experiments/{experiment_id}")
     async def get_experiment(experiment_id: PathId) -> Experiment:
         """Describe an experiment."""
@@ -251,6 +271,11 @@ def _add_experiment_steps(app: FastAPI, engine: Engine) -> None:
         found = await experiments.results(experiment_id, engine.bundle.users)
         return JSONResponse(found.as_dict())
 
+    @app.get("/experiments/{experiment_id}/effects")
+    async def experiment_effects(experiment_id: PathId) -> EffectsOverTime:
+        """Say what was known of an A/B test's effects at its planned looks and at the end of each day."""
+        return EffectsOverTime.of(await experiments.effects(experiment_id))
+
     @app.get("/experiments/{experiment_id}/report", response_class=HTMLResponse)
     async def experiment_report(experiment_id: PathId) -> Response:
         """Show what is known of an experiment as a page: verdict, effects, arms, sample ratio, health, segments."""
@@ -268,17 +293,17 @@ def _add_feedback(app: FastAPI, engine: Engine) -> None:
         """Keep many events at once, all or none."""
         return await engine.record(body.events)
 
-    @app.get("/user/{user_id}/profile")
+    @app.get("/user/{user_id:path}/profile")
     async def profile(user_id: PathId) -> UserProfile:
         """Describe what is known of a user; one of whom nothing is known has an empty profile."""
         return engine.profile(user_id)
 
-    @app.delete("/user/{user_id}")
+    @app.delete("/user/{user_id:path}")
     async def erase(user_id: PathId) -> Erased:
         """Forget a user: his events and impressions are deleted, and answers know nothing of him."""
         return await engine.erase(user_id)
 
-    @app.post("/user/{user_id}/invalidate-cache", status_code=204)
+    @app.post("/user/{user_id:path}/invalidate-cache", status_code=204)
     async def invalidate_cache(user_id: PathId) -> None:
         """Let every worker make this user's answers anew."""
         await engine.invalidate(user_id)

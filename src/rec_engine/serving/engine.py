@@ -1,9 +1,7 @@
 """What one server process answers from: the model, the log and the cache."""
 
 import asyncio
-import json
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -11,14 +9,10 @@ from pathlib import Path
 
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.dataset import ExternalId
-from rec_engine.data.event_table import FUTURE_SECONDS
 from rec_engine.data.events import (
     DELETED,
-    HIDDEN,
-    VISIBLE,
     Change,
     Erasure,
-    Event,
     EventStore,
     Impression,
     ItemChange,
@@ -31,6 +25,7 @@ from rec_engine.errors import ConflictError, NotFoundError, RecEngineError, Stor
 from rec_engine.serving.answers import Answerer
 from rec_engine.serving.arm_models import ArmModels
 from rec_engine.serving.cache import Cache
+from rec_engine.serving.changes import change_of, event_of, values_of
 from rec_engine.serving.comparisons import Timed, figures
 from rec_engine.serving.dry_run import dry_run
 from rec_engine.serving.live import LiveModel
@@ -103,6 +98,7 @@ class Engine:
         self.store = store
         self.telemetry = telemetry
         self.clock = clock
+        self.model_dir = model_dir
         self.writer = GroupCommit(store)
         self._items_lock = asyncio.Lock()
         self.live = LiveModel(bundle, config.recommendations, store)
@@ -150,8 +146,8 @@ class Engine:
         lap = with_spans(self.telemetry.stop_watch(), request_id)
         shadow = self.shadow if self.shadow and self.shadow.wants(request_id) else None
         now, started = self.clock(), time.thread_time() if shadow else 0.0  # to ask it can cost half an answer
-        self._catch_up()
-        treatment = self._treatment(request.user_id)
+        self.catch_up()
+        treatment = self.treatment(request.user_id)
         answer = self.answerer.recommend(request, request_id, lap, treatment)
         is_the_models = not treatment.rivals and answer.model_version == self.live.bundle.version
         if shadow and not treatment.key and not answer.is_cached:  # it knows of no arms
@@ -185,12 +181,12 @@ class Engine:
 
     def similar_items(self, item_id: ExternalId, n_items: int, request_id: str) -> SimilarItemsResponse:
         """Return the items that are nearest to an item."""
-        self._catch_up()
+        self.catch_up()
         return self.answerer.similar_items(item_id, n_items, request_id)
 
     def trending(self, n_items: int, category: str | None, time_window: str, request_id: str) -> TrendingResponse:
         """Return what was met most of late."""
-        self._catch_up()
+        self.catch_up()
         return self.answerer.trending(n_items, category, time_window, request_id)
 
     async def record(self, events: Sequence[FeedbackEvent]) -> FeedbackResponse:
@@ -200,12 +196,12 @@ class Engine:
             StoreError: if they are not.
         """
         now = self.clock()
-        changes = [_event(event, int(now)) for event in events]
+        changes = [event_of(event, int(now)) for event in events]
         await self._write(changes)
         self.telemetry.acknowledged(len(changes))
         if self.shadow:
             self.shadow.heard(events)
-        self._catch_up()
+        self.catch_up()
         code = self.live.catalogue.code
         return FeedbackResponse(
             event_ids=[change.event_id for change in changes],
@@ -214,8 +210,8 @@ class Engine:
 
     def why_not(self, request: RecommendRequest, item_id: ExternalId) -> WhyNotResponse:
         """Return what keeps an item out of the answer to a request."""
-        self._catch_up()
-        return self.answerer.why_not(request, item_id, self._treatment(request.user_id))
+        self.catch_up()
+        return self.answerer.why_not(request, item_id, self.treatment(request.user_id))
 
     def shadow_status(self) -> ShadowStatus:
         """Return which version is tried beside the served one, and what came of it."""
@@ -240,11 +236,11 @@ class Engine:
             DataError: if a value is of another type than its attribute, or there is no room for so many new items.
             StoreError: if they could not be written.
         """
-        values_by_id = {str(item.item_id): _values(item) for item in items}
-        changes = [_change(item) for item in items]
+        values_by_id = {str(item.item_id): values_of(item) for item in items}
+        changes = [change_of(item) for item in items]
         async with self._items_lock:  # of several at once in this process only one would be written
             for _ in range(MAX_CONFLICTS):
-                self._catch_up()
+                self.catch_up()
                 catalogue = self.live.catalogue
                 catalogue.check(values_by_id)
                 n_new = sum(catalogue.code(item_id) < 0 for item_id in values_by_id)
@@ -259,14 +255,14 @@ class Engine:
         Raises:
             NotFoundError: if there is no such item.
         """
-        self._catch_up()
+        self.catch_up()
         if self.live.catalogue.code(item_id) < 0:
             raise NotFoundError(f"there is no item {item_id!r}", hint="add it with POST /items")
         await self._write([ItemChange(str(item_id), DELETED, "{}")])
 
     def rules(self) -> RuleList:
         """Return all rules of the shop and how they stand now."""
-        self._catch_up()
+        self.catch_up()
         book, now = self.live.rules, int(self.clock())
         return RuleList(rules=[book.view(rule_id, now) for rule_id in book.rules])
 
@@ -278,7 +274,7 @@ class Engine:
             DataError: if it does not fit the attributes' types, or there are too many rules.
             StoreError: if it could not be written.
         """
-        self._catch_up()
+        self.catch_up()
         book = self.live.rules.changed({rule_id: rule})
         await self._write([RuleChange(rule_id, rule.model_dump_json())])
         return book.view(rule_id, int(self.clock()))
@@ -289,19 +285,19 @@ class Engine:
         Raises:
             NotFoundError: if there is no such rule.
         """
-        self._catch_up()
+        self.catch_up()
         if rule_id not in self.live.rules.rules and rule_id not in self.live.rules.unreadable:
             raise NotFoundError(f"there is no rule {rule_id!r}", hint="GET /rules lists them")
         await self._write([RuleChange(rule_id, None)])
 
     async def dry_run(self, asked: DryRunRequest) -> DryRunResponse:
         """Return what rules would change; nothing is written."""
-        self._catch_up()
+        self.catch_up()
         return await dry_run(self.answerer, asked)
 
     def profile(self, user_id: ExternalId) -> UserProfile:
         """Return what is known of a user."""
-        self._catch_up()
+        self.catch_up()
         user = self.live.user(user_id)
         bundle, view = self.bundle, self.live.catalogue.view
         liked = user.item_codes[user.weights > 0].tolist()
@@ -345,10 +341,11 @@ class Engine:
         code = self.bundle.user_ids.code(user_id)
         return {} if code < 0 else self.bundle.users.row(code, named=True)
 
-    def _treatment(self, user_id: ExternalId) -> Treatment:
+    def treatment(self, user_id: ExternalId) -> Treatment:
+        """Return what experiments change for a user; that he has met it is not noted."""
         return self.experiments.treatment(user_id, lambda: self.attributes(user_id))
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
         """Let a new model take over, and follow the log to its end."""
         if self.watch and (ready := self.watch.take()):
             self.statistics.close()
@@ -370,26 +367,3 @@ class Engine:
     async def _write(self, changes: Sequence[Change], *, items_as_of: int | None = None) -> None:
         # Shielded: a request that is given up must not take back what other requests' changes are written with.
         await asyncio.shield(asyncio.wrap_future(self.writer.submit(changes, items_as_of=items_as_of)))
-
-
-def _event(asked: FeedbackEvent, now: int) -> Event:
-    return Event(
-        event_id=asked.event_id or str(uuid.uuid4()),
-        user_id=str(asked.user_id),
-        item_id=str(asked.item_id),
-        event=asked.action,
-        # A clock that is wrong by more than a day would make its user's latest items the latest for ever.
-        timestamp=min(now if asked.timestamp is None else asked.timestamp, now + FUTURE_SECONDS),
-        value=asked.value,
-        request_id=asked.request_id,
-        context=json.dumps(asked.context) if asked.context else None,
-    )
-
-
-def _values(item: Item) -> dict[str, object]:
-    about = item.model_dump(include={"title", "description", "categories"})
-    return {**about, **item.attributes}
-
-
-def _change(item: Item) -> ItemChange:
-    return ItemChange(str(item.item_id), HIDDEN if item.hidden else VISIBLE, json.dumps(_values(item)))

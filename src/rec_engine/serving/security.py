@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 from rec_engine.errors import ConfigError
 from rec_engine.utils.config import ScopeName, SecuritySettings
@@ -24,15 +25,24 @@ SCOPE_BY_ROUTE: Mapping[tuple[str, str], ScopeName | None] = {
     ("GET", "docs"): None,
     ("GET", "redoc"): None,
     ("GET", "openapi.json"): None,
+    ("GET", "/"): None,
+    ("GET", "dashboard"): None,
+    ("GET", "access"): None,
     ("POST", "recommend"): "serve",
     ("GET", "similar-items"): "serve",
     ("GET", "trending"): "serve",
     ("GET", "user"): "serve",
     ("GET", "model"): "serve",
     ("GET", "models"): "serve",
+    ("POST", "models"): "admin",
     ("GET", "cache"): "serve",
     ("GET", "metrics"): "serve",
     ("GET", "stats"): "serve",
+    ("GET", "items"): "serve",
+    ("GET", "categories"): "serve",
+    ("GET", "users"): "admin",
+    ("GET", "events"): "admin",
+    ("GET", "impressions"): "admin",
     ("POST", "feedback"): "ingest",
     ("POST", "user"): "ingest",
     ("POST", "items"): "ingest",
@@ -181,6 +191,18 @@ class Gate:
         rate = settings.requests_per_second
         self._limit = None if rate is None else RateLimit(rate, settings.burst, clock=clock)
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether anybody needs a key."""
+        return bool(self.keyring.keys)
+
+    def scopes(self, headers: Sequence[tuple[bytes, bytes]]) -> list[ScopeName]:
+        """Return what a request with these headers (names in lower case) may do: everything where there are no keys."""
+        if not self.has_keys:
+            return list(get_args(ScopeName))
+        key = self._key(headers)
+        return [] if key is None else [scope for scope in get_args(ScopeName) if key.allows(scope)]
+
     def refusal(
         self, method: str, path: str, headers: Sequence[tuple[bytes, bytes]], client_address: str
     ) -> Refusal | None:
@@ -197,8 +219,7 @@ class Gate:
             return None
         holder = client_address
         if self.keyring.keys:
-            by_name = dict(headers)
-            key = self.keyring.find(by_name.get(b"authorization"), by_name.get(b"x-api-key"))
+            key = self._key(headers)
             if key is None:
                 return _NO_KEY
             if not key.allows(scope):
@@ -208,6 +229,10 @@ class Gate:
             holder = key.name
         wait_seconds = 0.0 if self._limit is None else self._limit.wait_seconds(holder)
         return _too_many(wait_seconds) if wait_seconds else None
+
+    def _key(self, headers: Sequence[tuple[bytes, bytes]]) -> Key | None:
+        by_name = dict(headers)
+        return self.keyring.find(by_name.get(b"authorization"), by_name.get(b"x-api-key"))
 
 
 def make_key() -> tuple[str, str]:
@@ -222,7 +247,8 @@ def make_key() -> tuple[str, str]:
 def needed_scope(method: str, path: str) -> ScopeName | None:
     """Return the scope that a request needs, None where it needs no key."""
     asked = "GET" if method == "HEAD" else method
-    return SCOPE_BY_ROUTE.get((asked, path[1:].partition("/")[0]), "admin")
+    part = path if path == "/" else path[1:].partition("/")[0]
+    return SCOPE_BY_ROUTE.get((asked, part), "admin")
 
 
 def check_address(host: str, keyring: Keyring, *, allow_public_without_keys: bool) -> None:

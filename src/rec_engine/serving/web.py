@@ -135,7 +135,7 @@ class Edge:
         return None
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        self.telemetry.request_done(getattr(scope.get("route"), "path", None), status, seconds)
+        self.telemetry.request_done(getattr(scope.get("route"), "path_format", None), status, seconds)
         if self.writes_access_log:
             fields = {"route": _named(scope), "status": status, "duration_ms": round(1_000 * seconds, 3)}
             access_logger.info("%(route)s %(status)d in %(duration_ms).3f ms", fields, extra={"fields": fields})
@@ -155,7 +155,7 @@ def _request_id(headers: Mapping[bytes, bytes]) -> str:
 
 def _named(scope: Scope) -> str:
     """Return method and route of a request: the template and not the path, which may name a user."""
-    return f"{scope['method']} {getattr(scope.get('route'), 'path', 'other')}"
+    return f"{scope['method']} {getattr(scope.get('route'), 'path_format', 'other')}"
 
 
 def _answer_to(error: Exception, request: Request) -> JSONResponse:

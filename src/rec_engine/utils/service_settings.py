@@ -21,6 +21,8 @@ class APISettings(Settings):
     deadline_ms: PositiveInt = Field(default=5_000, le=600_000)
     """Time after which an answer goes without the sources and the re-ranker that have not begun; `degraded` names them.
     What has begun is finished."""
+    dashboard: bool = True
+    """Whether `/` shows the dashboard; it asks the service's own routes, with the key of whoever looks."""
     cors_origins: tuple[Origin, ...] = Field(default=(), max_length=100)
     """Web pages that may ask from a browser, such as `https://shop.example`; `*` is all of them, none when empty."""
     max_connections: PositiveInt = Field(default=1_000, le=100_000)
