@@ -358,6 +358,14 @@ def test_bots_are_left_out_and_counted(manager: ABTestManager) -> None:
     assert (measured.n_users, measured.n_bots) == (1, 1)
 
 
+def test_an_impression_that_cannot_be_used_leaves_no_exposure_either(manager: ABTestManager) -> None:
+    with pytest.raises(DataError, match="event_id"):
+        manager.record_impression("exp", 1, event_id="")
+    manager.record_impression("exp", 2, event_id="shown")
+    measured = measured_of(manager)
+    assert (measured.n_users, measured.totals["impressions"].tolist()) == (1, [1.0])
+
+
 def test_who_does_much_in_many_hours_is_no_bot(manager: ABTestManager, clock: Clock) -> None:
     manager.create_experiment("shy", "Shy", max_events_an_hour=10)
     manager.start_experiment("shy")
