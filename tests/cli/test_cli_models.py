@@ -11,6 +11,7 @@ from conftest import interactions_frame, tiny_config
 from rec_engine import cli
 from rec_engine.bundle import find_bundle, read_manifest, seal
 from rec_engine.data.dataset import RecommendationDataset
+from rec_engine.evaluation.ab_testing import ABTestManager
 from rec_engine.pipeline.train import train
 from rec_engine.registry import ModelRegistry, Shadow, read_shadow
 
@@ -102,6 +103,43 @@ def test_prune_says_what_is_gone(registry: ModelRegistry, capsys: pytest.Capture
     assert {each.version for each in registry.versions()} == {NEW, current}
     with pytest.raises(Failed, match="keep"):
         run(capsys, registry, "prune")
+
+
+def test_prune_leaves_what_an_arm_serves_until_its_experiment_is_stopped(
+    registry: ModelRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.promote(NEW)
+    with ABTestManager(store=f"sqlite:///{tmp_path / 'events.db'}") as manager:
+        manager.create_experiment("old-model", "Old model", treatment={"model_version": OLD})
+        manager.start_experiment("old-model")
+        arguments = ("prune", "--keep", "1", "--store", manager.store_url)
+        shown = run(capsys, registry, *arguments)
+        assert f"{OLD} stays: arm treatment of old-model, which is running, serves it" in shown
+        manager.stop_experiment("old-model")
+    assert f"{OLD} is removed" in run(capsys, registry, *arguments)
+    with pytest.raises(Failed, match="no such event store"):
+        run(capsys, registry, "prune", "--keep", "1", "--store", f"sqlite:///{tmp_path / 'nothing.db'}")
+
+
+def test_experiments_name_versions_that_there_are(
+    registry: ModelRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, store = tmp_path / "plan.yaml", f"sqlite:///{tmp_path / 'events.db'}"
+
+    def experiments(*arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["experiments", *arguments, "--store", store, "--model-dir", str(registry.model_dir)])
+        shown = capsys.readouterr()
+        return int(stopped.value.code or 0), re.sub(r"\s+", " ", shown.out + shown.err)
+
+    plan.write_text("treatment: {model_version: nowhere}\n")
+    code, said = experiments("create", "old-model", "--definition", str(plan))
+    assert (code, "there is no version 'nowhere'" in said, NEW in said, OLD in said) == (2, True, True, True)
+    plan.write_text(f"treatment: {{model_version: {OLD}}}\n")
+    assert experiments("create", "old-model", "--definition", str(plan))[0] == 0
+    shutil.rmtree(registry.model_dir / OLD)
+    code, said = experiments("start", "old-model")
+    assert (code, f"no version '{OLD}'" in said) == (2, True)
 
 
 def test_without_a_model_every_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sql
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
@@ -43,9 +43,8 @@ class ExperimentVersion:
     definition: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exposure:
-    """A user who met an arm.
+class Exposure(NamedTuple):
+    """A user who met an arm; a tuple, as one is made while a request waits.
 
     Attributes:
         experiment_id: of the experiment.
@@ -66,8 +65,7 @@ class Exposure:
     known: int
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
+class Measure(NamedTuple):
     """Something of a user that was counted or summed.
 
     Attributes:
@@ -177,8 +175,8 @@ class ExperimentLog:
             with named(self.name), transaction(self._writer, self._files) as connection:
                 kept = _without_erased(connection, some)
                 # In the order of their keys: workers that write the same rows must not wait for each other crosswise.
-                exposures = sorted({each for each in kept if isinstance(each, Exposure)}, key=_place)
-                measures = sorted((each for each in kept if isinstance(each, Measure)), key=_place)
+                exposures = sorted({each for each in kept if isinstance(each, Exposure)})
+                measures = sorted(each for each in kept if isinstance(each, Measure))
                 if exposures:
                     self._exposures.execute(connection, exposures)
                 if measures:
@@ -300,9 +298,4 @@ def _without_erased(connection: sql.Connection, records: Sequence[Record]) -> li
 
 def _fields(row: object) -> dict[str, object]:
     names: tuple[str, ...] = row.__slots__  # type: ignore[attr-defined]
-    return {name: getattr(row, name) for name in names if name != "known"}
-
-
-def _place(record: Record) -> tuple[str, str, str]:
-    last = record.arm if isinstance(record, Exposure) else record.event_id
-    return record.experiment_id, record.user_id, last
+    return {name: getattr(row, name) for name in names}

@@ -70,7 +70,12 @@ def look(
         looks = [Look.model_validate_json(each.statistics) for each in past]
         may_look = is_kept and experiment.started_at is not None
         analysis = analyze(
-            experiment.design, measured, looks, is_final=has_run_out(experiment, until), may_look=may_look
+            experiment.design,
+            measured,
+            looks,
+            is_final=has_run_out(experiment, until),
+            may_look=may_look,
+            is_stopped=experiment.stopped_at is not None and until >= experiment.stopped_at,
         )
         if analysis.look is None:
             return analysis

@@ -76,7 +76,7 @@ def measure(
         segments={name: _segment(of_kept["user_id"], values) for name, values in segments},
         n_conflicting=int(is_conflicting.sum()),
         n_bots=int((is_bot & ~is_conflicting).sum()),
-        days=max(0, until - begins_at(experiment, until)) // DAY_SECONDS,
+        days=whole_days(experiment, until),
     )
 
 
@@ -85,6 +85,12 @@ def begins_at(experiment: Experiment, until: int) -> int:
     if experiment.started_at is None:
         return until
     return max(experiment.started_at, experiment.starts_at or 0)
+
+
+def whole_days(experiment: Experiment, until: int) -> int:
+    """Return for how many days users could meet an experiment, up to a moment in Unix seconds; not while paused."""
+    begun = begins_at(experiment, until)
+    return max(0, until - begun - sum(pause.seconds(begun, until) for pause in experiment.pauses)) // DAY_SECONDS
 
 
 def measure_batches(store_url: str, experiment: Experiment, until: int) -> tuple[DoubleArray, DoubleArray]:
