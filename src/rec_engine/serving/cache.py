@@ -53,6 +53,14 @@ class LevelStats:
 
 
 @dataclass(frozen=True, slots=True)
+class RedisBound:
+    """How many bytes a Redis holds at most, 0 for as many as there are, and what it does with more."""
+
+    max_bytes: int
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
 class CacheStats:
     """Answers that the cache had and had not, as asked by this process, and its levels, nearest first."""
 
@@ -242,6 +250,13 @@ class RedisCache:
             self._opened = _open(self._host, self._port, self._access)
         return self._opened
 
+    def bound(self) -> "RedisBound | None":
+        """Return how much Redis may hold and what it does then; None while it fails."""
+        found = self._try(lambda: self._nodes()[0].info("memory"))
+        if not isinstance(found, dict):
+            return None
+        return RedisBound(int(found["maxmemory"]), str(found["maxmemory_policy"]))
+
     def _try(self, call: Callable[[], object]) -> object | None:
         """Return what Redis answers, None where it fails or has just failed."""
         if (started := self._clock()) < self._retry_at:
@@ -265,12 +280,15 @@ class RedisCache:
 
     def _held(self) -> tuple[int, int]:
         """Return keys and bytes of Redis, of all primaries of a cluster together."""
-        client = self._client
-        nodes = [client]
-        if isinstance(client, redis.RedisCluster):
-            primaries = client.get_primaries()  # type: ignore[no-untyped-call]
-            nodes = [client.get_redis_connection(node) for node in primaries]
+        nodes = self._nodes()
         return sum(int(node.dbsize()) for node in nodes), sum(int(node.info("memory")["used_memory"]) for node in nodes)
+
+    def _nodes(self) -> "list[redis.Redis]":
+        client = self._client
+        if not isinstance(client, redis.RedisCluster):
+            return [client]
+        primaries = client.get_primaries()  # type: ignore[no-untyped-call]
+        return [client.get_redis_connection(node) for node in primaries]
 
     def _unlink_all(self) -> None:
         # Page by page: KEYS would block Redis for everybody, one UNLINK of all would outlast the timeout.
