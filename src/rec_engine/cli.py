@@ -9,6 +9,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from rec_engine.cli_capacity import capacity
+from rec_engine.cli_doctor import doctor
 from rec_engine.cli_experiments import experiments_app, show_demo
 from rec_engine.cli_ingest import ingest
 from rec_engine.cli_keys import keys_app
@@ -30,6 +31,7 @@ app.command(experiments_app)
 app.command(store_app)
 app.command(ingest)
 app.command(capacity)
+app.command(doctor)
 app.command(simulate)
 
 

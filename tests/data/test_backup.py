@@ -14,7 +14,7 @@ import pytest
 from conftest import empty_database, store_rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_schema import fill_with_release
+from releases import fill_with_release
 
 from rec_engine import cli
 from rec_engine.data import backup, schema

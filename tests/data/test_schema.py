@@ -10,6 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from conftest import store_rows
+from releases import fill_with_release
 
 from rec_engine import cli
 from rec_engine.data import schema
@@ -18,24 +19,12 @@ from rec_engine.data.events import Event, EventStore, Impression
 from rec_engine.data.experiment_log import ExperimentLog
 from rec_engine.errors import DataError, StoreError
 
-RELEASES = Path(__file__).parent / "releases"
-
 
 @pytest.fixture
 def old_url(store_url: str) -> str:
     """A store as release 0.1.0 left it, with a few rows in every table."""
     fill_with_release(store_url, "0.1.0")
     return store_url
-
-
-def fill_with_release(url: str, release: str) -> None:
-    dialect = "sqlite" if url.startswith("sqlite") else "postgresql"
-    lines = (RELEASES / release / f"{dialect}.sql").read_text(encoding="utf-8")
-    lines = lines.replace("BEGIN TRANSACTION;", "").replace("COMMIT;", "")
-    with opened(url) as (_, writer, _, _), writer.begin() as connection:
-        for statement in lines.split(";\n"):
-            if statement.strip():
-                connection.exec_driver_sql(statement)
 
 
 def differences(url: str) -> list[object]:

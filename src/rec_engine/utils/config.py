@@ -196,6 +196,8 @@ class RedisSettings(Settings):
     """Where Redis runs."""
     port: int = Field(default=6379, ge=1, le=65535)
     """Redis' port."""
+    cluster: bool = False
+    """Whether it is a Redis Cluster; host and port are then those of any of its nodes."""
     cache_ttl: NonNegativeInt = 3600
     """Seconds an answer is kept; 0 keeps none."""
     memory_mebibytes: PositiveInt = Field(default=128, le=65_536)
