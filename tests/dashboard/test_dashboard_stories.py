@@ -1,9 +1,12 @@
 """What people do with the dashboard, done in a real browser against a real service."""
 
 import hashlib
+import json
 import shutil
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -23,6 +26,15 @@ PAGES = {
     "overview": "#/",
     "users": "#/users",
     "user": f"#/users/{USER}",
+    "item": "#/items/104",
+    "catalogue": "#/catalogue",
+    "models": "#/models",
+    "version": "#/models/{version}",
+    "experiments": "#/experiments",
+    "new experiment": "#/experiments/new",
+    "experiment": "#/experiments/begun",
+    "events": "#/events",
+    "shop": "#/shop",
 }
 
 
@@ -42,7 +54,33 @@ def url(model_dir: Path, second: Path, tmp_path_factory: pytest.TempPathFactory)
     shutil.copytree(second, registry / second.name)
     log = tmp_path_factory.mktemp("log") / "events.db"
     with served(registry, log, 1, variables={"REC_ENGINE_SECURITY__KEYS": KEYS}) as (url, _):
+        told(url, "items", {"items": [{"item_id": ODD_ID, "title": TITLE_WITH_MARKUP, "categories": ["Rare"]}]})
+        for user in range(3):
+            told(url, "feedback", {"user_id": user, "item_id": 104, "action": "click"})
+        told(url, "feedback", {"user_id": "ann", "item_id": ODD_ID, "action": "purchase"})
+        told(
+            url,
+            "experiments",
+            {"experiment_id": "begun", "name": "Begun", "treatment": {"diversity": 0.2}, "coverage": 0},
+        )
+        told(url, "experiments/begun/start", {})
         yield url
+
+
+def told(url: str, path: str, body: dict[str, object]) -> dict[str, object]:
+    """Return what the service answers to the administrator."""
+    headers = {"content-type": "application/json", "x-api-key": ADMIN}
+    request = urllib.request.Request(f"{url}/{path}", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        found: dict[str, object] = json.load(answer)
+        return found
+
+
+def versions(url: str) -> dict[str, Any]:
+    request = urllib.request.Request(f"{url}/models", headers={"x-api-key": ADMIN})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
 
 
 def opened(browser: Browser, url: str, at: str = "#/", key: str | None = ADMIN, **options: object) -> Page:
@@ -75,20 +113,16 @@ def titles(page: Page) -> list[str]:
     return page.locator("ol.items .title a").all_inner_texts()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
-def test_every_page_is_accessible(browser: Browser, url: str, name: str, scheme: str) -> None:
-    page = opened(browser, url, PAGES[name], color_scheme=scheme, reduced_motion="reduce")
+def test_every_page_is_accessible_by_day_and_night_and_fits_a_phone(browser: Browser, url: str, name: str) -> None:
+    at = PAGES[name].replace("{version}", versions(url)["current"])
+    page = opened(browser, url, at, color_scheme="light", reduced_motion="reduce")
     settle(page)
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-    closed(page)
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_no_page_scrolls_sideways_on_a_phone(browser: Browser, url: str, name: str) -> None:
-    page = opened(browser, url, PAGES[name], viewport={"width": 390, "height": 844})
-    settle(page)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+    page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     closed(page)
 
@@ -121,7 +155,7 @@ def test_a_what_if_click_changes_the_list_at_once_and_is_not_recorded(browser: B
     page = opened(browser, url, f"#/users/{USER}")
     settle(page)
     before = titles(page)
-    page.get_by_role("button", name=f"What if he clicks {before[0]}").click()
+    page.get_by_role("button", name=f"What if clicked: {before[0]}").click()
     expect(page.locator(".whatif")).to_contain_text(before[0])
     expect(page.locator("ol.items .title a").filter(has_text=before[0])).to_have_count(0)
     settle(page)
@@ -159,4 +193,130 @@ def test_a_user_is_found_and_filtered_with_the_keyboard_alone(browser: Browser, 
     expect(page.get_by_role("button", name="Rare")).to_have_attribute("aria-pressed", "true")
     expect(page.locator("ol.items > li").filter(has_not_text="Rare")).to_have_count(0)
     assert titles(page)
+    closed(page)
+
+
+def test_an_item_is_found_by_its_words_and_opened(browser: Browser, url: str) -> None:
+    page = opened(browser, url, "#/catalogue")
+    page.get_by_label("Words or id").fill("item 1")
+    expect(page.get_by_role("table")).to_contain_text("1 to 11 of 11")
+    page.get_by_role("link", name="Item 12", exact=True).click()
+    expect(page.locator("h1")).to_have_text("Item 12")
+    expect(page.get_by_role("heading", name="Similar items")).to_be_visible()
+    closed(page)
+
+
+def test_a_title_with_markup_is_shown_as_text_and_its_odd_id_works(browser: Browser, url: str) -> None:
+    page = opened(browser, url, "#/catalogue")
+    page.get_by_label("Words or id").fill(ODD_ID)
+    page.get_by_role("link", name=TITLE_WITH_MARKUP).click()
+    expect(page.locator("h1")).to_have_text(TITLE_WITH_MARKUP)
+    expect(page.get_by_role("link", name="ann")).to_be_visible()
+    settle(page)
+    assert page.locator("main img").count() == 0
+    assert "taken over" not in page.title().replace(TITLE_WITH_MARKUP, "")
+    page.goto(f"{url}/#/events")
+    expect(page.get_by_role("link", name=TITLE_WITH_MARKUP)).to_be_visible()
+    assert page.locator("main img").count() == 0
+    closed(page)
+
+
+def test_why_a_user_does_not_see_an_item_is_said(browser: Browser, url: str) -> None:
+    page = opened(browser, url, "#/items/104")
+    page.get_by_label("User id").fill("1")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator(".verdict")).to_contain_text("It is dropped at the step “history”")
+    closed(page)
+
+
+def test_who_clicked_an_item_and_who_was_shown_it_is_listed(browser: Browser, url: str) -> None:
+    told(url, "recommend", {"user_id": "guest", "num_recommendations": 40})
+    page = opened(browser, url, "#/items/104")
+    expect(page.get_by_role("table", name="Latest events").get_by_role("link")).to_have_count(3)
+    expect(page.get_by_role("table", name="Latest answers").get_by_role("link", name="guest")).to_be_visible()
+    closed(page)
+
+
+def test_a_version_is_promoted_and_rolled_back_with_a_reason(browser: Browser, url: str) -> None:
+    before = versions(url)
+    other = next(each["version"] for each in before["versions"] if not each["is_current"])
+    page = opened(browser, url, "#/models")
+    for each in page.get_by_role("checkbox").all():
+        each.check()
+    expect(page.get_by_role("heading", name="Comparison")).to_be_visible()
+    page.get_by_role("button", name=f"Promote {other}").click()
+    page.get_by_label("Reason, for the record").fill("tried for a week")
+    page.get_by_role("button", name="Promote a version").click()
+    expect(page.get_by_role("row", name=other).get_by_text("served")).to_be_visible()
+    expect(page.get_by_role("table", name="Latest first")).to_contain_text("over HTTP: tried for a week")
+    assert versions(url)["current"] == other
+    page.get_by_role("button", name="Roll back").click()
+    page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
+    expect(page.get_by_role("row", name=before["current"]).get_by_text("served").first).to_be_visible()
+    assert versions(url)["current"] == before["current"]
+    closed(page)
+
+
+def test_who_may_only_read_can_change_nothing_and_is_told_what_it_takes(browser: Browser, url: str) -> None:
+    page = opened(browser, url, "#/models", key=READER)
+    expect(page.get_by_role("button", name="Promote")).to_be_disabled()
+    for name in ("events", "item", "new experiment"):
+        page.goto(f"{url}/{PAGES[name]}")
+        expect(page.get_by_text("Only for administrators").first).to_be_visible()
+    closed(page)
+
+
+def test_an_experiment_is_planned_reckoned_started_and_stopped(browser: Browser, url: str) -> None:
+    page = opened(browser, url, "#/experiments/new")
+    page.get_by_label("Name").fill("Bolder lists")
+    page.get_by_label("Id", exact=True).fill("bolder")
+    page.get_by_label("Exploration, 0 to 10").fill("0.5")
+    page.get_by_label("Users who take part, in %").fill("1")
+    page.get_by_role("button", name="Calculate").click()
+    expect(page.locator(".trouble")).to_contain_text("at least 100 are needed to plan with")
+    page.get_by_role("button", name="Create").click()
+    expect(page.locator("h1")).to_have_text("Bolder lists")
+    for step, after in (("Start", "running"), ("Stop", "stopped")):
+        page.get_by_role("button", name=step).click()
+        page.get_by_role("dialog").get_by_role("button", name=step).click()
+        expect(page.locator(".head .badge")).to_have_text(after)
+    expect(page.locator(".verdict").first).to_be_visible()
+    page.goto(f"{url}/#/experiments")
+    expect(page.get_by_role("row", name="Bolder lists")).to_contain_text("stopped")
+    closed(page, "422")
+
+
+def test_events_show_as_they_come(browser: Browser, url: str) -> None:
+    page = opened(browser, url, "#/events")
+    expect(page.locator(".tail li").first).to_be_visible()
+    told(url, "feedback", {"user_id": "late", "item_id": 107, "action": "like"})
+    expect(page.get_by_role("link", name="late")).to_be_visible()
+    page.get_by_label("What").select_option("purchase")
+    expect(page.get_by_role("link", name="late")).to_have_count(0)
+    closed(page)
+
+
+def test_a_click_in_the_shop_is_feedback_and_changes_the_carousels(browser: Browser, url: str) -> None:
+    page = opened(browser, url, "#/shop")
+    page.get_by_label("Shopper id").fill("shopper-1")
+    page.get_by_role("button", name="Enter as this shopper").click()
+    own = page.get_by_role("region", name="For you")
+    expect(own).to_contain_text("Nothing is known of you yet")
+    first = own.get_by_role("button").first
+    clicked = str(first.get_attribute("data-item"))
+    first.click()
+    expect(own).to_contain_text("From what you have clicked so far")
+    expect(own.locator(f"[data-item='{clicked}']")).to_have_count(0)
+    expect(page.get_by_role("region", name="Similar to")).to_be_visible()
+    page.goto(f"{url}/#/events")
+    expect(page.locator(".tail li", has_text="shopper-1")).to_contain_text("click")
+    closed(page)
+
+
+def test_the_theme_is_switched_and_kept(browser: Browser, url: str) -> None:
+    page = opened(browser, url, color_scheme="light")
+    page.get_by_role("button", name="Dark theme").click()
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    expect(page.get_by_role("button", name="Light theme")).to_be_visible()
     closed(page)

@@ -256,3 +256,20 @@ def test_without_keys_each_address_has_its_own_limit() -> None:
 def test_an_admin_may_do_everything() -> None:
     scopes: tuple[ScopeName, ...] = ("serve", "ingest", "admin")
     assert all(Key("boss", b"", frozenset({"admin"})).allows(scope) for scope in scopes)
+
+
+@pytest.mark.parametrize(
+    ("headers", "scopes"),
+    [
+        ([], []),
+        (bearer("rek_wrong"), []),
+        (bearer(SHOP), ["serve"]),
+        (bearer(PIPE), ["ingest"]),
+        (bearer(BOSS), ["serve", "ingest", "admin"]),
+    ],
+    ids=["none", "wrong", "shop", "pipe", "boss"],
+)
+def test_a_gate_says_what_a_key_opens(headers: list[tuple[bytes, bytes]], scopes: list[ScopeName]) -> None:
+    gate = Gate(SETTINGS)
+    assert gate.has_keys
+    assert gate.scopes(headers) == scopes

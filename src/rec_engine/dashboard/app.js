@@ -7,6 +7,12 @@ import { dialog, field, icon, toast, trouble } from "./parts.js";
 const PAGES = [
   { name: "overview", title: "Overview", at: "", shows: () => import("./pages/overview.js") },
   { name: "users", title: "Users", at: "users", shows: () => import("./pages/users.js") },
+  { name: "items", title: "Item", at: "items", parent: "catalogue", shows: () => import("./pages/item.js") },
+  { name: "catalogue", title: "Catalogue", at: "catalogue", shows: () => import("./pages/catalogue.js") },
+  { name: "models", title: "Models", at: "models", shows: () => import("./pages/models.js") },
+  { name: "experiments", title: "Experiments", at: "experiments", shows: () => import("./pages/experiments.js") },
+  { name: "events", title: "Events", at: "events", shows: () => import("./pages/events.js") },
+  { name: "shop", title: "Demo shop", at: "shop", shows: () => import("./pages/shop.js") },
 ];
 
 const main = document.getElementById("main");

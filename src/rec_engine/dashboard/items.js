@@ -16,7 +16,7 @@ export function recommendation(item, at, before, { onclick }) {
     h("span", { class: "place", "aria-label": `Place ${at + 1}` }, at + 1),
     h("div", {}, h("div", { class: "title" }, itemLink(item), " ", moved && movement(known, at)),
       h("div", { class: "about" }, [item.categories.join(", "), item.explanation].filter(Boolean).join(" · "))),
-    h("div", { class: "end" }, chance(item), button("What if he clicks it", () => onclick(item), { kind: "tiny", label: `What if he clicks ${named(item)}` })),
+    h("div", { class: "end" }, chance(item), button("What if clicked", () => onclick(item), { kind: "tiny", label: `What if clicked: ${named(item)}` })),
     item.why && h("details", {}, h("summary", { "aria-label": `Why ${named(item)}` }, "Why"), why(item.why)));
 }
 

@@ -115,7 +115,7 @@ function lister(userId, asked, element, signal) {
 function whatIfOf(asked, show) {
   if (!asked.whatIf.length) return null;
   const drop = (item) => { asked.whatIf = asked.whatIf.filter((each) => each !== item); show(); };
-  return h("div", { class: "whatif" }, h("p", { class: "strong small" }, "What if he had just clicked"),
+  return h("div", { class: "whatif" }, h("p", { class: "strong small" }, "What if these had just been clicked"),
     h("ul", { class: "chips" }, asked.whatIf.map((item) => h("li", {}, button(`${named(item)} ×`, () => drop(item), { label: `Take ${named(item)} away` })))),
     h("p", { class: "soft small" }, "Only this page knows; the log and the cache do not."));
 }
