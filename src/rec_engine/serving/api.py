@@ -181,7 +181,7 @@ def _add_recommendations(app: FastAPI, engine: Engine) -> None:
     @app.get("/debug/why-not")
     async def why_not(asked: Annotated[WhyNotRequest, Query()]) -> WhyNotResponse:
         """Say which step keeps an item out of a user's answer, and by how much."""
-        return engine.why_not(asked.request(), asked.item_id)
+        return engine.why_not(asked.request(), asked.item_id, asked.request_id)
 
 
 def _add_items(app: FastAPI, engine: Engine) -> None:

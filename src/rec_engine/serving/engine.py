@@ -208,10 +208,10 @@ class Engine:
             n_unknown_items=sum(code(event.item_id) < 0 for event in events),
         )
 
-    def why_not(self, request: RecommendRequest, item_id: ExternalId) -> WhyNotResponse:
+    def why_not(self, request: RecommendRequest, item_id: ExternalId, request_id: str) -> WhyNotResponse:
         """Return what keeps an item out of the answer to a request."""
         self.catch_up()
-        return self.answerer.why_not(request, item_id, self.treatment(request.user_id))
+        return self.answerer.why_not(request, item_id, self.treatment(request.user_id), request_id)
 
     def shadow_status(self) -> ShadowStatus:
         """Return which version is tried beside the served one, and what came of it."""
