@@ -1,5 +1,6 @@
 """`rec-engine store`: the life of the log's data beside the service."""
 
+import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -8,11 +9,13 @@ from pathlib import Path
 from cyclopts import App
 from rich.console import Console
 
+from rec_engine.errors import ConfigError
 from rec_engine.utils.config import ServingConfig, load_config
 
 MB = 1e6
+DAY_SECONDS = 86_400
 
-store_app = App(name="store", help="Migrate, back up and restore the event store.")
+store_app = App(name="store", help="Migrate, back up, restore and prune the event store.")
 
 
 @store_app.command
@@ -83,6 +86,39 @@ def restore(*, input: Path, store: str | None = None, config: Path | None = None
         f"{time.monotonic() - started:,.1f} s. Users who asked to be forgotten since then have to be erased again. "
         "Next: rec-engine serve"
     )
+
+
+@store_app.command
+def prune(*, older_than: str, store: str | None = None, config: Path | None = None, dry_run: bool = False) -> None:
+    """Remove events and impressions that are older, but for what a running experiment still measures.
+
+    Args:
+        older_than: days, such as 365d.
+        store: store.url, such as sqlite:///state/events.db.
+        config: settings, such as configs/serving_config.yaml.
+        dry_run: only say what would be removed.
+    """
+    from rec_engine.data.pruning import count_older
+    from rec_engine.data.pruning import prune as prune_store
+    from rec_engine.data.schema import standing
+    from rec_engine.experiments.retention import cut_off
+
+    days = re.fullmatch(r"([1-9]\d{0,5})d", older_than)
+    if days is None:
+        raise ConfigError(f"--older-than {older_than}: not a number of days", hint="such as 365d")
+    url, now = _url(store, config), int(time.time())
+    standing(url)
+    cut = cut_off(url, now - int(days[1]) * DAY_SECONDS, now)
+    done = (count_older if dry_run else prune_store)(url, cut.before)
+    moment = f"{datetime.fromtimestamp(cut.before, tz=UTC):%Y-%m-%d %H:%M:%S} UTC"
+    _say(
+        f"{done.store}: {done.events:,} events and {done.impressions:,} impressions from before {moment} "
+        f"{'would be' if dry_run else 'were'} removed"
+    )
+    if cut.held_by:
+        _say(f"{cut.held_by} is not stopped and measures by what came later: that is kept")
+    for experiment_id in cut.ended:
+        _say(f"{experiment_id} has ended, and {'could' if dry_run else 'can'} not be measured any more")
 
 
 def _url(store: str | None, config: Path | None) -> str:

@@ -12,7 +12,14 @@ from sqlalchemy.exc import IntegrityError
 
 from rec_engine.data.database import mark_rows, named, open_engines, position_row, transaction
 from rec_engine.data.events import ERASED, user_hash
-from rec_engine.data.experiment_tables import exposure_rows, look_rows, measure_rows, turn_rows, version_rows
+from rec_engine.data.experiment_tables import (
+    PRUNED,
+    exposure_rows,
+    look_rows,
+    measure_rows,
+    turn_rows,
+    version_rows,
+)
 from rec_engine.data.schema import prepare
 from rec_engine.errors import ConflictError
 
@@ -217,6 +224,11 @@ class ExperimentLog:
         taken = {"work": work, "until": now + seconds, "now": now, "seconds": seconds}
         with named(self.name), transaction(self._writer, self._files) as connection:
             return connection.execute(self._insert_turn, taken).first() is not None
+
+    def pruned_before(self) -> int:
+        """Return before when (Unix seconds) events were removed from the log; 0 where none were."""
+        found = self._read(sql.select(turn_rows.c.until).where(turn_rows.c.work == PRUNED))
+        return int(found[0][0]) if found else 0
 
     def close(self) -> None:
         """Give back all connections."""

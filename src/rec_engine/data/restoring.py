@@ -13,7 +13,8 @@ from rec_engine.data.database import SQLITE, opened, transaction
 from rec_engine.data.schema import HEAD, REVISIONS, lock_start, revision_of, upgrade
 from rec_engine.errors import DataError
 
-_OF_EVERY_LOG = {"log_identity", "log_position"}
+_OF_EVERY_LOG = {"log_identity", "log_position", "turns"}
+"""Tables in which a service writes although nothing has happened yet."""
 
 
 def restore(directory: Path, url: str) -> Manifest:
