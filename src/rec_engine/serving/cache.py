@@ -13,8 +13,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 
-from rec_engine.utils.config import RedisSettings
 from rec_engine.utils.logger import get_logger
+from rec_engine.utils.service_settings import RedisSettings
 
 KEY_PREFIX = "rec-engine:answer:"
 ENTRY_OVERHEAD_BYTES = 200

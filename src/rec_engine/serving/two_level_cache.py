@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from rec_engine.serving.cache import Access, Cache, InMemoryCache, Level, RedisCache
-from rec_engine.utils.config import REDIS_PASSWORD_VARIABLE, RedisSettings
+from rec_engine.utils.service_settings import REDIS_PASSWORD_VARIABLE, RedisSettings
 
 EARLY_SHARE = 0.01
 """Of the time to live: by how much an entry is made anew before its end, on average."""
