@@ -16,9 +16,21 @@ from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.proposal import Proposal
 from rec_engine.retrieval.predicates import Predicate
 from rec_engine.serving.cache import CacheStats
-from rec_engine.serving.experiment_schemas import Step
+from rec_engine.serving.experiment_schemas import EffectsOverTime, PlanResponse, Step
+from rec_engine.serving.explore_schemas import (
+    Access,
+    AnswerList,
+    CategoryList,
+    Changed,
+    EventList,
+    ItemDetails,
+    ItemsFound,
+    ModelVersions,
+    UserList,
+)
 from rec_engine.serving.rule_schemas import DryRunRequest, DryRunResponse, Rule, RuleList, RuleView
 from rec_engine.serving.schemas import (
+    RecommendRequest,
     RecommendResponse,
     SimilarItemsResponse,
     TrendingResponse,
@@ -113,6 +125,10 @@ class AsyncRecEngineClient:
         }
         return await self._send(Call("POST", "/recommend", RecommendResponse, body=body, is_repeatable=True))
 
+    async def preview(self, request: RecommendRequest) -> RecommendResponse:
+        """Return what `recommend` would, and let nothing remember it; `context.recent_items` says what would be if."""
+        return await self._send(Call("POST", "/recommend/preview", RecommendResponse, body=request, is_repeatable=True))
+
     async def similar_items(self, item_id: Id, num_items: int | None = None) -> SimilarItemsResponse:
         """Return the items that are nearest to an item."""
         query = {"num_items": num_items}
@@ -134,8 +150,9 @@ class AsyncRecEngineClient:
         filter_categories: Sequence[str] | None = None,
         exclude_items: Sequence[Id] | None = None,
         use_reranking: bool | None = None,
+        request_id: str | None = None,
     ) -> WhyNotResponse:
-        """Return which step keeps an item out of a user's answer, and by how much."""
+        """Return which step keeps an item out of a user's answer, or out of that to a request, and by how much."""
         query = {
             "user_id": user_id,
             "item_id": item_id,
@@ -143,6 +160,7 @@ class AsyncRecEngineClient:
             "filter_categories": filter_categories,
             "exclude_items": exclude_items,
             "use_reranking": use_reranking,
+            "request_id": request_id,
         }
         return await self._send(Call("GET", "/debug/why-not", WhyNotResponse, query))
 
@@ -200,6 +218,49 @@ class AsyncRecEngineClient:
         """Let every worker make this user's answers anew."""
         await self._send(Call("POST", path("/user/{}/invalidate-cache", user_id), NoneType, is_repeatable=True))
 
+    async def users(self, prefix: str | None = None, *, num_users: int | None = None) -> UserList:
+        """Return users of the model whose ids begin so."""
+        return await self._send(Call("GET", "/users", UserList, {"prefix": prefix, "num_users": num_users}))
+
+    async def events(
+        self,
+        *,
+        after: int | None = None,
+        item_id: Id | None = None,
+        user_id: Id | None = None,
+        num_events: int | None = None,
+    ) -> EventList:
+        """Return the latest events: of an item, of a user, or after a position of the log."""
+        query = {"after": after, "item_id": item_id, "user_id": user_id, "num_events": num_events}
+        return await self._send(Call("GET", "/events", EventList, query))
+
+    async def impressions(
+        self, *, item_id: Id | None = None, user_id: Id | None = None, num_answers: int | None = None
+    ) -> AnswerList:
+        """Return the latest answers that showed an item, or that a user got."""
+        query = {"item_id": item_id, "user_id": user_id, "num_answers": num_answers}
+        return await self._send(Call("GET", "/impressions", AnswerList, query))
+
+    async def items(
+        self,
+        query: str | None = None,
+        *,
+        category: str | None = None,
+        first: int | None = None,
+        num_items: int | None = None,
+    ) -> ItemsFound:
+        """Return items whose titles have words that begin so, those that most users met first."""
+        asked = {"query": query, "category": category, "first": first, "num_items": num_items}
+        return await self._send(Call("GET", "/items", ItemsFound, asked))
+
+    async def item(self, item_id: Id) -> ItemDetails:
+        """Return what is known of an item."""
+        return await self._send(Call("GET", path("/items/{}", item_id), ItemDetails))
+
+    async def categories(self) -> CategoryList:
+        """Return the categories of the catalogue."""
+        return await self._send(Call("GET", "/categories", CategoryList))
+
     async def put_items(self, items: Sequence[Item]) -> ItemsAccepted:
         """Add items or change them, all or none; the next answer knows them."""
         return await self._send(Call("POST", "/items", ItemsAccepted, body={"items": items}, is_repeatable=True))
@@ -231,6 +292,11 @@ class AsyncRecEngineClient:
     async def create_experiment(self, proposal: Proposal) -> Experiment:
         """Plan an experiment; nobody meets it before it is started."""
         return await self._send(Call("POST", "/experiments", Experiment, body=proposal))
+
+    async def plan_experiment(self, proposal: Proposal, *, past_days: int | None = None) -> PlanResponse:
+        """Return how many users and days an experiment would take, by what users did in as many days."""
+        body = {"proposal": proposal, "past_days": past_days}
+        return await self._send(Call("POST", "/experiments/plan", PlanResponse, body=body, is_repeatable=True))
 
     async def experiment(self, experiment_id: str) -> Experiment:
         """Return an experiment as it is now."""
@@ -270,6 +336,10 @@ class AsyncRecEngineClient:
         """
         return await self._send(Call("GET", path("/experiments/{}/results", experiment_id), dict[str, JsonValue]))
 
+    async def experiment_effects(self, experiment_id: str) -> EffectsOverTime:
+        """Return what was known of an A/B test's effects at its planned looks and at the end of each day."""
+        return await self._send(Call("GET", path("/experiments/{}/effects", experiment_id), EffectsOverTime))
+
     async def experiment_report(self, experiment_id: str) -> str:
         """Return a page of HTML on an experiment; it needs nothing beside it."""
         return await self._send(Call("GET", path("/experiments/{}/report", experiment_id), str))
@@ -286,6 +356,26 @@ class AsyncRecEngineClient:
         """Return what is known of the model that is served."""
         return await self._send(Call("GET", "/model/status", ModelStatus))
 
+    async def models(self) -> ModelVersions:
+        """Return the versions of the registry, and which was promoted when and why."""
+        return await self._send(Call("GET", "/models", ModelVersions))
+
+    async def promote(self, version: str, *, reason: str | None = None) -> Changed:
+        """Make a version the current one; it is not compared with the one that is."""
+        return await self._send(Call("POST", path("/models/{}/promote", version), Changed, body={"reason": reason}))
+
+    async def roll_back(self, *, reason: str | None = None) -> Changed:
+        """Return to the version that was current before."""
+        return await self._send(Call("POST", "/models/rollback", Changed, body={"reason": reason}))
+
+    async def model_report(self, version: str) -> str:
+        """Return what training found out about a version, as a page of HTML."""
+        return await self._send(Call("GET", path("/models/{}/report", version), str))
+
+    async def model_figures(self, version: str) -> dict[str, JsonValue]:
+        """Return every figure of a version's report."""
+        return await self._send(Call("GET", path("/models/{}/figures", version), dict[str, JsonValue]))
+
     async def shadow(self) -> ShadowStatus:
         """Return how the version that is tried beside the served one does."""
         return await self._send(Call("GET", "/models/shadow", ShadowStatus))
@@ -293,6 +383,10 @@ class AsyncRecEngineClient:
     async def cache_stats(self) -> CacheStats:
         """Return what the cache did for the worker that answers."""
         return await self._send(Call("GET", "/cache/stats", CacheStats))
+
+    async def access(self) -> Access:
+        """Return what the key of this client allows."""
+        return await self._send(Call("GET", "/access", Access))
 
     async def metrics(self) -> str:
         """Return all counts and times as Prometheus reads them."""

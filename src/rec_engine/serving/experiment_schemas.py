@@ -3,15 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from rec_engine.experiments.design import Role
-from rec_engine.experiments.effects_over_time import Moment
-from rec_engine.experiments.planning import Plan
 from rec_engine.experiments.proposal import Proposal
 from rec_engine.serving.wire import Asked, Wire
+
+if TYPE_CHECKING:  # clients load these schemas, and nothing that computes
+    from rec_engine.experiments.effects_over_time import Moment
+    from rec_engine.experiments.planning import Plan
 
 Step = Literal["start", "pause", "resume", "stop"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -58,7 +60,7 @@ class PlanResponse(Wire):
     """Until they have come, in whole weeks."""
 
     @classmethod
-    def of(cls, plan: Plan) -> "PlanResponse":
+    def of(cls, plan: "Plan") -> "PlanResponse":
         """Return a plan as it is answered."""
         found = plan.detectable_effect
         return cls.model_validate({**asdict(plan), "detectable_effect": found if math.isfinite(found) else None})
@@ -94,7 +96,7 @@ class EffectsOverTime(Wire):
     """The planned looks, and the end of each day, in the order of time."""
 
     @classmethod
-    def of(cls, moments: Sequence[Moment]) -> "EffectsOverTime":
+    def of(cls, moments: "Sequence[Moment]") -> "EffectsOverTime":
         """Return what was known at these moments, as it is answered."""
         return cls(
             moments=[
