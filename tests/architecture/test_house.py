@@ -32,7 +32,7 @@ def test_what_answers_a_request_never_loads_the_training_stack(module: str) -> N
     assert done.stdout.split() == []
 
 
-def test_an_answered_request_has_not_loaded_the_training_stack(model_dir: Path) -> None:
+def test_an_answered_request_has_not_loaded_the_training_stack(model_dir: Path, tmp_path: Path) -> None:
     code = f"""
 import sys
 from fastapi.testclient import TestClient
@@ -43,7 +43,13 @@ assert answer.status_code == 200 and len(answer.json()["recommendations"]) == 10
 assert client.get("/similar-items/104").status_code == 200
 print(*sorted({HEAVY} & set(sys.modules)))
 """
-    environment = {"REC_ENGINE_MODEL_DIR": str(model_dir), "USE_MEMORY_CACHE": "true", "PATH": ""}
+    store = f"sqlite:///{tmp_path / 'events.db'}"  # not whatever lies where the tests are started
+    environment = {
+        "REC_ENGINE_MODEL_DIR": str(model_dir),
+        "REC_ENGINE_STORE__URL": store,
+        "USE_MEMORY_CACHE": "true",
+        "PATH": "",
+    }
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
