@@ -1,12 +1,12 @@
 """Workflows and issue forms are what GitHub reads; actions have versions; a release has notes."""
 
-import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from script_files import load_script
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -30,11 +30,7 @@ def test_actions_have_a_version() -> None:
 
 
 def test_notes_of_a_release_are_its_section_of_the_changelog() -> None:
-    spec = importlib.util.spec_from_file_location("release_notes", ROOT / "scripts/release_notes.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("scripts/release_notes.py")
     changelog = (
         "# Changelog\n\n## 0.3.0 (unreleased)\n\nMore.\n\n## 0.2.0 (2026-01-02)\n\nRules.\n\n## 0.1.0\n\nThe trunk.\n"
     )

@@ -1,15 +1,14 @@
 """The documentation site is built without a warning and loads nothing from elsewhere."""
 
-import importlib.util
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
+from script_files import load_script
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,15 +61,6 @@ def test_every_page_is_in_the_navigation() -> None:
 
 @pytest.mark.parametrize("name", ["configuration", "http_api"])
 def test_generated_references_are_what_the_code_says(name: str) -> None:
-    script = loaded_script(name)
+    script = load_script(f"docs/{name}.py")
     written = script.page() if name == "configuration" else script.page(script.document())
     assert script.PAGE.read_text(encoding="utf-8") == written
-
-
-def loaded_script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
