@@ -4,7 +4,7 @@ VENV ?= .venv
 DATA ?= data
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench serve clean
+.PHONY: setup demo test lint docs bench serve clean
 .DEFAULT_GOAL := test
 
 # The stamp makes the second run quick: the environment is made again only when what it is made of has changed.
@@ -29,6 +29,9 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/codespell src tests scripts benchmarks docs configs README.md CONTRIBUTING.md CHANGELOG.md
 
+docs: setup
+	$(BIN)/zensical build --strict
+
 bench: setup
 	$(BIN)/python benchmarks/quality.py --data $(DATA) --results results
 
@@ -36,4 +39,4 @@ serve: setup
 	$(BIN)/rec-engine serve
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

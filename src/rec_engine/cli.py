@@ -1,12 +1,12 @@
-"""The command line: flags in, one clear sentence and exit code 2 for whatever the user can mend."""
+"""The command line: flags in, one clear sentence and an exit code for whatever the user can mend."""
 
 import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 from rich.console import Console
 
 from rec_engine.cli_capacity import capacity
@@ -15,11 +15,15 @@ from rec_engine.cli_experiments import experiments_app, show_demo
 from rec_engine.cli_ingest import ingest
 from rec_engine.cli_keys import keys_app
 from rec_engine.cli_models import models_app
+from rec_engine.cli_output import AsJson
 from rec_engine.cli_simulate import simulate
 from rec_engine.cli_store import store_app
 from rec_engine.errors import ConfigError, DataError, RecEngineError
 from rec_engine.utils.config import ModelConfig, ServingConfig, load_config
 from rec_engine.utils.logger import configure_logging
+
+if TYPE_CHECKING:
+    from rec_engine.evaluation.evaluator import Evaluation
 
 MAX_TRIALS = 1_000
 TABLE_WIDTH = 120
@@ -27,33 +31,60 @@ DEFAULT_WORKERS = 2
 Engine = Literal["local", "ray"]
 TABLE_METRICS = ("ndcg", "hit_rate", "recall", "coverage")
 
-app = App(name="rec-engine", help="A recommendation engine: train, evaluate, serve.", version_flags=["--version"])
-app.command(models_app)
-app.command(keys_app)
-app.command(experiments_app)
-app.command(store_app)
-app.command(ingest)
-app.command(capacity)
-app.command(doctor)
-app.command(simulate)
+USAGE, DATA, INTERRUPTED = 2, 3, 130
+EPILOGUE = """Try first:
+
+  rec-engine demo                                  train, compare, serve a demo
+
+  rec-engine train --train-data interactions.csv   a model of your own data
+
+  rec-engine serve                                 the model over HTTP
+
+Exit codes: 0 done, 1 a check says no, 2 wrong flags, 3 settings, data or a file have to be mended, 130 interrupted."""
+
+BEGIN = Group("Begin", sort_key=1)
+LEARN = Group("Train and judge", sort_key=2)
+SERVE = Group("Serve", sort_key=3)
+OPERATE = Group("Operate", sort_key=4)
+
+app = App(
+    name="rec-engine",
+    help="A recommendation engine: train, evaluate, serve.",
+    help_epilogue=EPILOGUE,
+    help_format="plaintext",
+    group_commands=Group("This program", sort_key=5),
+    version_flags=["--version"],
+)
+app.register_install_completion_command(help="Install completion for this shell.")
+for sub_commands in (models_app, keys_app, experiments_app, store_app):
+    sub_commands.group = OPERATE
+    app.command(sub_commands)
+app.command(ingest, group=OPERATE)
+app.command(capacity, group=OPERATE)
+app.command(doctor, group=OPERATE)
+app.command(simulate, group=BEGIN)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 when all went well, 2 when something has to be mended, 130 when interrupted."""
+    """Run the command line and exit.
+
+    0 when all went well, 1 when a check says no, 2 for wrong flags, 3 when settings, data or a file have to be mended,
+    130 when interrupted.
+    """
     configure_logging()
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        _fail(str(error), "rec-engine --help lists commands and flags")
+        _fail(str(error), "rec-engine --help lists commands and flags", USAGE)
     except RecEngineError as error:
-        _fail(str(error), error.hint)
+        _fail(str(error), error.hint, error.exit_code)
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}", "is the path right, writable, and is there space left?")
+        _fail(f"{error.filename}: {error.strerror}", "is the path right, writable, and is there space left?", DATA)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
-@app.command
+@app.command(group=BEGIN)
 def demo(
     *, data_dir: Path = Path("data"), model_dir: Path = Path("models"), port: int = 8000, serve: bool = True
 ) -> None:
@@ -70,7 +101,7 @@ def demo(
     run_demo(data_dir, model_dir, port, serve=serve)
 
 
-@app.command
+@app.command(group=LEARN)
 def train(  # noqa: PLR0913 - the brief's flags
     *,
     config: Path | None = None,
@@ -185,7 +216,7 @@ def train(  # noqa: PLR0913 - the brief's flags
     )
 
 
-@app.command
+@app.command(group=LEARN)
 def evaluate(  # noqa: PLR0913 - the brief's flags
     *,
     model_dir: Path = Path("models"),
@@ -193,6 +224,7 @@ def evaluate(  # noqa: PLR0913 - the brief's flags
     k_values: Annotated[list[int], Parameter(consume_multiple=True)] = [5, 10, 20],  # noqa: B006 - read only
     compare: Annotated[list[str], Parameter(consume_multiple=True)] = [],  # noqa: B006 - read only
     output_file: Path | None = None,
+    as_json: AsJson = False,
     off_policy: bool = False,
     events: str | None = None,
     exploration: float = 0.5,
@@ -211,6 +243,7 @@ def evaluate(  # noqa: PLR0913 - the brief's flags
         k_values: list lengths.
         compare: NAME:DIRECTORY of several models, measured on the first one's test data.
         output_file: JSON with every metric and interval.
+        as_json: print that JSON instead of the table.
         off_policy: judge by the log.
         events: of --off-policy: URL of the event store, such as sqlite:///state/events.db.
         exploration: of --off-policy: recommendations.exploration with which the versions would serve.
@@ -221,37 +254,31 @@ def evaluate(  # noqa: PLR0913 - the brief's flags
         users: of each of its experiments.
     """
     if run_ab_test_demo:
-        show_demo(seed, users, output_file)
+        show_demo(seed, users, output_file, quietly=as_json)
         return
     from rec_engine.cli_off_policy import evaluate_from_log
-    from rec_engine.evaluation.evaluator import as_json, comparison_table
+    from rec_engine.evaluation.evaluator import as_json as plain
     from rec_engine.pipeline.evaluate import report_on
 
     if not k_values or min(k_values) < 1 or max(k_values) > 1_000:
         raise DataError(f"--k-values {k_values}: each lies between 1 and 1,000")
     models = [_named_model(pair) for pair in compare] or [("", model_dir)]
     if off_policy:
-        judged_by_log = evaluate_from_log(models, events, exploration=exploration, positions=positions)
-        if output_file:
-            _write(output_file, judged_by_log)
-        return
-    evaluations, title = report_on(models, test_data, sorted(set(k_values)))
-    middle = sorted(set(k_values))[len(set(k_values)) // 2]
-    metrics = [f"{metric}@{middle}" for metric in TABLE_METRICS]
-    console = Console()
-    console.width = max(console.width, TABLE_WIDTH)
-    console.print(comparison_table(evaluations, metrics, title))
-    judged = evaluations[-1]
-    _say(
-        f"Left out: {judged.n_unreachable_targets:,} targets that their users had already met, "
-        f"{judged.n_cold_users:,} users without a history."
-    )
+        told = evaluate_from_log(models, events, exploration=exploration, positions=positions, quietly=as_json)
+    else:
+        evaluations, title = report_on(models, test_data, sorted(set(k_values)))
+        told = json.dumps(plain(evaluations), indent=2, allow_nan=False)
+        if not as_json:
+            _show(evaluations, title, sorted(set(k_values)))
+    if as_json:
+        sys.stdout.write(told + "\n")
     if output_file:
-        _write(output_file, json.dumps(as_json(evaluations), indent=2, allow_nan=False))
-        _say(f"{output_file} holds every metric at {k_values}")
+        _write(output_file, told)
+        if not as_json:
+            _say(f"{output_file} holds every figure")
 
 
-@app.command
+@app.command(group=SERVE)
 def recommend(
     *,
     model_dir: Path = Path("models"),
@@ -289,7 +316,7 @@ def recommend(
     _say(f"{output}: {table.height:,} recommendations for {table['user_id'].n_unique():,} users")
 
 
-@app.command
+@app.command(group=SERVE)
 def serve(
     *,
     config: Path | None = None,
@@ -332,6 +359,21 @@ def _ray_workers(engine: Engine, workers: int | None) -> int:
     return (workers or DEFAULT_WORKERS) if engine == "ray" else 0
 
 
+def _show(evaluations: "list[Evaluation]", title: str, k_values: list[int]) -> None:
+    from rec_engine.evaluation.evaluator import comparison_table
+
+    middle = k_values[len(k_values) // 2]
+    metrics = [f"{metric}@{middle}" for metric in TABLE_METRICS]
+    console = Console()
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(comparison_table(evaluations, metrics, title))
+    judged = evaluations[-1]
+    _say(
+        f"Left out: {judged.n_unreachable_targets:,} targets that their users had already met, "
+        f"{judged.n_cold_users:,} users without a history."
+    )
+
+
 def _named_model(pair: str) -> tuple[str, Path]:
     name, separator, directory = pair.partition(":")
     if not separator or not name or not directory:
@@ -351,9 +393,9 @@ def _say(text: str) -> None:
     Console(highlight=False, markup=False, soft_wrap=True).print(text)
 
 
-def _fail(message: str, hint: str) -> None:
+def _fail(message: str, hint: str, exit_code: int) -> None:
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     console.print(f"Error: {message}")
     if hint:
         console.print(f"Hint: {hint}")
-    sys.exit(2)
+    sys.exit(exit_code)

@@ -4,6 +4,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from rec_engine.cli_output import AsJson, print_json
 from rec_engine.errors import ConfigError
 
 MIB, GIB = 2**20, 2**30
@@ -22,6 +23,7 @@ def capacity(  # noqa: PLR0913 - one for each thing that grows
     links: float | None = None,
     text_bytes: int = USUAL_TEXT,
     id_bytes: int = 0,
+    as_json: AsJson = False,
 ) -> None:
     """State the memory of a worker and of the machine, and the disk of a model and of the event store, by part.
 
@@ -35,6 +37,7 @@ def capacity(  # noqa: PLR0913 - one for each thing that grows
         links: of each of the four kinds that an item has on average, at most 400; without it as many as there may be.
         text_bytes: of title, description and categories of an item on average.
         id_bytes: of an id that is a text on average; 0 for integers.
+        as_json: print bytes by part for programs.
     """
     from rec_engine.pipeline.capacity import SUPERVISOR_BYTES, Load, parts_of, store_parts, usual_links
 
@@ -44,6 +47,9 @@ def capacity(  # noqa: PLR0913 - one for each thing that grows
     links = usual_links(items, n_interactions) if links is None else links
     load = Load(users, items, dim, n_interactions, embedding_dim, links, text_bytes, id_bytes)
     parts = parts_of(load)
+    if as_json:
+        print_json({"parts": parts, "store_bytes_each": store_parts()})
+        return
     table = Table(title=f"{users:,} users, {items:,} items, {n_interactions:,} interactions", box=SIMPLE_HEAD)
     for column in ("MiB of", "each worker", "all workers together", "a version on disk"):
         table.add_column(column, justify="left" if column == "MiB of" else "right", no_wrap=True)

@@ -1,6 +1,7 @@
 """`rec-engine experiments`: what is tried on users, how it stands, and what to do."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from rec_engine.cli_output import AsJson, print_json
 from rec_engine.errors import DataError
 
 if TYPE_CHECKING:
@@ -100,17 +102,21 @@ def stop(experiment_id: str, *, reason: str = "", store: str = STORE) -> None:
 
 
 @experiments_app.command
-def status(experiment_id: str, *, store: str = STORE) -> None:
+def status(experiment_id: str, *, store: str = STORE, as_json: AsJson = False) -> None:
     """Print how an experiment stands, and who changed what, when and why.
 
     Args:
         experiment_id: of the experiment.
         store: event store of the service that runs it.
+        as_json: print the experiment and its versions for programs.
     """
     from datetime import UTC, datetime
 
     with _manager(store) as manager:
         experiment, versions = manager.get_experiment(experiment_id), manager.history(experiment_id)
+    if as_json:
+        print_json({"experiment": experiment, "versions": versions})
+        return
     shares = ", ".join(
         f"{arm} {share:.0%}" for arm, share in zip(experiment.arm_names, experiment.phase.shares, strict=True)
     )
@@ -123,13 +129,16 @@ def status(experiment_id: str, *, store: str = STORE) -> None:
 
 
 @experiments_app.command
-def analyze(experiment_id: str, *, store: str = STORE, output_file: Path | None = None) -> None:
+def analyze(
+    experiment_id: str, *, store: str = STORE, output_file: Path | None = None, as_json: AsJson = False
+) -> None:
     """Print what is known of an experiment, and what to do.
 
     Args:
         experiment_id: of the experiment.
         store: event store of the service that runs it.
         output_file: JSON with every figure, every look and every version.
+        as_json: print what is known for programs.
     """
     from rec_engine.experiments.bandit_batches import BanditResult
     from rec_engine.experiments.list_preference import ListPreference
@@ -137,6 +146,11 @@ def analyze(experiment_id: str, *, store: str = STORE, output_file: Path | None 
     with _manager(store) as manager:
         analysis = manager.results(experiment_id)
         exported = manager.export_experiment(experiment_id) if output_file else None
+    if output_file:
+        output_file.write_text(json.dumps(exported, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    if as_json:
+        print_json(analysis.as_dict())
+        return
     if isinstance(analysis, ListPreference):
         _print(preference_table(experiment_id, analysis))
     elif isinstance(analysis, BanditResult):
@@ -148,7 +162,6 @@ def analyze(experiment_id: str, *, store: str = STORE, output_file: Path | None 
     found = analysis.recommendation
     _say(f"{found.action}: {found.reason} {found.next_step}")
     if output_file:
-        output_file.write_text(json.dumps(exported, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         _say(f"{output_file} holds every figure")
 
 
@@ -172,14 +185,18 @@ def report(experiment_id: str, *, output: Path, users: Path | None = None, store
 
 
 @experiments_app.command(name="list")
-def list_experiments(*, store: str = STORE) -> None:
+def list_experiments(*, store: str = STORE, as_json: AsJson = False) -> None:
     """Print all experiments.
 
     Args:
         store: event store of the service that runs them.
+        as_json: print a list for programs.
     """
     with _manager(store) as manager:
         found = manager.list_experiments()
+    if as_json:
+        print_json(found)
+        return
     if not found:
         _say(f"{store}: no experiment yet. Next: rec-engine experiments create NAME --store {store}")
         return
@@ -191,11 +208,17 @@ def list_experiments(*, store: str = STORE) -> None:
     _print(table)
 
 
-def show_demo(seed: int, n_users: int, output_file: Path | None) -> None:
-    """Print what five simulated experiments come to, and write it as JSON where a file is named."""
+def show_demo(seed: int, n_users: int, output_file: Path | None, *, quietly: bool = False) -> None:
+    """Print what five simulated experiments come to, quietly as JSON, and write that where a file is named."""
     from rec_engine.evaluation.ab_demo import demo_json, run_demo
 
     scenes, peeking = run_demo(seed, n_users)
+    told = demo_json(seed, n_users, scenes, peeking)
+    if output_file:
+        output_file.write_text(told, encoding="utf-8")
+    if quietly:
+        sys.stdout.write(told)
+        return
     for scene in scenes:
         found = scene.analysis.recommendation
         _print(comparison_table(f"{scene.name}: {scene.truth}", scene.analysis.comparisons))
@@ -206,8 +229,6 @@ def show_demo(seed: int, n_users: int, output_file: Path | None) -> None:
         f"{peeking.always_valid:.0%} by the p-value that holds at any time, {peeking.decided:.0%} by the verdict."
     )
     if output_file:
-        told = demo_json(seed, n_users, scenes, peeking)
-        output_file.write_text(told, encoding="utf-8")
         _say(f"{output_file} holds every figure")
 
 

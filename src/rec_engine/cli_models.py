@@ -8,7 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from rec_engine.errors import BundleError, DataError, RecEngineError
+from rec_engine.cli_output import AsJson, print_json
+from rec_engine.errors import BundleError, CheckError, DataError
 
 if TYPE_CHECKING:
     from rec_engine.registry import ModelRegistry, VersionSummary
@@ -21,16 +22,20 @@ models_app = App(name="models", help="List, promote, roll back, verify and prune
 
 
 @models_app.command(name="list")
-def list_versions(*, model_dir: Path = Path("models")) -> None:
+def list_versions(*, model_dir: Path = Path("models"), as_json: AsJson = False) -> None:
     """Print every version, newest first: which one is current, which one a rollback returns to, which are damaged.
 
     Args:
         model_dir: the registry of versions.
+        as_json: print a list for programs.
     """
     from rec_engine.registry import ModelRegistry
 
     registry = ModelRegistry(model_dir)
     versions = registry.versions()
+    if as_json:
+        print_json(versions)
+        return
     if not versions:
         _say(f"{model_dir}: {NO_VERSION}")
         return
@@ -72,7 +77,7 @@ def promote(
     else:
         verdict = judge_version(registry, version, GateLimits(max_p99_ms=max_p99_ms))
         if not verdict.passes:
-            raise RecEngineError(verdict.sentence, hint=f"{replaced} stays; --force promotes {version} all the same")
+            raise CheckError(verdict.sentence, hint=f"{replaced} stays; --force promotes {version} all the same")
         reason = verdict.sentence
         _say(reason)
     registry.promote(version, reason=reason)
@@ -143,7 +148,7 @@ def verify(version: str | None = None, *, model_dir: Path = Path("models")) -> N
     names = [version] if version else [summary.version for summary in registry.versions()]
     damaged = [name for name in names if not _holds(registry, name)]
     if damaged:
-        raise BundleError(
+        raise CheckError(
             f"{model_dir}: {', '.join(damaged)} cannot be served", hint="restore the files named above, or train again"
         )
     _say(f"{model_dir}: {len(names)} verified, nothing to mend." if names else f"{model_dir}: {NO_VERSION}")

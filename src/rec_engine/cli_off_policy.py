@@ -17,9 +17,11 @@ MAX_POSITIONS = 20
 
 
 def evaluate_from_log(
-    models: Sequence[tuple[str, Path]], store_url: str | None, *, exploration: float, positions: int
+    models: Sequence[tuple[str, Path]], store_url: str | None, *, exploration: float, positions: int, quietly: bool
 ) -> str:
     """Print what each version would have earned, clicks an answer, the best one first, and return it as JSON.
+
+    Quietly, nothing is printed.
 
     Raises:
         ConfigError: if a flag is missing or out of range.
@@ -32,6 +34,12 @@ def evaluate_from_log(
     bundles = {name or path.name: open_bundle(path) for name, path in models}
     judged = judge_from_log(bundles, store_url, exploration=exploration, n_positions=positions)
     judged.sort(key=lambda each: each.value.dr.mean if each.value.dr else float("-inf"), reverse=True)
+    if not quietly:
+        _show(judged, positions)
+    return json.dumps({"off_policy": _plain(judged)}, indent=2, allow_nan=False)
+
+
+def _show(judged: Sequence[Judged], positions: int) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.width = max(console.width, 110)
     console.print(_table(judged, positions))
@@ -39,7 +47,6 @@ def evaluate_from_log(
         for refusal in each.value.refusals:
             console.print(f"{each.name} cannot be judged: {refusal}.")
     console.print(_last_line(judged))
-    return json.dumps({"off_policy": _plain(judged)}, indent=2, allow_nan=False)
 
 
 def _plain(judged: Sequence[Judged]) -> list[dict[str, object]]:

@@ -9,8 +9,10 @@
       StoreError         the event store cannot be reached, or refuses to write
         ConflictError    somebody else's write came between a check and the write it was made for
       TrainingError      training cannot start or go on
+      CheckError         a check was made, and its answer is no
 
-The command line prints message and hint and exits with 2; the API answers with both as problem JSON (RFC 9457).
+The command line prints message and hint and exits with 3, after a check with 1; the API answers with both as problem
+JSON (RFC 9457).
 """
 
 from typing import ClassVar
@@ -25,6 +27,7 @@ class RecEngineError(Exception):
     """
 
     status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 3
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -71,3 +74,9 @@ class ConflictError(StoreError):
 
 class TrainingError(RecEngineError):
     """Training cannot start or go on."""
+
+
+class CheckError(RecEngineError):
+    """A check was made, and its answer is no."""
+
+    exit_code = 1

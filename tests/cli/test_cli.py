@@ -1,6 +1,7 @@
 """The command line as a user meets it: real processes, real files."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import yaml
 from conftest import interactions_frame, items_frame
 
 from rec_engine import cli
+from rec_engine.errors import CheckError, RecEngineError
 from rec_engine.serving.security import Gate
 from rec_engine.utils.config import ServingConfig
 
@@ -78,6 +80,7 @@ def test_validation_and_test_data_of_their_own(files: Path) -> None:
     assert "val.csv: 60 users" in evaluated.stdout
 
 
+WRONG_FLAGS = {"unknown flag", "wrong type of flag", "unknown command"}
 BAD_INPUT = {
     "missing file": (["train", "--dataset", "custom", "--train-data", "gone.csv"], "gone.csv"),
     "empty file": (["train", "--dataset", "custom", "--train-data", "empty.csv"], "empty.csv"),
@@ -100,7 +103,7 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize("case", list(BAD_INPUT))
-def test_bad_input_is_one_clear_sentence_and_exit_code_2(
+def test_bad_input_is_one_clear_sentence_and_its_exit_code(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty.csv").write_text("")
@@ -117,7 +120,7 @@ def test_bad_input_is_one_clear_sentence_and_exit_code_2(
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     error = capsys.readouterr().err
-    assert stopped.value.code == 2
+    assert stopped.value.code == (2 if case in WRONG_FLAGS else 3)
     assert expected in error
     assert "Traceback" not in error
     left = {path.name for path in tmp_path.iterdir()} - set(before)
@@ -132,7 +135,7 @@ def test_port_in_use_is_said_before_anything_starts(
         port = str(taken.getsockname()[1])
         with pytest.raises(SystemExit) as stopped:
             cli.main(["serve", "--model-dir", str(model_dir), "--host", "127.0.0.1", "--port", port])
-    assert stopped.value.code == 2
+    assert stopped.value.code == 3
     assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
 
 
@@ -140,6 +143,45 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     cli.app(["--help"], result_action="return_value")
     shown = capsys.readouterr().out
     assert all(command in shown for command in ("demo", "train", "evaluate", "recommend", "serve", "simulate"))
+    assert shown.index("Begin") < shown.index("Train and judge") < shown.index("Operate") < shown.index("Try first")
+    assert "rec-engine train --train-data interactions.csv " in shown
+
+
+def test_exit_codes_are_told_where_they_are_looked_for() -> None:
+    page = (Path(__file__).parents[2] / "docs/command-line.md").read_text(encoding="utf-8")
+    for code in (0, 1, cli.USAGE, cli.DATA, cli.INTERRUPTED):
+        assert re.search(rf"^\| {code} \|", page, re.M)
+        assert re.search(rf"\b{code} ", cli.EPILOGUE.rpartition("Exit codes")[2])
+    assert (RecEngineError.exit_code, CheckError.exit_code) == (cli.DATA, 1)
+
+
+def test_tables_are_printed_as_json_for_programs(files: Path, tmp_path: Path) -> None:
+    assert run(*custom(), cwd=files).returncode == 0
+    store = f"sqlite:///{tmp_path / 'state.db'}"
+    assert run("experiments", "create", "variety", "--store", store, cwd=files).returncode == 0
+    printed = {
+        name: json.loads(run(*command.split(), "--json", cwd=files).stdout)
+        for name, command in {
+            "evaluate": "evaluate --k-values 5",
+            "models": "models list",
+            "capacity": "capacity --users 10 --items 10",
+            "list": f"experiments list --store {store}",
+            "status": f"experiments status variety --store {store}",
+            "analyze": f"experiments analyze variety --store {store}",
+        }.items()
+    }
+    assert printed["evaluate"]["two-tower"]
+    assert printed["models"][0]["is_current"]
+    assert {"name", "worker", "shared", "disk"} <= set(printed["capacity"]["parts"][0])
+    assert printed["list"][0]["experiment_id"] == printed["status"]["experiment"]["experiment_id"] == "variety"
+    assert printed["analyze"]["recommendations"]["action"]
+
+
+def test_completion_is_installed_for_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = run("--install-completion", "--shell", "bash", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert any("rec-engine" in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
 
 
 def test_a_new_key_opens_the_service_that_knows_its_entry(tmp_path: Path) -> None:
@@ -156,6 +198,6 @@ def test_a_new_key_opens_the_service_that_knows_its_entry(tmp_path: Path) -> Non
 def test_an_open_address_without_keys_is_refused_with_the_ways_out(files: Path) -> None:
     assert run(*custom(), cwd=files).returncode == 0
     refused = run("serve", "--host", "0.0.0.0", "--port", "8000", cwd=files)  # noqa: S104 - it is refused
-    assert refused.returncode == 2
+    assert refused.returncode == 3
     assert "rec-engine keys new" in refused.stderr
     assert "allow_public_without_keys" in refused.stderr

@@ -79,7 +79,7 @@ def test_what_is_wrong_is_said_in_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
     code, printed = run(capsys, "experiments", *arguments, "--store", f"sqlite:///{tmp_path / 'events.db'}")
-    assert (code, said in printed) == (2, True)
+    assert (code, said in printed) == (3, True)
 
 
 def test_a_definition_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,7 +87,7 @@ def test_a_definition_that_is_none_is_refused(tmp_path: Path, capsys: pytest.Cap
         (tmp_path / "plan.yaml").write_text(text)
         store = f"sqlite:///{tmp_path / 'events.db'}"
         plan = str(tmp_path / "plan.yaml")
-        assert run(capsys, "experiments", "create", "a", "--definition", plan, "--store", store)[0] == 2
+        assert run(capsys, "experiments", "create", "a", "--definition", plan, "--store", store)[0] == 3
 
 
 def test_the_demo_is_the_same_to_the_byte_and_finds_what_is_there(tmp_path: Path) -> None:
@@ -108,4 +108,4 @@ def test_the_demo_is_the_same_to_the_byte_and_finds_what_is_there(tmp_path: Path
 
 
 def test_a_demo_of_too_few_users_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "evaluate", "--run-ab-test-demo", "--users", "10")[0] == 2
+    assert run(capsys, "evaluate", "--run-ab-test-demo", "--users", "10")[0] == 3

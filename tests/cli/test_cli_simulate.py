@@ -63,5 +63,5 @@ def test_visitors_of_a_running_service(model_dir: Path, tmp_path: Path, capsys: 
     ],
 )
 def test_what_cannot_be_done_is_said(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("simulate", *flags) == 2
+    assert run("simulate", *flags) == 3
     assert message in capsys.readouterr().err

@@ -1,23 +1,21 @@
 """The clients against the OpenAPI document: every route, every field, no more."""
 
-import importlib.util
 import inspect
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import httpx2
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import TypeAdapter
+from script_files import load_script
 
 from rec_engine.client import AsyncRecEngineClient, FeedbackEvent, Item, RecEngineClient
 from rec_engine.experiments.proposal import Proposal
 from rec_engine.serving.rule_schemas import DryRunRequest, PinRule
 from rec_engine.serving.schemas import RecommendRequest
 
-ROOT = Path(__file__).parents[2]
 TAKEN_WHOLE: Mapping[str, object] = {
     "asked": DryRunRequest(user_ids=[1]),
     "events": [FeedbackEvent(user_id=1, item_id=1, action="view")],
@@ -138,11 +136,7 @@ def test_arguments_are_typed_as_the_service_reads_them() -> None:
 
 
 def test_the_asynchronous_client_is_made_from_the_other() -> None:
-    spec = importlib.util.spec_from_file_location("async_client", ROOT / "scripts/async_client.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("scripts/async_client.py")
     assert script.ASYNC.read_text(encoding="utf-8") == script.asynchronous(script.SYNC.read_text(encoding="utf-8"))
     asynchronous = {
         name for name, method in vars(AsyncRecEngineClient).items() if inspect.iscoroutinefunction(method)

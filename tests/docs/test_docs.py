@@ -1,6 +1,5 @@
 """Documentation that cannot drift: examples run, the reference is what the code says, links lead somewhere."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 from rec_engine import cli
 
 ROOT = Path(__file__).parents[2]
+ADDRESS = "http://127.0.0.1:8000"
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
     (ROOT / "docs").rglob("*.md")
 )
@@ -23,6 +23,8 @@ def blocks(page: Path, language: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_examples_run(page: Path, tmp_path: Path) -> None:
     for code in blocks(page, "python"):
+        if ADDRESS in code:  # it asks a service: test_guides.py
+            continue
         subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
@@ -32,18 +34,12 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
-def test_reference_of_settings_is_what_the_code_says() -> None:
-    spec = importlib.util.spec_from_file_location("configuration", ROOT / "docs/configuration.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert (ROOT / "docs/configuration.md").read_text(encoding="utf-8") == module.page()
-
-
 def commands() -> list[str]:
-    pieces = [block.replace("\\\n", " ") for page in PAGES for block in blocks(page, "bash")]
-    lines = [line.split("#")[0] for block in pieces for line in block.splitlines()]
+    pieces = [
+        block.replace("\\\n", " ") for page in PAGES for block in [*blocks(page, "bash"), *blocks(page, "console")]
+    ]
+    # What follows a pipe or an ampersand is no flag of ours.
+    lines = [re.split(r"#| [|&]", line)[0] for block in pieces for line in block.splitlines()]
     begins = re.compile(r'\s*([A-Z_]+=(\S+|"[^"]*") +)*rec-engine ')
     return sorted({line.strip() for line in lines if begins.match(line)})
 

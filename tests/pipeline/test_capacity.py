@@ -273,4 +273,4 @@ def test_the_command_says_what_a_machine_needs(capsys: pytest.CaptureFixture[str
     assert "2 workers take" in said
     with pytest.raises(SystemExit) as stopped:
         cli.main(["capacity", "--users", "0", "--items", "1"])
-    assert stopped.value.code == 2
+    assert stopped.value.code == 3

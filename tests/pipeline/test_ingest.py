@@ -191,4 +191,4 @@ def test_the_command_says_what_it_made_and_what_comes_next(
         assert "1 rejected rows are in past.rejects.csv" in said.err
     with pytest.raises(SystemExit) as stopped:
         cli.main(["ingest", "gone.csv", "--store", url])
-    assert stopped.value.code == 2
+    assert stopped.value.code == 3
