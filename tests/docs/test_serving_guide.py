@@ -1,4 +1,4 @@
-"""Every command of the guide to the service runs as it stands."""
+"""Every command of the guides to the service and to its dashboard runs as it stands."""
 
 import re
 import subprocess
@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from servers import served
 
-GUIDE = Path(__file__).parents[2] / "docs" / "serving.md"
+DOCS = Path(__file__).parents[2] / "docs"
 COMMANDS = [
     command
-    for block in re.findall(r"```bash\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.S)
+    for guide in ("serving.md", "dashboard.md")
+    for block in re.findall(r"```bash\n(.*?)```", (DOCS / guide).read_text(encoding="utf-8"), flags=re.S)
     for command in re.split(r"\n(?=curl)", block.strip())
 ]
 
