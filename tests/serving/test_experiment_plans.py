@@ -1,5 +1,7 @@
 """Before and during an experiment over HTTP: what it would take, and what was known of its effects when."""
 
+import time
+
 from fastapi.testclient import TestClient
 
 from rec_engine.experiments.effects_over_time import Moment
@@ -17,6 +19,10 @@ def past(client: TestClient) -> None:
             item = answer["recommendations"][0]["item_id"]
             event = {"user_id": f"u{user}", "item_id": item, "action": "click", "request_id": answer["request_id"]}
             assert client.post("/feedback", json=event).status_code == 200
+    deadline = time.monotonic() + 10
+    while len(client.get("/impressions", params={"user_id": f"u{N_PAST_USERS - 1}"}).json()["answers"]) == 0:
+        assert time.monotonic() < deadline, "what was shown is not written"
+        time.sleep(0.05)
 
 
 def test_a_plan_says_how_many_users_and_days_and_creates_nothing(client: TestClient) -> None:
