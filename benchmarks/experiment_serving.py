@@ -2,8 +2,9 @@
 
     python benchmarks/experiment_serving.py --model-dir models [--requests 4000]
 
-Both engines are of one process and answer uncached, each from a log of its own; the arms of the experiment change
-nothing, so both make the same answers. The wall clock of a shared machine is noisy: compare the two, not other runs.
+First every user meets the experiment, which happens to him once; then the same users come again. Both engines are of
+one process and answer uncached, each from a log of its own; the arms of the experiment change nothing, so both make the
+same answers. The wall clock of a shared machine is noisy: compare the two, not other runs.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from rec_engine.utils.config import ServingConfig
 LIBRARIES = ("numpy", "faiss-cpu", "lightgbm", "onnxruntime")
 WARM_UP = 300
 PERCENTILES = (50, 95, 99)
+RESAMPLES = 500
+"""Of the requests, for the 95% intervals of the ratios (bootstrap: both engines answer the same requests)."""
 
 
 def main() -> None:
@@ -41,13 +44,22 @@ def main() -> None:
         plain = _engine(bundle, Path(directory) / "plain.db", closing)
         trying = _engine(bundle, Path(directory) / "trying.db", closing)
         asyncio.run(_start(trying))
-        milliseconds = _times(bundle, (plain, trying), asked.requests)
+        for who in ("users who meet it for the first time", "the same users again"):
+            print(f"{who}:")
+            _show(_times(bundle, (plain, trying), asked.requests))
+    print(f"{machine(LIBRARIES)}, commit {commit()}")
+
+
+def _show(milliseconds: np.ndarray) -> None:
     for name, row in zip(("without", "with"), milliseconds, strict=True):
         figures = ", ".join(f"p{of} {value:.3f} ms" for of, value in zip(PERCENTILES, _figures(row), strict=True))
-        print(f"{name} an experiment: {figures}, mean {row.mean():.3f} ms")
+        print(f"  {name} an experiment: {figures}, mean {row.mean():.3f} ms")
     ratios = _figures(milliseconds[1]) / _figures(milliseconds[0])
-    print("ratios: " + ", ".join(f"p{of} {ratio:.3f}" for of, ratio in zip(PERCENTILES, ratios, strict=True)))
-    print(f"{machine(LIBRARIES)}, commit {commit()}")
+    drawn = np.random.default_rng(0).integers(milliseconds.shape[1], size=(RESAMPLES, milliseconds.shape[1]))
+    resampled = np.percentile(milliseconds[:, drawn], PERCENTILES, axis=2)
+    low, high = np.quantile(resampled[:, 1] / resampled[:, 0], (0.025, 0.975), axis=1)
+    each = zip(PERCENTILES, ratios, low, high, strict=True)
+    print("  ratios: " + ", ".join(f"p{of} {at:.3f} [{least:.3f}, {most:.3f}]" for of, at, least, most in each))
 
 
 def _engine(bundle: ModelBundle, log: Path, closing: ExitStack) -> Engine:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from rec_engine.utils.config import ENVIRONMENT_PREFIX, REDIS_PASSWORD_VARIABLE, ModelConfig, ServingConfig
+from rec_engine.utils.config import ENVIRONMENT_PREFIX, ModelConfig, ServingConfig
+from rec_engine.utils.service_settings import REDIS_PASSWORD_VARIABLE
 from rec_engine.utils.settings import Settings
 
 PAGE = Path(__file__).with_name("configuration.md")
@@ -13,7 +14,7 @@ default. In the environment, `training.batch_size` is `{ENVIRONMENT_PREFIX}TRAIN
 wrong value stops the program with a sentence that names file, key and the nearest valid one.
 
 `USE_MEMORY_CACHE=true` keeps the cache of answers in the process; no Redis is needed then.
-`{REDIS_PASSWORD_VARIABLE}` is the password of Redis; no file may hold it.
+`{REDIS_PASSWORD_VARIABLE}` is the password of Redis, `MILVUS_TOKEN` the token of Milvus; no file may hold them.
 """
 
 

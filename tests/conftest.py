@@ -20,6 +20,7 @@ import sqlalchemy
 from fastapi.testclient import TestClient
 
 from rec_engine.bundle import ModelBundle, find_bundle, make_current, open_bundle, promotions_locked
+from rec_engine.data.database import opened, tables
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.data.events import EventStore
 from rec_engine.pipeline.train import train
@@ -115,7 +116,11 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty event store, once on each engine."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'events.db'}"
-    server: str = request.getfixturevalue("postgres_url")
+    return empty_database(request.getfixturevalue("postgres_url"))
+
+
+def empty_database(server: str) -> str:
+    """Return the URL of a new database on a PostgreSQL server."""
     name = f"store_{uuid.uuid4().hex}"
     engine = sqlalchemy.create_engine(server.replace("postgresql://", "postgresql+psycopg://"))
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
@@ -130,6 +135,15 @@ def store(store_url: str) -> Iterator[EventStore]:
     store = EventStore(store_url)
     yield store
     store.close()
+
+
+def store_rows(url: str) -> dict[str, list[tuple[object, ...]]]:
+    """Return every row of every table of the log, sorted."""
+    with opened(url) as (_, _, reader, _), reader.connect() as connection:
+        return {
+            table.name: sorted((tuple(row) for row in connection.execute(table.select())), key=repr)
+            for table in tables.sorted_tables
+        }
 
 
 def promote(model_dir: Path, version: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,25 +10,31 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from rec_engine.cli_capacity import capacity
+from rec_engine.cli_doctor import doctor
 from rec_engine.cli_experiments import experiments_app, show_demo
 from rec_engine.cli_ingest import ingest
 from rec_engine.cli_keys import keys_app
 from rec_engine.cli_models import models_app
 from rec_engine.cli_simulate import simulate
-from rec_engine.errors import DataError, RecEngineError
+from rec_engine.cli_store import store_app
+from rec_engine.errors import ConfigError, DataError, RecEngineError
 from rec_engine.utils.config import ModelConfig, ServingConfig, load_config
 from rec_engine.utils.logger import configure_logging
 
 MAX_TRIALS = 1_000
 TABLE_WIDTH = 120
+DEFAULT_WORKERS = 2
+Engine = Literal["local", "ray"]
 TABLE_METRICS = ("ndcg", "hit_rate", "recall", "coverage")
 
 app = App(name="rec-engine", help="A recommendation engine: train, evaluate, serve.", version_flags=["--version"])
 app.command(models_app)
 app.command(keys_app)
 app.command(experiments_app)
+app.command(store_app)
 app.command(ingest)
 app.command(capacity)
+app.command(doctor)
 app.command(simulate)
 
 
@@ -86,6 +93,8 @@ def train(  # noqa: PLR0913 - the brief's flags
     offline: bool = False,
     resume: bool = False,
     tune: int = 0,
+    engine: Engine = "local",
+    workers: int | None = None,
 ) -> None:
     """Train a model, measure it on held-out data and make it the current version.
 
@@ -112,9 +121,13 @@ def train(  # noqa: PLR0913 - the brief's flags
         resume: go on from the checkpoint of an interrupted run.
         tune: settings to try before; the best are trained with and written to tuned.yaml in the registry. The same
             command goes on where an interrupted search stopped.
+        engine: where the towers are trained: in this process (and those that torchrun starts with it), or by Ray.
+        workers: processes of --engine ray, 2 by default.
     """
+    from rec_engine.models.processes import is_follower
     from rec_engine.pipeline.sources import DataFiles, load_source
-    from rec_engine.pipeline.train import make_split
+    from rec_engine.pipeline.towers import Launch
+    from rec_engine.pipeline.train import help_to_train, make_split
     from rec_engine.pipeline.train import train as train_model
 
     flags = {
@@ -127,6 +140,9 @@ def train(  # noqa: PLR0913 - the brief's flags
         "data.timestamp_format": timestamp_format,
     }
     settings = load_config(ModelConfig, config, flags=flags)
+    launch = Launch(resume, _ray_workers(engine, workers))
+    if is_follower():
+        configure_logging("WARNING")  # the first process says it all
     files = DataFiles(train_data, val_data, items_data, users_data, rejects, events)
     source = load_source(dataset, data_dir, files, settings, offline=offline)
     if not 0 <= tune <= MAX_TRIALS:
@@ -137,6 +153,9 @@ def train(  # noqa: PLR0913 - the brief's flags
         split_to_tune = source.split or make_split(source.dataset, settings)
         settings, best = search(source.dataset, settings, split_to_tune, tune, model_dir)
         _say(f"{best} holds the best settings: rec-engine train --config {best} uses them again")
+    if is_follower():
+        help_to_train(source.dataset, settings, model_dir, source.split, launch)
+        return
     report = train_model(
         source.dataset,
         settings,
@@ -144,7 +163,7 @@ def train(  # noqa: PLR0913 - the brief's flags
         name=source.name,
         split=source.split,
         log_url=source.log_url,
-        resume=resume,
+        launch=launch,
     )
     for evaluation in report.evaluations:
         found = evaluation.estimate("ndcg@10")
@@ -240,6 +259,8 @@ def recommend(
     k: int = 10,
     output: Path = Path("recommendations.parquet"),
     config: Path | None = None,
+    engine: Engine = "local",
+    workers: int | None = None,
 ) -> None:
     """Write recommendations for all users, or for those of a file: user_id, item_id, rank, score.
 
@@ -249,14 +270,22 @@ def recommend(
         k: items a user.
         output: a .parquet, .csv or .jsonl file.
         config: settings, such as configs/serving_config.yaml.
+        engine: in this process, or by Ray.
+        workers: processes of --engine ray, 2 by default.
     """
-    from rec_engine.bundle import open_bundle
+    from rec_engine.bundle import find_bundle, open_bundle
     from rec_engine.pipeline.batch import recommend_to_file
 
     if not 1 <= k <= 1_000:
         raise DataError(f"-k {k}: lies between 1 and 1,000")
     settings = load_config(ServingConfig, config).recommendations
-    table = recommend_to_file(open_bundle(model_dir), users, k, output, settings)
+    # One version for all workers, whatever is promoted meanwhile.
+    directory, elsewhere = find_bundle(model_dir), None
+    if n_workers := _ray_workers(engine, workers):
+        from rec_engine.pipeline.on_ray import recommend_on_ray
+
+        elsewhere = partial(recommend_on_ray, directory, settings=settings, n_workers=n_workers)
+    table = recommend_to_file(open_bundle(directory), users, k, output, settings, elsewhere=elsewhere)
     _say(f"{output}: {table.height:,} recommendations for {table['user_id'].n_unique():,} users")
 
 
@@ -282,6 +311,18 @@ def serve(
 
     flags = {"api.host": host, "api.port": port, "api.workers": workers}
     run_server(model_dir, load_config(ServingConfig, config, flags=flags))
+
+
+def _ray_workers(engine: Engine, workers: int | None) -> int:
+    """Return how many workers Ray is to have, 0 where it is not wanted."""
+    if engine == "local" and workers is not None:
+        raise ConfigError(
+            f"--workers {workers} belongs to --engine ray",
+            hint="without Ray, torchrun --nproc-per-node N -m rec_engine train ... trains on N processes",
+        )
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers {workers}: at least 1")
+    return (workers or DEFAULT_WORKERS) if engine == "ray" else 0
 
 
 def _named_model(pair: str) -> tuple[str, Path]:

@@ -15,17 +15,19 @@ from rec_engine.errors import DataError
 if TYPE_CHECKING:
     from rec_engine.evaluation.ab_testing import ABTestManager
     from rec_engine.experiments.bandit_batches import BanditResult
+    from rec_engine.experiments.definition import Experiment
     from rec_engine.experiments.list_preference import ListPreference
     from rec_engine.experiments.results import Comparison
 
 TABLE_WIDTH = 120
 STORE = "sqlite:///state/events.db"
+MODEL_DIR = Path("models")
 
 experiments_app = App(name="experiments", help="Create, start, stop and analyse A/B tests, and list them.")
 
 
 @experiments_app.command
-def create(
+def create(  # noqa: PLR0913 - flags
     experiment_id: str,
     *,
     name: str | None = None,
@@ -34,6 +36,7 @@ def create(
     coverage: float | None = None,
     metrics: Annotated[list[str], Parameter(consume_multiple=True)] = [],  # noqa: B006 - read only
     store: str = STORE,
+    model_dir: Path = MODEL_DIR,
 ) -> None:
     """Plan an experiment; nobody meets it before it is started.
 
@@ -45,7 +48,11 @@ def create(
         coverage: share of all users that takes part.
         metrics: ctr, conversion_rate, revenue_per_user or engagement_time; the first one decides.
         store: event store of the service that runs it, sqlite:/// or postgresql://.
+        model_dir: registry of that service, where the versions that arms name have to be; not looked at if it is
+            somewhere else.
     """
+    from rec_engine.experiments.proposal import Proposal
+
     fields = {
         "name": experiment_id,
         "reads_service": True,
@@ -55,21 +62,25 @@ def create(
         **({} if not metrics else {"target_metrics": metrics}),
         **({} if treatment_percentage is None else {"treatment_percentage": treatment_percentage}),
     }
+    fields["experiment_id"] = experiment_id
+    _check_versions(Proposal.of(**fields).experiment(0), model_dir)
     with _manager(store) as manager:
-        made = manager.propose({**fields, "experiment_id": experiment_id})
+        made = manager.propose(fields)
     _say(f"{made.experiment_id} is planned. Next: rec-engine experiments start {experiment_id} --store {store}")
 
 
 @experiments_app.command
-def start(experiment_id: str, *, reason: str = "", store: str = STORE) -> None:
+def start(experiment_id: str, *, reason: str = "", store: str = STORE, model_dir: Path = MODEL_DIR) -> None:
     """Let users meet an experiment from now on; its metrics and arms stand from here.
 
     Args:
         experiment_id: of the experiment.
         reason: for the record.
         store: event store of the service that runs it.
+        model_dir: as of `create`.
     """
     with _manager(store) as manager:
+        _check_versions(manager.get_experiment(experiment_id), model_dir)
         manager.start_experiment(experiment_id, reason)
     _say(f"{experiment_id} is running. Next: rec-engine experiments analyze {experiment_id} --store {store}")
 
@@ -260,6 +271,15 @@ def _manager(store: str) -> "ABTestManager":
     from rec_engine.evaluation.ab_testing import ABTestManager
 
     return ABTestManager(store=store)
+
+
+def _check_versions(experiment: "Experiment", model_dir: Path) -> None:
+    from rec_engine.serving.arm_versions import check_versions
+
+    if model_dir.is_dir():
+        check_versions(experiment, model_dir)
+    elif any(arm.configuration.model_version for arm in experiment.arms):
+        _say(f"{model_dir} is not here: whether the versions that arms name can be served is seen when they are")
 
 
 def _read(path: Path) -> dict[str, object]:

@@ -150,22 +150,46 @@ def verify(version: str | None = None, *, model_dir: Path = Path("models")) -> N
 
 
 @models_app.command
-def prune(*, keep: int, model_dir: Path = Path("models")) -> None:
+def prune(*, keep: int, model_dir: Path = Path("models"), store: str | None = None, config: Path | None = None) -> None:
     """Remove all but the newest versions; the current one, the one before it and one that is tried stay, however old.
+
+    So do versions that arms of experiments serve, or will serve: those that have not been stopped.
 
     Args:
         keep: how many of the newest stay.
         model_dir: the registry of versions.
+        store: event store of the service whose experiments serve versions; by default that of its settings.
+        config: settings of the service.
     """
     from rec_engine.registry import ModelRegistry
 
     registry = ModelRegistry(model_dir)
-    gone = registry.prune(keep)
+    needed = _needed(store, config)
+    gone = registry.prune(keep, needed)
     for summary in gone:
         _say(f"{summary.version} is removed")
+    left = registry.versions()
+    for summary in left[keep:]:
+        if summary.version in needed:
+            _say(f"{summary.version} stays: {needed[summary.version]}")
     freed = _size(sum(summary.size_bytes for summary in gone))
-    left = len(registry.versions())
-    _say(f"{freed} freed, versions left: {left}. Next: rec-engine models list --model-dir {model_dir} shows them.")
+    _say(f"{freed} freed, versions left: {len(left)}. Next: rec-engine models list --model-dir {model_dir} shows them.")
+
+
+def _needed(store: str | None, config: Path | None) -> dict[str, str]:
+    """Return version to which arm of which experiment serves it; none where no service has had a log yet."""
+    from rec_engine.evaluation.ab_testing import ABTestManager
+    from rec_engine.serving.arm_versions import needed_versions
+    from rec_engine.utils.config import ServingConfig, load_config
+
+    url = store or load_config(ServingConfig, config).store.url
+    path = Path(url.removeprefix("sqlite:///"))
+    if url.startswith("sqlite") and not path.exists():
+        if store:
+            raise DataError(f"{store}: there is no such event store", hint="give the store.url of the service")
+        return {}
+    with ABTestManager(store=url) as manager:
+        return needed_versions(manager.list_experiments())
 
 
 def _table(registry: "ModelRegistry", versions: "list[VersionSummary]") -> Table:

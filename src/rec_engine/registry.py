@@ -3,7 +3,7 @@
 import difflib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -184,13 +184,14 @@ class ModelRegistry:
         (self.model_dir / SHADOW).unlink(missing_ok=True)
         return stopped
 
-    def prune(self, keep: int) -> list[VersionSummary]:
+    def prune(self, keep: int, needed: Collection[str] = ()) -> list[VersionSummary]:
         """Remove all but the newest versions, and return those that are gone.
 
         The current one, the one that a rollback returns to and one that is tried stay, however old they are.
 
         Args:
             keep: how many of the newest stay, at least 1.
+            needed: versions that stay as well.
 
         Raises:
             DataError: if `keep` is below 1.
@@ -205,7 +206,7 @@ class ModelRegistry:
             for left_over in self.model_dir.glob(".pruned-*"):
                 shutil.rmtree(left_over)
             tried = self.shadowed()
-            kept = {self.current(), self.before(), tried.version if tried else None}
+            kept = {self.current(), self.before(), tried.version if tried else None, *needed}
             going = [summary for summary in self.versions()[keep:] if summary.version not in kept]
             for summary in going:
                 # Out of sight in one step: what is half removed must not look like a damaged version.

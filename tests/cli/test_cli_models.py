@@ -6,14 +6,16 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import interactions_frame, items_frame, tiny_config
+from conftest import interactions_frame, tiny_config
 
 from rec_engine import cli
 from rec_engine.bundle import find_bundle, read_manifest, seal
 from rec_engine.data.dataset import RecommendationDataset
+from rec_engine.evaluation.ab_testing import ABTestManager
 from rec_engine.pipeline.train import train
 from rec_engine.registry import ModelRegistry, Shadow, read_shadow
 
+ONE_EPOCH = tiny_config(training={"num_epochs": 1})
 OLD, NEW = "20200101-000000-aaaaaa", "20990101-000000-bbbbbb"
 
 
@@ -103,6 +105,43 @@ def test_prune_says_what_is_gone(registry: ModelRegistry, capsys: pytest.Capture
         run(capsys, registry, "prune")
 
 
+def test_prune_leaves_what_an_arm_serves_until_its_experiment_is_stopped(
+    registry: ModelRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.promote(NEW)
+    with ABTestManager(store=f"sqlite:///{tmp_path / 'events.db'}") as manager:
+        manager.create_experiment("old-model", "Old model", treatment={"model_version": OLD})
+        manager.start_experiment("old-model")
+        arguments = ("prune", "--keep", "1", "--store", manager.store_url)
+        shown = run(capsys, registry, *arguments)
+        assert f"{OLD} stays: arm treatment of old-model, which is running, serves it" in shown
+        manager.stop_experiment("old-model")
+    assert f"{OLD} is removed" in run(capsys, registry, *arguments)
+    with pytest.raises(Failed, match="no such event store"):
+        run(capsys, registry, "prune", "--keep", "1", "--store", f"sqlite:///{tmp_path / 'nothing.db'}")
+
+
+def test_experiments_name_versions_that_there_are(
+    registry: ModelRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, store = tmp_path / "plan.yaml", f"sqlite:///{tmp_path / 'events.db'}"
+
+    def experiments(*arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["experiments", *arguments, "--store", store, "--model-dir", str(registry.model_dir)])
+        shown = capsys.readouterr()
+        return int(stopped.value.code or 0), re.sub(r"\s+", " ", shown.out + shown.err)
+
+    plan.write_text("treatment: {model_version: nowhere}\n")
+    code, said = experiments("create", "old-model", "--definition", str(plan))
+    assert (code, "there is no version 'nowhere'" in said, NEW in said, OLD in said) == (2, True, True, True)
+    plan.write_text(f"treatment: {{model_version: {OLD}}}\n")
+    assert experiments("create", "old-model", "--definition", str(plan))[0] == 0
+    shutil.rmtree(registry.model_dir / OLD)
+    code, said = experiments("start", "old-model")
+    assert (code, f"no version '{OLD}'" in said) == (2, True)
+
+
 def test_without_a_model_every_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = ModelRegistry(tmp_path / "nothing")
     for command in ("list", "verify"):
@@ -129,13 +168,12 @@ def test_training_publishes_without_promoting_when_the_gate_says_no(
     assert registry.verify(worse.version).version == worse.version
 
 
-def test_training_on_other_data_is_promoted_without_a_comparison(
-    registry: ModelRegistry, dataset: RecommendationDataset
-) -> None:
-    fewer = RecommendationDataset(interactions_frame().filter(pl.col("user_id") < 50), None, items_frame())
-    other = train(fewer, tiny_config(training={"num_epochs": 1}), registry.model_dir, name="fewer users")
+def test_training_on_other_data_is_promoted_without_a_comparison(registry: ModelRegistry) -> None:
+    elsewhere = interactions_frame().with_columns(pl.format("other-{}", "item_id").alias("item_id"))
+    other = train(RecommendationDataset(elsewhere, None, None), ONE_EPOCH, registry.model_dir, name="other items")
     assert other.is_current
     assert "not compared" in registry.history()[-1].reason
+    assert "no user or no item in common" in other.gate
 
 
 def test_shadow_tries_a_version_until_it_is_stopped_and_prune_leaves_it(

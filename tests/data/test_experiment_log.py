@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from rec_engine.data.events import Erasure, Event, EventStore, Impression, user_hash
@@ -121,7 +122,9 @@ def test_what_the_service_logged_is_summed_by_user(log: ExperimentLog, store: Ev
     totals = ExperimentTotals(log.url)
     frames = list(totals.totals(totals.users(selection)["user_id"], selection))
     past = list(totals.past(selection, since=0))
+    spans = [frame.rows() for frame in totals.spans(pl.Series(["b", "quiet"]), selection)]
     totals.close()
+    assert sorted(row for rows in spans for row in rows) == [("b", 50.0, 50.0), ("b", 99.0, 99.0)]
     found = {
         (user, name): value
         for frame in frames

@@ -17,6 +17,7 @@ from rec_engine.data.event_table import clean_events, log_rows
 from rec_engine.data.events import Change, Erasure, Event, EventStore, ItemChange, user_hash
 from rec_engine.data.live import LiveHistories
 from rec_engine.data.log_tables import with_log
+from rec_engine.data.schema import migrate
 from rec_engine.data.state import state_of
 from rec_engine.data.validation import Tables, accepted_tables
 from rec_engine.errors import DataError
@@ -169,14 +170,15 @@ def test_an_empty_log_adds_nothing_and_none_is_an_error(store: EventStore, tmp_p
         with_log(NOTHING, f"sqlite:///{tmp_path / 'gone.db'}")
 
 
-def test_a_log_of_an_earlier_release_is_said_to_be_one_and_a_service_gives_it_what_it_lacks(tmp_path: Path) -> None:
+def test_a_log_of_an_earlier_release_is_said_to_be_one_and_to_migrate_gives_it_what_it_lacks(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     store = EventStore(f"sqlite:///{path}")
     store.write([event("1", "ann", "5")])
     store.close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("DROP TABLE log_identity")
+        connection.execute("DROP TABLE log_revision")
     with pytest.raises(DataError, match="earlier release"):
         with_log(NOTHING, store.url)
-    EventStore(store.url).close()
+    migrate(store.url)
     assert with_log(NOTHING, store.url)[0].interactions["item_id"].to_list() == [5]

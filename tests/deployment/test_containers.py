@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rec_engine import cli, cli_store
 from rec_engine.utils.config import ServingConfig, load_config
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +41,7 @@ def test_images_are_pinned_and_run_without_rights(services: dict[str, Any]) -> N
     text = DOCKERFILE.read_text(encoding="utf-8")
     assert re.search(r"^ARG PYTHON_IMAGE=python:\d+\.\d+\.\d+-", text, flags=re.M)
     assert re.search(r"^USER 10001$", text, flags=re.M)
-    own = {"api", "trainer", "secrets"}
+    own = {"api", "migrate", "trainer", "secrets"}
     for name, service in services.items():
         if name not in own:
             assert re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z0-9]+)?$", service["image"]), name
@@ -54,10 +55,19 @@ def test_the_service_runs_on_a_read_only_file_system_and_drains_in_time(services
     assert api["stop_grace_period"] == "30s"
     assert {each["target"] for each in api["volumes"]} == {"/models", "/state", "/compiled", "/secrets"}
     assert {name: how["condition"] for name, how in api["depends_on"].items()} == {
+        "migrate": "service_completed_successfully",
         "postgres": "service_healthy",
         "redis": "service_healthy",
         "trainer": "service_completed_successfully",
     }
+
+
+def test_the_store_that_is_migrated_is_the_one_that_is_served(services: dict[str, Any]) -> None:
+    migrate, api = services["migrate"], services["api"]
+    tokens = [str(token) for token in migrate["command"]]
+    assert cli.app.parse_args(tokens, exit_on_error=False, print_error=False)[0] is cli_store.migrate
+    assert migrate["environment"].items() <= api["environment"].items()
+    assert set(migrate["depends_on"]) == {"postgres"}
 
 
 def test_nothing_is_published_beyond_this_machine(services: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from rec_engine.evaluation.ab_testing import ABTestManager
 from rec_engine.experiments.definition import MAX_PHASES
 from rec_engine.experiments.design import Metric
 from rec_engine.experiments.measurements import Measurements
-from rec_engine.experiments.measuring import measure
+from rec_engine.experiments.measuring import measure, whole_days
 from rec_engine.experiments.recording import When
 
 ACTIONS = {"deploy_treatment", "keep_control", "no_clear_winner", "investigate_further", "continue_running"}
@@ -356,6 +356,44 @@ def test_bots_are_left_out_and_counted(manager: ABTestManager) -> None:
             manager.record_impression("shy", user)
     measured = measured_of(manager, "shy")
     assert (measured.n_users, measured.n_bots) == (1, 1)
+
+
+def test_an_impression_that_cannot_be_used_leaves_no_exposure_either(manager: ABTestManager) -> None:
+    with pytest.raises(DataError, match="event_id"):
+        manager.record_impression("exp", 1, event_id="")
+    manager.record_impression("exp", 2, event_id="shown")
+    measured = measured_of(manager)
+    assert (measured.n_users, measured.totals["impressions"].tolist()) == (1, [1.0])
+
+
+def test_days_in_which_it_was_paused_are_not_among_those_that_it_ran(manager: ABTestManager, clock: Clock) -> None:
+    day, steps = 86_400, (manager.pause_experiment, manager.resume_experiment) * 2
+    began, hashed = int(clock.now), manager.get_experiment("exp").config_hash
+    for step, days in zip(steps, (2, 5, 1, 3), strict=True):  # runs 2 days, rests 5, runs 1, rests 3
+        clock.now += days * day
+        step("exp")
+    clock.now += 2 * day
+    experiment = manager.get_experiment("exp")
+    moments = {0: 0, 2: 2, 4: 2, 7: 2, 8: 3, 10: 3, 13: 5}
+    assert {at: whole_days(experiment, began + at * day) for at in moments} == moments
+    assert "5 of at least 7 days have passed" in manager.analyze("exp").recommendation.reason
+    manager.pause_experiment("exp")
+    clock.now += 4 * day
+    assert manager.analyze("exp").days == 5
+    assert manager.get_experiment("exp").config_hash == hashed
+
+
+def test_who_does_much_in_many_hours_is_no_bot(manager: ABTestManager, clock: Clock) -> None:
+    manager.create_experiment("shy", "Shy", max_events_an_hour=10)
+    manager.start_experiment("shy")
+    began = clock.now
+    clock.now += 7_200
+    for user, seconds in (("fast", 7_199), ("at the limit", 7_200)):
+        for number in range(20):
+            manager.record_impression("shy", user, timestamp=began + seconds * number / 19)
+    measured = measured_of(manager, "shy")
+    assert (measured.n_users, measured.n_bots) == (1, 1)
+    assert measured.totals["impressions"].tolist() == [20.0]
 
 
 def test_an_arm_without_users_gives_no_wrong_number(manager: ABTestManager) -> None:

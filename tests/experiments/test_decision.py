@@ -35,6 +35,17 @@ def test_the_first_row_that_applies_is_taken(row: str) -> None:
     assert found.next_step
 
 
+def test_what_was_stopped_too_early_cannot_go_on() -> None:
+    few = measured(1_500)
+    assert analyze(DESIGN, few).recommendation.action == "continue_running"
+    found = analyze(DESIGN, few, is_stopped=True).recommendation
+    assert found.action == "no_clear_winner"
+    assert found.reason.startswith("It was stopped when 1,500 of the 4,000 planned users were measured")
+    assert "another experiment" in found.next_step
+    won = measured(4_000, effects={"main": (0.05,)})
+    assert analyze(DESIGN, won, is_stopped=True).recommendation.action == "deploy_treatment"
+
+
 def test_a_broken_sample_ratio_overrides_a_win_and_says_no_effect() -> None:
     users = measured(4_000, effects={"main": (0.2,)}, shares=(0.55, 0.45), allotted=(0.5, 0.5))
     found = analyze(DESIGN, users).recommendation

@@ -82,7 +82,7 @@ def test_what_was_stopped_before_its_end_does_not_become_complete_when_that_date
     end = START + 7 * DAY
     ending = experiment.model_copy(update={"ends_at": end})
     stopped = ending.model_copy(update={"status": "stopped", "stopped_at": START + DAY})
-    assert told(look(log, stopped, end + DAY)) == ("continue_running", 0, False)
+    assert told(look(log, stopped, end + DAY)) == ("no_clear_winner", 0, False)
     assert told(look(log, ending, end + DAY)) == ("deploy_treatment", 1, True)
     after = stopped.model_copy(update={"stopped_at": end + 5})
     assert [has_run_out(each, end + DAY) for each in (experiment, ending, stopped, after)] == [False, True, False, True]

@@ -1,6 +1,7 @@
 """Batches cover the data once, whatever the lengths."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from worlds import interactions
@@ -27,6 +28,27 @@ def test_every_interaction_but_the_first_is_a_target_once_after_its_predecessor(
             pairs += [(user, inputs[place], targets[place]) for place in real]
     expected = [(user, a, b) for user, row in enumerate(rows) for a, b in zip(row[:-1], row[1:], strict=True)]
     assert sorted(pairs) == sorted(expected)
+
+
+@given(histories, st.integers(1, 4), st.integers(2, 4))
+def test_processes_share_each_batch_and_their_weights_make_the_mean_over_all_targets(
+    rows: list[list[int]], batch_size: int, n_ranks: int
+) -> None:
+    pieces = windows(interactions(rows), 5)
+    whole = list(epoch_batches(pieces, batch_size, np.random.default_rng(0)))
+    shares = [
+        list(epoch_batches(pieces, batch_size, np.random.default_rng(0), rank=rank, n_ranks=n_ranks))
+        for rank in range(n_ranks)
+    ]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert batch.weight == 1
+        working = [part for part in parts if part.weight]
+        assert sorted(place for part in working for place in part.places) == batch.places.tolist()
+        n_targets = int((batch.targets != PADDING).sum())
+        for part in working:
+            assert part.user_codes.tolist() == batch.user_codes[part.places].tolist()
+            assert part.weight * n_targets / n_ranks == pytest.approx(int((part.targets != PADDING).sum()))
+        assert all(part.n_whole == len(batch.places) and len(part.places) for part in parts)
 
 
 @given(histories, st.integers(1, 5))

@@ -6,18 +6,31 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
+from conftest import N_ITEMS, N_USERS, interactions_frame, items_frame, tiny_config
 
 from rec_engine.bundle import CURRENT, ModelBundle, find_bundle, open_bundle
-from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray, RecommendationDataset
-from rec_engine.data.splits import Split, temporal_split
-from rec_engine.data.state import UserState
+from rec_engine.data.dataset import FloatArray, IdMap, IntArray, Interactions, LongArray, RecommendationDataset
+from rec_engine.data.splits import Split, leave_one_out, temporal_split
+from rec_engine.data.state import UserState, state_of
 from rec_engine.errors import BundleError, DataError, NotFoundError
 from rec_engine.evaluation.evaluator import test_task as task_of
 from rec_engine.evaluation.statistics import Estimate, paired_bootstrap
 from rec_engine.models.user_tower import UserTower
+from rec_engine.pipeline.common_task import common_task
 from rec_engine.pipeline.evaluate import evaluate_bundle
-from rec_engine.pipeline.gate import Comparison, GateLimits, Latency, judge, judge_version, measure_latency, objections
+from rec_engine.pipeline.gate import (
+    Comparison,
+    GateLimits,
+    GateVerdict,
+    Latency,
+    judge,
+    judge_version,
+    measure_latency,
+    objections,
+)
+from rec_engine.pipeline.train import train
 from rec_engine.registry import ModelRegistry
 from rec_engine.retrieval.faiss_index import FAISSIndex
 
@@ -120,18 +133,34 @@ def test_fewer_users_are_looked_at_where_there_are_more_than_wanted(bundle: Mode
     assert found.n_users == 20
 
 
-def test_models_of_other_data_are_refused_as_in_a_comparison(bundle: ModelBundle) -> None:
-    other = replace(bundle, manifest=bundle.manifest.model_copy(update={"dataset_fingerprint": "other"}))
-    with pytest.raises(DataError, match="trained on other data"):
-        judge(other, bundle, PATIENT)
-
-
-def test_models_that_were_trained_on_each_others_test_items_are_refused(
+def test_models_that_cannot_be_compared_are_refused_with_the_reason(
     bundle: ModelBundle, dataset: RecommendationDataset
 ) -> None:
-    for split in (temporal_split(dataset.interactions), replace(bundle.split, repeats=True)):
-        with pytest.raises(DataError, match="not what was held out"):
-            judge(with_split(bundle, split), bundle, PATIENT)
+    others = replace(named(bundle, "others"), item_ids=IdMap(pl.Series([f"i{n}" for n in range(N_ITEMS)])))
+    with pytest.raises(DataError, match=r"others was trained on other data .* no user or no item in common"):
+        judge(others, bundle, PATIENT)
+    again = replace(named(bundle, "again"), config=tiny_config(data={"repeat_items": True}))
+    with pytest.raises(DataError, match="differ in whether items may come again"):
+        judge(again, bundle, PATIENT)
+
+
+def test_what_one_of_them_has_learned_from_does_not_count(bundle: ModelBundle, dataset: RecommendationDataset) -> None:
+    """Held out in time, from one that left out the last of each user: it has learned from all but these."""
+    later = with_split(named(bundle, "later"), temporal_split(dataset.interactions))
+    found = judge(later, bundle, PATIENT).comparison
+    assert found is not None
+    of_both = set(zip(*rows_of(later.split.test), strict=True)) & set(zip(*rows_of(bundle.split.test), strict=True))
+    assert found.n_learned == len(later.split.test) - len(of_both) > 0
+    assert found.n_users == len({user for user, *_ in of_both}) > 20
+    assert f"{found.n_learned} held-out interactions that {bundle.version} has learned from" in later_sentence(found)
+
+
+def rows_of(part: Interactions) -> tuple[list[int], list[int], list[int]]:
+    return part.user_codes.tolist(), part.item_codes.tolist(), part.timestamps.tolist()
+
+
+def later_sentence(found: Comparison) -> str:
+    return GateVerdict("later", found, ()).sentence
 
 
 def test_where_nothing_is_held_out_only_time_is_judged(bundle: ModelBundle, slow: ModelBundle) -> None:
@@ -140,7 +169,8 @@ def test_where_nothing_is_held_out_only_time_is_judged(bundle: ModelBundle, slow
     split = replace(bundle.split, validation=everything, test=nothing)
     verdict = judge(with_split(bundle, split), with_split(bundle, split), PATIENT)
     assert verdict.passes
-    assert "NDCG@10 was not compared, as nothing is held out from any user" in verdict.sentence
+    assert "passes, as it is not too slow" in verdict.sentence
+    assert "NDCG@10 was not compared, as 0 users have anything held out" in verdict.sentence
     assert not judge(with_split(slow, split), with_split(bundle, split), replace(PATIENT, max_p99_ms=15)).passes
 
 
@@ -174,6 +204,104 @@ def test_what_speaks_against_a_candidate(case: str) -> None:
     found = objections(Comparison("now", 10, difference, latency, current_latency), GateLimits())
     assert len(found) == len(expected)
     assert all(part in objection for part, objection in zip(expected, found, strict=True))
+
+
+N_NEW_ITEMS = 10
+TOWERS_ONLY = tiny_config(ctr={"model_type": "none"})
+
+
+def before(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return what the log held five days before its end, when neither the last items nor the last users had come."""
+    is_old = pl.col("timestamp") < frame["timestamp"].max() - 5 * 86_400  # type: ignore[operator]
+    return frame.filter(is_old, pl.col("user_id") < N_USERS - 6, pl.col("item_id") < 100 + N_ITEMS - 4)
+
+
+def shuffled(dataset: RecommendationDataset) -> Split:
+    """Return the parts as ever, but for that anybody has liked anything in the one that towers learn from."""
+    split = leave_one_out(dataset.interactions)
+    codes = np.random.default_rng(0).permutation(split.train.item_codes)
+    nothing = split.validation.where(np.zeros(len(split.validation), dtype=np.bool_))
+    return replace(split, train=replace(split.train, item_codes=codes), validation=nothing)
+
+
+@pytest.fixture(scope="module")
+def yesterday(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry with two versions that know a shorter log: one that makes sense and is current, one that does not."""
+    directory = tmp_path_factory.mktemp("yesterday")
+    log = before(interactions_frame())
+    known = items_frame().filter(pl.col("item_id").is_in(log["item_id"].unique().to_list()))
+    dataset = RecommendationDataset(log, None, known)
+    senseless = train(dataset, TOWERS_ONLY, directory, name="log", split=shuffled(dataset))
+    assert senseless.is_current
+    assert train(dataset, TOWERS_ONLY, directory, name="log").is_current
+    return directory
+
+
+def test_a_version_that_knows_a_longer_log_is_compared_and_refused_where_it_is_worse(
+    yesterday: Path, dataset: RecommendationDataset, tmp_path: Path
+) -> None:
+    shutil.copytree(yesterday, tmp_path / "models")
+    registry = ModelRegistry(tmp_path / "models")
+    current = registry.current()
+    worse = train(dataset, TOWERS_ONLY, registry.model_dir, name="log", split=shuffled(dataset))
+    assert not worse.is_current
+    assert registry.current() == current
+    assert f"does not pass, as its NDCG@10 is significantly worse than that of {current}" in worse.gate
+    assert f"{current} knows {N_NEW_ITEMS} new items by their descriptions only" in worse.gate
+
+
+def test_a_version_that_knows_a_longer_log_takes_over_where_it_is_better(yesterday: Path, bundle: ModelBundle) -> None:
+    senseless, sensible = (open_bundle(path) for path in sorted(yesterday.glob("2*")))
+    better, as_good = judge(bundle, senseless, PATIENT), judge(bundle, sensible, PATIENT)
+    assert better.passes
+    assert as_good.passes
+    for verdict in (better, as_good):
+        assert verdict.comparison is not None
+        # Everybody has done something since, so nothing that is held out now was known then.
+        assert (verdict.comparison.n_users, verdict.comparison.n_learned) == (N_USERS, 0)
+    assert better.comparison is not None
+    assert better.comparison.difference.low > 0
+
+
+def test_the_earlier_version_is_asked_in_the_codes_of_the_later_one(yesterday: Path, bundle: ModelBundle) -> None:
+    current = open_bundle(yesterday)
+    found = common_task(bundle, current)
+    codes = current.item_ids.codes(bundle.item_ids.ids.to_list())
+    is_new = codes < 0
+    assert (found.n_new_items, is_new.sum()) == (N_NEW_ITEMS, N_NEW_ITEMS)
+    assert np.array_equal(found.current.index.vectors[~is_new], current.index.vectors[codes[~is_new]])
+    encoded = current.item_tower.encode(bundle.items.filter(pl.Series(is_new)))
+    assert np.array_equal(found.current.tower.item_inputs[is_new], encoded[0])
+    assert np.array_equal(found.current.index.vectors[is_new], encoded[1])
+    history = found.task.history
+    for user in (0, 7, N_USERS - 1):  # the last of them is new
+        now = int(history.timestamps.max())
+        state = state_of(history, user, now)
+        known = ~is_new[state.item_codes]
+        theirs = UserState(
+            user_code=current.user_ids.code(int(bundle.user_ids[user])),
+            item_codes=codes[state.item_codes[known]],
+            weights=state.weights[known],
+            timestamps=state.timestamps[known],
+            now=now,
+        )
+        asked = replace(
+            state, **{name: getattr(state, name)[known] for name in ("item_codes", "weights", "timestamps")}
+        )
+        vector, expected = found.current.tower.vector(asked), current.user_tower.vector(theirs)
+        assert vector is not None
+        assert expected is not None
+        np.testing.assert_allclose(vector, expected, rtol=1e-5)
+
+
+def test_a_tower_that_reads_the_ids_of_users_is_asked_for_those_it_knows_only(
+    yesterday: Path, bundle: ModelBundle
+) -> None:
+    current = open_bundle(yesterday)
+    inputs = np.ones((len(current.user_ids), 16), dtype=np.float32)
+    by_id = replace(current, user_tower=replace(current.user_tower, user_inputs=inputs))
+    users = np.unique(common_task(bundle, by_id).task.targets.user_codes)
+    assert users.tolist() == list(range(N_USERS - 6))
 
 
 def test_latency_counts_each_user_with_his_fastest_request(bundle: ModelBundle, slow: ModelBundle) -> None:

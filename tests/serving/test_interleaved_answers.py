@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.events import EventStore
+from rec_engine.utils.config import ServingConfig
 
 USERS = range(20)
 
@@ -114,6 +115,40 @@ def test_later_pages_go_on_without_repeating(client: TestClient) -> None:
     second = answer(client, 1, num_recommendations=5, cursor=first["metadata"]["next_cursor"])
     assert len({*item_ids(first), *item_ids(second)}) == 10
     assert all(item["why"] for item in answer(client, 1, explain=True)["recommendations"])
+
+
+def test_why_not_explains_the_list_that_was_shown_and_whose_pick_an_item_is(client: TestClient, url: str) -> None:
+    begin(client)
+    found = {user: answer(client, user, num_recommendations=4) for user in list(USERS)[:4]}
+    explained = answer(client, 1, num_recommendations=4, explain=True)
+    shown = logged(url)
+    assert [item["why"]["arm"] for item in explained["recommendations"]] == [
+        pick[4] for pick in shown[explained["request_id"]]
+    ]
+    for user, each in found.items():
+        asked: dict[str, Any] = {"user_id": user, "num_recommendations": 4}
+        for item_id, _, _, place, team in shown[each["request_id"]]:
+            why = client.get("/debug/why-not", params={**asked, "item_id": item_id}).json()
+            assert (why["step"], why["detail"]) == ("shown", f"it is shown at place {place}, the pick of {team}")
+        alone = item_ids(answer(client, user, num_recommendations=40))
+        missed = next(item for item in alone if item not in item_ids(each))
+        why = client.get("/debug/why-not", params={**asked, "item_id": missed}).json()
+        assert why["step"] != "shown"
+        assert "exp/control: " in why["detail"]
+        assert "exp/treatment: " in why["detail"]
+
+
+def test_why_not_of_an_answer_that_is_not_kept_goes_by_its_request_id(bundle: ModelBundle, url: str) -> None:
+    config = ServingConfig.model_validate({"redis": {"cache_ttl": 0}})
+    with service(bundle, EventStore(url), config=config) as client:
+        begin(client)
+        found = {user: answer(client, user) for user in USERS}
+        shown = logged(url)
+        for user, each in found.items():
+            item_id, *_, team = shown[each["request_id"]][0]
+            asked = {"user_id": user, "item_id": item_id, "request_id": each["request_id"]}
+            told = client.get("/debug/why-not", params=asked).json()["detail"]
+            assert told == f"it is shown at place 1, the pick of {team}"
 
 
 def test_a_pinned_item_stays_in_its_place(client: TestClient, url: str) -> None:

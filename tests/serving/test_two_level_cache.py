@@ -19,7 +19,8 @@ from rec_engine.data.events import EventStore
 from rec_engine.errors import ConfigError
 from rec_engine.serving.cache import KEY_PREFIX, Access, InMemoryCache, RedisCache, stats_of
 from rec_engine.serving.two_level_cache import TwoLevelCache, open_cache
-from rec_engine.utils.config import RedisSettings, ServingConfig, load_config
+from rec_engine.utils.config import ServingConfig, load_config
+from rec_engine.utils.service_settings import RedisSettings
 
 TTL_SECONDS = 1_000.0
 

@@ -11,11 +11,13 @@ from rec_engine.utils.config import ENVIRONMENT_PREFIX, ModelConfig, ServingConf
 from rec_engine.utils.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-OTHER_VALUES: dict[str, object] = {
-    "store.url": "sqlite:///elsewhere.db", "recommendations.caps": {"brand": 2},
+OTHER_VALUES: dict[str, object] = {"milvus.uri": "http://vectors:19530", "milvus.database": "shop",
+               "store.url": "sqlite:///elsewhere.db", "recommendations.caps": {"brand": 2},
     "security.keys": [{"name": "shop", "sha256": "0" * 64, "scopes": ["serve"]}],
     "security.allow_public_without_keys": True,
     "data.repeat_items": True,
+    "training.mixed_precision": "bf16",
+    "training.gradient_checkpointing": True,
     "data.min_rating": 3.5, "data.timestamp_format": "%Y", "model.tower_dims": [32, 8], "model.user_encoder": "mean",
     "training.loss": "sampled", "training.device": "cpu", "faiss.index_type": "HNSW", "faiss.metric": "inner_product",
     "ctr.model_type": "none", "ctr.objective": "lambdarank", "text.encoder": "none", "text.max_tokens": 9,

@@ -1,7 +1,6 @@
 """The tables of the log, and engines for SQLite and PostgreSQL that keep what they acknowledge."""
 
 import sqlite3
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -11,7 +10,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from rec_engine.data.sqlite_files import SqliteFiles
-from rec_engine.errors import ConfigError, StoreError
+from rec_engine.errors import ConfigError, DataError, StoreError
 
 SQLITE = "sqlite"
 BUSY_TIMEOUT_SECONDS = 10
@@ -62,7 +61,7 @@ impression_rows = sql.Table(
     "impressions",
     tables,
     sql.Column("place", _ROW_NUMBER, primary_key=True, autoincrement=True),
-    sql.Column("request_id", sql.Text, nullable=False, index=True),
+    sql.Column("request_id", sql.Text, nullable=False),
     sql.Column("user_id", sql.Text, nullable=False, index=True),
     sql.Column("timestamp", sql.BigInteger, nullable=False),
     sql.Column("model_version", sql.Text, nullable=False),
@@ -97,17 +96,43 @@ def open_engines(url: str) -> tuple[sql.Engine, sql.Engine, SqliteFiles | None]:
     return engine, engine.execution_options(isolation_level="AUTOCOMMIT"), None
 
 
-def prepare(engine: sql.Engine) -> str:
-    """Return the id of the log, after making whatever is not there yet."""
-    with engine.begin() as connection:
-        if engine.dialect.name != SQLITE:  # several workers start at once; CREATE TABLE IF NOT EXISTS alone races
-            connection.execute(sql.text("SELECT pg_advisory_xact_lock(7305)"))
-        tables.create_all(connection)
-        if connection.execute(position_row.select()).first() is None:
-            connection.execute(position_row.insert().values(value=0))
-        if connection.execute(identity_row.select()).first() is None:
-            connection.execute(identity_row.insert().values(value=uuid.uuid4().hex))
-        return str(connection.execute(identity_row.select()).scalar_one())
+@contextmanager
+def opened(url: str) -> Iterator[tuple[str, sql.Engine, sql.Engine, SqliteFiles | None]]:
+    """Yield a store's name without its password and what `open_engines` returns, closed again after the block.
+
+    Raises:
+        ConfigError: if the URL names no database that can be used here.
+        StoreError: instead of whatever the database raises.
+    """
+    writer, reader, files = open_engines(url)
+    name = writer.url.render_as_string(hide_password=True)
+    try:
+        with named(name):
+            yield name, writer, reader, files
+    finally:
+        writer.dispose()
+        reader.dispose()
+
+
+def require_file(url: str) -> None:
+    """Refuse a file that is not there, where SQLite would make it.
+
+    Raises:
+        DataError: if there is none.
+    """
+    try:
+        parsed = sql.make_url(url)
+    except ArgumentError:
+        return  # whoever opens it says what is wrong
+    if parsed.get_backend_name() == SQLITE and not (parsed.database and Path(parsed.database).is_file()):
+        raise no_log(url)
+
+
+def no_log(name: str) -> DataError:
+    """Return what to say of a database in which there is no log."""
+    return DataError(
+        f"{name}: there is no event store", hint="rec-engine serve makes one, and so does rec-engine ingest"
+    )
 
 
 @contextmanager

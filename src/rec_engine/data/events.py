@@ -23,7 +23,6 @@ from rec_engine.data.database import (
     named,
     open_engines,
     position_row,
-    prepare,
     take_positions,
     transaction,
 )
@@ -40,6 +39,7 @@ from rec_engine.data.event_queries import (
 )
 from rec_engine.data.experiment_tables import forget_shown
 from rec_engine.data.rules import CHANGED, STANDING_RULES, RuleChange, StoredRules, write_rule
+from rec_engine.data.schema import prepare
 from rec_engine.errors import ConflictError
 
 
@@ -181,7 +181,7 @@ class EventStore:
 
     Raises:
         ConfigError: if the URL names no database that can be used here.
-        StoreError: if the database cannot be reached.
+        StoreError: if the database cannot be reached, or its tables are of another revision.
     """
 
     def __init__(self, url: str) -> None:

@@ -3,16 +3,24 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sql
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import IntegrityError
 
-from rec_engine.data.database import mark_rows, named, open_engines, position_row, prepare, transaction
+from rec_engine.data.database import mark_rows, named, open_engines, position_row, transaction
 from rec_engine.data.events import ERASED, user_hash
-from rec_engine.data.experiment_tables import exposure_rows, look_rows, measure_rows, turn_rows, version_rows
+from rec_engine.data.experiment_tables import (
+    PRUNED,
+    exposure_rows,
+    look_rows,
+    measure_rows,
+    turn_rows,
+    version_rows,
+)
+from rec_engine.data.schema import prepare
 from rec_engine.errors import ConflictError
 
 _AT_ONCE = 500
@@ -42,9 +50,8 @@ class ExperimentVersion:
     definition: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exposure:
-    """A user who met an arm.
+class Exposure(NamedTuple):
+    """A user who met an arm; a tuple, as one is made while a request waits.
 
     Attributes:
         experiment_id: of the experiment.
@@ -65,8 +72,7 @@ class Exposure:
     known: int
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
+class Measure(NamedTuple):
     """Something of a user that was counted or summed.
 
     Attributes:
@@ -120,7 +126,7 @@ class ExperimentLog:
 
     Raises:
         ConfigError: if the URL names no database that can be used here.
-        StoreError: if the database cannot be reached.
+        StoreError: if the database cannot be reached, or its tables are of another revision.
     """
 
     def __init__(self, url: str) -> None:
@@ -176,8 +182,8 @@ class ExperimentLog:
             with named(self.name), transaction(self._writer, self._files) as connection:
                 kept = _without_erased(connection, some)
                 # In the order of their keys: workers that write the same rows must not wait for each other crosswise.
-                exposures = sorted({each for each in kept if isinstance(each, Exposure)}, key=_place)
-                measures = sorted((each for each in kept if isinstance(each, Measure)), key=_place)
+                exposures = sorted({each for each in kept if isinstance(each, Exposure)})
+                measures = sorted(each for each in kept if isinstance(each, Measure))
                 if exposures:
                     self._exposures.execute(connection, exposures)
                 if measures:
@@ -218,6 +224,11 @@ class ExperimentLog:
         taken = {"work": work, "until": now + seconds, "now": now, "seconds": seconds}
         with named(self.name), transaction(self._writer, self._files) as connection:
             return connection.execute(self._insert_turn, taken).first() is not None
+
+    def pruned_before(self) -> int:
+        """Return before when (Unix seconds) events were removed from the log; 0 where none were."""
+        found = self._read(sql.select(turn_rows.c.until).where(turn_rows.c.work == PRUNED))
+        return int(found[0][0]) if found else 0
 
     def close(self) -> None:
         """Give back all connections."""
@@ -299,9 +310,4 @@ def _without_erased(connection: sql.Connection, records: Sequence[Record]) -> li
 
 def _fields(row: object) -> dict[str, object]:
     names: tuple[str, ...] = row.__slots__  # type: ignore[attr-defined]
-    return {name: getattr(row, name) for name in names if name != "known"}
-
-
-def _place(record: Record) -> tuple[str, str, str]:
-    last = record.arm if isinstance(record, Exposure) else record.event_id
-    return record.experiment_id, record.user_id, last
+    return {name: getattr(row, name) for name in names}

@@ -60,6 +60,8 @@ turn_rows = sql.Table(
     sql.Column("until", sql.BigInteger, nullable=False),
 )
 """Work that one of all workers does now and then, and until when (Unix seconds) it is done."""
+PRUNED = "pruned"
+"""Name of the work whose row says before when events were removed."""
 
 
 def forget_shown(connection: sql.Connection, user_id: str) -> None:

@@ -1,22 +1,22 @@
 """The log in columns: its tables as polars frames, read in stretches so short that they hold up nobody who writes."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import polars as pl
 import sqlalchemy as sql
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from rec_engine.data.database import (
-    SQLITE,
     event_rows,
     identity_row,
     impression_rows,
     item_rows,
     mark_rows,
     named,
+    no_log,
     open_engines,
     position_row,
+    require_file,
 )
 from rec_engine.data.dataset import LogMark
 from rec_engine.data.events import ERASED
@@ -63,7 +63,7 @@ class LogFrames:
     """
 
     def __init__(self, url: str) -> None:
-        _check_file(url)
+        require_file(url)
         writer, self._reader = open_engines(url)[:2]
         if writer is not self._reader:
             writer.dispose()
@@ -73,7 +73,7 @@ class LogFrames:
             is_there, has_identity = (inspector.has_table(table.name) for table in (event_rows, identity_row))
         if not has_identity:
             self.close()
-            raise _without_identity(self.name) if is_there else _no_log(self.name)
+            raise _without_identity(self.name) if is_there else no_log(self.name)
 
     def close(self) -> None:
         """Give back all connections."""
@@ -141,24 +141,8 @@ def _statement(table: "sql.FromClause", schema: pl.Schema) -> "sql.Select[*tuple
     return sql.select(*(table.c[name] for name in schema))
 
 
-def _check_file(url: str) -> None:
-    """Refuse a file that is not there: SQLite would make it."""
-    try:
-        parsed = sql.make_url(url)
-    except sql.exc.ArgumentError:
-        return  # whoever opens it says what is wrong
-    if parsed.get_backend_name() == SQLITE and not (parsed.database and Path(parsed.database).is_file()):
-        raise _no_log(url)
-
-
-def _no_log(name: str) -> DataError:
-    return DataError(
-        f"{name}: there is no event store", hint="rec-engine serve makes one, and so does rec-engine ingest"
-    )
-
-
 def _without_identity(name: str) -> DataError:
     return DataError(
         f"{name}: an event store of an earlier release, which had no identity yet",
-        hint="start rec-engine serve with it once: that gives it one and changes nothing else",
+        hint=f"rec-engine store migrate --store {name} gives it one",
     )

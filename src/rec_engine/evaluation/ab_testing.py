@@ -25,7 +25,7 @@ from rec_engine.experiments.proposal import Proposal
 from rec_engine.experiments.recording import FULL_SECONDS, Recording, When
 from rec_engine.experiments.report_page import report_page
 from rec_engine.experiments.results import Analysis, Comparison
-from rec_engine.experiments.standard_metrics import CLICKS, CONVERSIONS, ENGAGEMENT_SECONDS, IMPRESSIONS, REVENUE
+from rec_engine.experiments.standard_metrics import CLICKS, CONVERSIONS, ENGAGEMENT_SECONDS, REVENUE
 from rec_engine.experiments.user_segments import segments_of
 
 
@@ -274,10 +274,7 @@ class ABTestManager:
 
         Arguments and errors as of `record_exposure` and `record_click`.
         """
-        at = when.get("timestamp")
-        found = self.record_exposure(experiment_id, user_id, variant, timestamp=at, attributes=attributes)
-        self._recording.measure(experiment_id, user_id, IMPRESSIONS, 1.0, **when)
-        return found
+        return self._recording.impression(experiment_id, user_id, variant, attributes or NO_ATTRIBUTES, **when)
 
     def record_click(self, experiment_id: str, user_id: ExternalId, **when: Unpack[When]) -> None:
         """Take note of a click.

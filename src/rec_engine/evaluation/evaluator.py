@@ -93,6 +93,14 @@ def some_users(task: Task, n_users: int, *, seed: int) -> Task:
     return replace(task, targets=task.targets.where(np.isin(task.targets.user_codes, chosen)))
 
 
+def share_of_users(task: Task, rank: int, n_ranks: int) -> Task:
+    """Return the task with the targets of every n-th user who has any, for one of several processes to measure."""
+    if n_ranks == 1:
+        return task
+    own = np.unique(task.targets.user_codes)[rank::n_ranks]
+    return replace(task, targets=task.targets.where(np.isin(task.targets.user_codes, own)))
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """What one model reached on one task.

@@ -25,6 +25,7 @@ def analyze(
     *,
     is_final: bool = False,
     may_look: bool = True,
+    is_stopped: bool = False,
 ) -> Analysis:
     """Return what is known of the experiment and what to do.
 
@@ -38,6 +39,7 @@ def analyze(
         is_final: whether no more users will come, for a reason that has nothing to do with the results, such as the
             end date. The rest of the significance level is then spent.
         may_look: whether a planned look that is due may be taken; without it only past looks decide.
+        is_stopped: whether somebody has ended it, for whatever reason: it cannot go on, even if it is not complete.
     """
     progress = progress_of(design, measured, is_final=is_final)
     figures = [metric_figures(metric, measured) for metric in design.metrics]
@@ -67,7 +69,9 @@ def analyze(
         days=measured.days,
         estimated_days_left=progress.days_left,
         segments=segment_effects(design, measured),
-        recommendation=recommend(_situation(design, measured, progress, comparisons, verdicts, looks)),
+        recommendation=recommend(
+            _situation(design, measured, progress, comparisons, verdicts, looks, is_stopped=is_stopped)
+        ),
     )
 
 
@@ -78,6 +82,8 @@ def _situation(
     comparisons: list[Comparison],
     verdicts: tuple[ArmVerdict, ...],
     looks: Sequence[Look],
+    *,
+    is_stopped: bool,
 ) -> Situation:
     return Situation(
         design=design,
@@ -88,6 +94,7 @@ def _situation(
         verdicts=verdicts,
         comparisons=tuple(comparisons),
         is_complete=is_complete(design, looks, progress),
+        is_stopped=is_stopped,
         missing=progress.missing,
         days_left=progress.days_left,
     )

@@ -7,6 +7,7 @@ take part would meet the same arm.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from itertools import accumulate
 from typing import Literal
@@ -75,11 +76,10 @@ def assign(
     if reason := _stays_out(experiment, unit, attributes):
         return _nobody(reason, phase)
     if experiment.kind == "interleaving":
-        return Assignment(INTERLEAVED, in_experiment=True, reason="assigned", propensity=1.0, phase=phase)
+        return _assigned(INTERLEAVED, 1.0, phase)
     salt = f"{experiment.salt}:batch {phase}" if experiment.kind == "bandit" else experiment.salt
     place = _place(experiment, uniform(f"{salt}:assign", unit))
-    arm, share = experiment.arms[place].name, experiment.phase.shares[place]
-    return Assignment(arm, in_experiment=True, reason="assigned", propensity=share, phase=phase)
+    return _assigned(experiment.arms[place].name, experiment.phase.shares[place], phase)
 
 
 def assign_all(experiment: Experiment, user_ids: Sequence[ExternalId]) -> IntArray:
@@ -110,12 +110,20 @@ def uniform(salt: str, unit: str) -> float:
     return (int.from_bytes(digest[:8], "big") >> 11) * _TO_UNIT
 
 
+@lru_cache(maxsize=1_000)
+def _assigned(arm: str, share: float, phase: int) -> Assignment:
+    """Return one and the same object for all users of an arm: it is asked for at every request."""
+    return Assignment(arm, in_experiment=True, reason="assigned", propensity=share, phase=phase)
+
+
+@lru_cache(maxsize=1_000)
 def _nobody(reason: Reason, phase: int) -> Assignment:
     return Assignment(None, in_experiment=False, reason=reason, propensity=0.0, phase=phase)
 
 
 def _stays_out(experiment: Experiment, unit: str, attributes: Mapping[str, object]) -> Reason | None:
-    if any(attributes.get(name) not in wanted for name, wanted in experiment.targeting.items()):
+    targeting = experiment.targeting
+    if targeting and any(attributes.get(name) not in wanted for name, wanted in targeting.items()):
         return "not targeted"
     if experiment.holdout and uniform("holdout", unit) < experiment.holdout:
         return "held out"

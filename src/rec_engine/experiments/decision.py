@@ -5,7 +5,7 @@
 3. A primary metric won and all guardrails hold: deploy_treatment.
 4. Primary metrics lost in every treatment: keep_control.
 5. One won, but a guardrail is unsettled or another primary metric lost: investigate_further.
-6. Users or days are missing: continue_running.
+6. Users or days are missing: continue_running; no_clear_winner where it was stopped, so that no more come.
 7. Complete, and all that is not excluded is smaller than the smallest effect worth finding: no_clear_winner.
 8. Complete: no_clear_winner, for want of users.
 
@@ -36,6 +36,7 @@ class Situation:
         verdicts: of the treatments.
         comparisons: adjusted, all of them.
         is_complete: whether the last planned look was taken, or no more users come.
+        is_stopped: whether somebody has ended it.
         missing: what there is too little of yet, a phrase each.
         days_left: until it is complete at the present pace; None if unknown.
     """
@@ -48,6 +49,7 @@ class Situation:
     verdicts: tuple[ArmVerdict, ...]
     comparisons: tuple[Comparison, ...]
     is_complete: bool
+    is_stopped: bool
     missing: tuple[str, ...]
     days_left: int | None
 
@@ -146,16 +148,34 @@ def _unsettled(of: Situation) -> Recommendation | None:
 def _too_early(of: Situation) -> Recommendation | None:
     if of.is_complete:
         return None
+    if of.is_stopped:
+        return _cut_short(of)
     left = "" if of.days_left is None else f" At the present pace that takes {of.days_left} more days."
-    short = f": {listed(list(of.missing))}" if of.missing else ""
     return Recommendation(
         "continue_running",
         None,
         None,
-        f"{of.n_users:,} of the {of.planned_users:,} planned users are measured, and nothing is decided yet{short}.",
+        f"{of.n_users:,} of the {of.planned_users:,} planned users are measured, and nothing is decided "
+        f"yet{_shortage(of)}.",
         f"Let it run until the plan is complete.{left}",
         tuple(effect_of(each) for each in _primary(of)),
     )
+
+
+def _cut_short(of: Situation) -> Recommendation:
+    return Recommendation(
+        "no_clear_winner",
+        None,
+        None,
+        f"It was stopped when {of.n_users:,} of the {of.planned_users:,} planned users were measured, before anything "
+        f"was decided{_shortage(of)}.",
+        "Keep the control, or plan another experiment and let it run to its end.",
+        tuple(effect_of(each) for each in _primary(of)),
+    )
+
+
+def _shortage(of: Situation) -> str:
+    return f": {listed(list(of.missing))}" if of.missing else ""
 
 
 def _equivalent(of: Situation) -> Recommendation | None:

@@ -93,6 +93,20 @@ class Layer(_Frozen):
         return self.name == other.name and self.first < other.last and other.first < self.last
 
 
+class Pause(_Frozen):
+    """A time in which nobody met an experiment."""
+
+    starts_at: int = Field(ge=0)
+    """Unix seconds."""
+    ends_at: int | None = Field(default=None, ge=0)
+    """Unix seconds; it goes on where there is none."""
+
+    def seconds(self, since: int, until: int) -> int:
+        """Return how much of it lies between two moments, in Unix seconds."""
+        end = until if self.ends_at is None else min(self.ends_at, until)
+        return max(0, end - max(self.starts_at, since))
+
+
 class Experiment(_Frozen):
     """An experiment as it is at one moment."""
 
@@ -138,6 +152,8 @@ class Experiment(_Frozen):
     """Unix seconds of the first start."""
     stopped_at: int | None = None
     """Unix seconds at which it was stopped."""
+    pauses: tuple[Pause, ...] = ()
+    """The times in which it was paused, the first one first."""
     version: PositiveInt = 1
 
     @model_validator(mode="after")
@@ -202,7 +218,7 @@ class Experiment(_Frozen):
     @property
     def config_hash(self) -> str:
         """Digest of all that decides who meets which arm and what is found; not of how far the experiment has got."""
-        progress = {"status", "version", "started_at", "stopped_at", "name", "description", "hypothesis"}
+        progress = {"status", "version", "started_at", "stopped_at", "pauses", "name", "description", "hypothesis"}
         return hashlib.sha256(self.model_dump_json(exclude=progress).encode()).hexdigest()
 
     @property

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from rec_engine.data.experiment_log import ExperimentLog, ExperimentVersion
 from rec_engine.errors import DataError, ExperimentError, NotFoundError
 from rec_engine.experiments.checked import checked_value
-from rec_engine.experiments.definition import MAX_PHASES, Experiment, Phase
+from rec_engine.experiments.definition import MAX_PHASES, Experiment, Pause, Phase
 from rec_engine.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -82,14 +82,16 @@ class Lifecycle:
 
     def pause(self, experiment_id: str, actor: str = "", reason: str = "") -> Experiment:
         """Return an experiment that nobody meets for the time being; users get what they would without it."""
-        return self._next(
-            self._current(experiment_id, "pause", ("running",)), {"status": "paused"}, "pause", actor, reason
-        )
+        running = self._current(experiment_id, "pause", ("running",))
+        pauses = (*running.pauses, Pause(starts_at=int(self._clock())))
+        return self._next(running, {"status": "paused", "pauses": pauses}, "pause", actor, reason)
 
     def resume(self, experiment_id: str, actor: str = "", reason: str = "") -> Experiment:
         """Return an experiment that goes on; users meet the arms that they met before."""
-        paused = self._current(experiment_id, "resume", ("paused",))
-        return self._next(paused, {"status": "running"}, "resume", actor, reason)
+        now, paused = int(self._clock()), self._current(experiment_id, "resume", ("paused",))
+        *before, latest = paused.pauses or (Pause(starts_at=now),)  # none, if an earlier release has paused it
+        pauses = (*before, latest.model_copy(update={"ends_at": now}))
+        return self._next(paused, {"status": "running", "pauses": pauses}, "resume", actor, reason)
 
     def stop(self, experiment_id: str, actor: str = "", reason: str = "") -> Experiment:
         """Return an experiment that has ended for good; its results stay."""

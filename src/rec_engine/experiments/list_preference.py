@@ -11,7 +11,7 @@ from rec_engine.experiments.confidence_sequence import always_valid_p_value, mul
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.design import Design
 from rec_engine.experiments.interleaving import Preference, preference
-from rec_engine.experiments.measuring import DAY_SECONDS, begins_at
+from rec_engine.experiments.measuring import DAY_SECONDS, whole_days
 from rec_engine.experiments.results import Recommendation
 from rec_engine.experiments.wording import probability
 
@@ -86,7 +86,7 @@ def list_preference(store_url: str, experiment: Experiment, until: int) -> ListP
     window = None if experiment.window_days is None else math.ceil(experiment.window_days * DAY_SECONDS)
     teams = (team_label(experiment, first), team_label(experiment, second))
     n_users, lists = credited_lists(store_url, experiment.experiment_id, teams, until, window)
-    design, days = experiment.design, max(0, until - begins_at(experiment, until)) // DAY_SECONDS
+    design, days = experiment.design, whole_days(experiment, until)
     user = lists["user_id"].rank("dense").to_numpy().astype(np.int64)
     credits = {name: lists[name].to_numpy().astype(np.float64) for name in ("first", "second")}
     found = preference(user, credits["first"], credits["second"], design.significance_level)

@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 import polars as pl
 
 from rec_engine.data.experiment_log import ExperimentLog, TakenLook
-from rec_engine.errors import ConflictError
+from rec_engine.errors import ConflictError, ExperimentError
 from rec_engine.experiments.analysis import analyze
 from rec_engine.experiments.bandit_batches import BanditResult, bandit_result
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.list_preference import ListPreference, list_preference
-from rec_engine.experiments.measuring import measure
+from rec_engine.experiments.measuring import begins_at, measure
 from rec_engine.experiments.results import Analysis, Look
 
 MAX_TRIES = 5
@@ -30,8 +31,15 @@ def results_of(
     """Return what is known of an experiment at a moment, by the analysis of its kind; arguments as of `look`.
 
     Raises:
+        ExperimentError: if events of its time were removed from the log since.
         StoreError: if the database fails.
     """
+    if (pruned := log.pruned_before()) > begins_at(experiment, until):
+        raise ExperimentError(
+            f"{experiment.experiment_id} cannot be measured any more: what happened before "
+            f"{datetime.fromtimestamp(pruned, tz=UTC):%Y-%m-%d %H:%M} UTC was removed from the log",
+            hint="what its planned looks found stays in the table experiment_looks of the store",
+        )
     if experiment.kind == "interleaving":
         return list_preference(log.url, experiment, until)
     if experiment.kind == "bandit":
@@ -70,7 +78,12 @@ def look(
         looks = [Look.model_validate_json(each.statistics) for each in past]
         may_look = is_kept and experiment.started_at is not None
         analysis = analyze(
-            experiment.design, measured, looks, is_final=has_run_out(experiment, until), may_look=may_look
+            experiment.design,
+            measured,
+            looks,
+            is_final=has_run_out(experiment, until),
+            may_look=may_look,
+            is_stopped=experiment.stopped_at is not None and until >= experiment.stopped_at,
         )
         if analysis.look is None:
             return analysis

@@ -27,7 +27,7 @@ class Measurements:
         segments: attribute to (n_users,) str values, for a look at who gains; not part of any decision.
         n_conflicting: users left out because they met two arms.
         n_bots: users left out because nobody does so much in so little time.
-        days: whole days between the start and the moment of measuring.
+        days: whole days between the start and the moment of measuring, without those in which it was paused.
     """
 
     arms: tuple[str, ...]

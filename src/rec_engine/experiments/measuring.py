@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rec_engine.data.dataset import BoolArray
 from rec_engine.data.experiment_totals import BEFORE, NOW, ExperimentTotals, Selection, Summed
 from rec_engine.errors import ExperimentError
 from rec_engine.experiments.definition import IN_BATCH, Experiment
@@ -18,6 +19,7 @@ from rec_engine.experiments.standard_metrics import CLICKS, CONVERSIONS, IMPRESS
 
 DAY_SECONDS = 86_400
 HOUR_SECONDS = 3_600
+N_EVENTS = "n_events"
 _LOGGED = (
     Summed(CLICKS, "click", is_count=True),
     Summed(CONVERSIONS, "purchase", is_count=True),
@@ -60,7 +62,8 @@ def measure(
     columns = [*(NOW + name for name in names), *(BEFORE + name for name in names)]
     with closing(ExperimentTotals(store_url)) as log:
         users, sums = _read(log, experiment, selection, columns)
-    is_conflicting, is_bot = users["n_arms"].to_numpy() > 1, sums.an_hour() > experiment.max_events_an_hour
+        is_bot = _are_bots(log, experiment, selection, sums)
+    is_conflicting = users["n_arms"].to_numpy() > 1
     kept = ~is_conflicting & ~is_bot
     of_kept = users.filter(pl.Series(kept))
     return Measurements(
@@ -73,7 +76,7 @@ def measure(
         segments={name: _segment(of_kept["user_id"], values) for name, values in segments},
         n_conflicting=int(is_conflicting.sum()),
         n_bots=int((is_bot & ~is_conflicting).sum()),
-        days=max(0, until - begins_at(experiment, until)) // DAY_SECONDS,
+        days=whole_days(experiment, until),
     )
 
 
@@ -82,6 +85,12 @@ def begins_at(experiment: Experiment, until: int) -> int:
     if experiment.started_at is None:
         return until
     return max(experiment.started_at, experiment.starts_at or 0)
+
+
+def whole_days(experiment: Experiment, until: int) -> int:
+    """Return for how many days users could meet an experiment, up to a moment in Unix seconds; not while paused."""
+    begun = begins_at(experiment, until)
+    return max(0, until - begun - sum(pause.seconds(begun, until) for pause in experiment.pauses)) // DAY_SECONDS
 
 
 def measure_batches(store_url: str, experiment: Experiment, until: int) -> tuple[DoubleArray, DoubleArray]:
@@ -107,7 +116,7 @@ def measure_batches(store_url: str, experiment: Experiment, until: int) -> tuple
         for batch, end in enumerate(ends):
             selection = replace(selection_of(experiment, min(end, until)), phase=batch, has_before=False)
             users, sums = _read(log, experiment, selection, [NOW + reward])
-            is_kept = (users["n_arms"].to_numpy() == 1) & (sums.an_hour() <= experiment.max_events_an_hour)
+            is_kept = (users["n_arms"].to_numpy() == 1) & ~_are_bots(log, experiment, selection, sums)
             arms = _places(users["arm"], experiment.arm_names)[is_kept]
             trials[batch] = np.bincount(arms, minlength=len(experiment.arms))
             successes[batch] = np.bincount(arms[sums.of(NOW + reward)[is_kept] > 0], minlength=len(experiment.arms))
@@ -126,6 +135,20 @@ def _read(
     for frame in log.totals(users["user_id"], selection):
         sums.add(frame)
     return users, sums
+
+
+def _are_bots(log: ExperimentTotals, experiment: Experiment, selection: Selection, sums: "_Sums") -> BoolArray:
+    """Return (n_users,) bool: who has too many events an hour; what took less than an hour counts as one."""
+    is_bot = sums.of(N_EVENTS) > experiment.max_events_an_hour  # who has fewer in all does not have them in an hour
+    if not is_bot.any():
+        return is_bot
+    busy = sums.user_ids.filter(pl.Series(is_bot))
+    spans = pl.concat(log.spans(busy, selection)).group_by("user_id")
+    span = spans.agg(seconds=pl.col("last_event").max() - pl.col("first_event").min())
+    seconds = busy.to_frame().join(span, on="user_id", how="left", maintain_order="left")["seconds"].to_numpy()
+    an_hour = sums.of(N_EVENTS)[is_bot] / np.maximum(1.0, seconds / HOUR_SECONDS)
+    is_bot[is_bot] = an_hour > experiment.max_events_an_hour
+    return is_bot
 
 
 def _names(selection: Selection) -> list[str]:
@@ -181,15 +204,17 @@ class _Sums:
     """Arrays of sums, one row a user, to which frames of some of the users are added.
 
     Args:
-        user_ids: (n_users,) String.
+        user_ids: (n_users,) String, sorted.
         names: of the sums.
+
+    Attributes:
+        user_ids: of the rows.
     """
 
     def __init__(self, user_ids: pl.Series, names: list[str]) -> None:
+        self.user_ids = user_ids
         self._rows = pl.DataFrame({"user_id": user_ids, "row": np.arange(len(user_ids))})
-        self._sums = {name: np.zeros(len(user_ids)) for name in [*names, "n_events"]}
-        self._first = np.full(len(user_ids), np.inf)
-        self._last = np.full(len(user_ids), -np.inf)
+        self._sums = {name: np.zeros(len(user_ids)) for name in [*names, N_EVENTS]}
 
     def add(self, frame: pl.DataFrame) -> None:
         """Add what a frame of ExperimentTotals holds; a user stands once in it."""
@@ -198,17 +223,10 @@ class _Sums:
         for name in placed.columns:
             if name in self._sums:
                 self._sums[name][rows] += placed[name].to_numpy()
-        self._first[rows] = np.minimum(self._first[rows], placed["first_event"].to_numpy())
-        self._last[rows] = np.maximum(self._last[rows], placed["last_event"].to_numpy())
 
     def of(self, name: str) -> NDArray[np.float64]:
         """Return (n_users,) float64: one of the sums."""
         return self._sums[name]
-
-    def an_hour(self) -> NDArray[np.float64]:
-        """Return (n_users,) float64: events an hour; what took less than an hour counts as one."""
-        hours = np.maximum(1.0, (self._last - self._first) / HOUR_SECONDS)
-        return np.asarray(self._sums["n_events"] / hours, dtype=np.float64)
 
 
 def _places(arms: pl.Series, names: tuple[str, ...]) -> NDArray[np.int32]:

@@ -19,6 +19,7 @@ from rec_engine.experiments.checked import (
 )
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.live_experiments import LiveExperiments
+from rec_engine.experiments.standard_metrics import IMPRESSIONS
 
 MAX_EARLY_SECONDS = 86_400
 """How far a clock may be behind: an exposure before the start by less counts from the start."""
@@ -66,11 +67,26 @@ class Recording:
             NotFoundError: if there is no such experiment or arm.
         """
         experiment, unit = self._open(experiment_id), checked_user_id(user_id)
-        found = self._live.assign(experiment, unit, attributes)
-        if variant is not None and found.in_experiment:
-            share = experiment.phase.shares[_place(experiment, variant)]
-            found = replace(found, arm=variant, propensity=share)
-        self._live.expose(experiment, unit, found, self._first_met(experiment, timestamp))
+        at = checked_moment(timestamp, self._live.clock())
+        return self._expose(experiment, unit, variant, at, attributes)
+
+    def impression(
+        self,
+        experiment_id: str,
+        user_id: ExternalId,
+        variant: str | None = None,
+        attributes: Mapping[str, object] = NO_ATTRIBUTES,
+        **when: Unpack[When],
+    ) -> Assignment:
+        """Return what a user was assigned, after taking note of it and of an impression; or of neither, if one fails.
+
+        What `exposure` and `measure` do, but each thing that both do is done once: it is what is called most.
+        """
+        experiment, unit = self._open(experiment_id), checked_user_id(user_id)
+        at = checked_moment(when.get("timestamp"), self._live.clock())
+        shown = self._measured(experiment, unit, IMPRESSIONS, 1.0, at, when.get("event_id"))
+        found = self._expose(experiment, unit, variant, at, attributes)
+        self._live.recorder.add(shown)
         return found
 
     def measure(self, experiment_id: str, user_id: ExternalId, name: str, value: float, **when: Unpack[When]) -> None:
@@ -82,11 +98,26 @@ class Recording:
             NotFoundError: if there is no such experiment.
         """
         experiment, unit = self._open(experiment_id), checked_user_id(user_id)
-        known, at = self._live.recorder.known, checked_moment(when.get("timestamp"), self._live.clock())
-        number, total, given = checked_value(name, value), checked_name(name), when.get("event_id")
+        at = checked_moment(when.get("timestamp"), self._live.clock())
+        number, total = checked_value(name, value), checked_name(name)
+        self._live.recorder.add(self._measured(experiment, unit, total, number, at, when.get("event_id")))
+
+    def _measured(
+        self, experiment: Experiment, unit: str, total: str, number: float, at: int, given: ExternalId | None
+    ) -> Measure:
         # The same id may be given to a click and to the purchase after it, or to an impression and a click.
         event = self._next_event_id() if given is None else f"{total} {checked_event_id(given)}"
-        self._live.recorder.add(Measure(experiment.experiment_id, unit, event, total, number, at, known))
+        return Measure(experiment.experiment_id, unit, event, total, number, at, self._live.recorder.known)
+
+    def _expose(
+        self, experiment: Experiment, unit: str, variant: str | None, at: int, attributes: Mapping[str, object]
+    ) -> Assignment:
+        found = self._live.assign(experiment, unit, attributes)
+        if variant is not None and found.in_experiment:
+            share = experiment.phase.shares[_place(experiment, variant)]
+            found = replace(found, arm=variant, propensity=share)
+        self._live.expose(experiment, unit, found, _first_met(experiment, at))
+        return found
 
     def _next_event_id(self) -> str:
         """Return an id that no other event has."""
@@ -103,15 +134,16 @@ class Recording:
             raise ExperimentError(f"{experiment_id} is an interleaving: the service records what comes of its lists")
         return experiment
 
-    def _first_met(self, experiment: Experiment, timestamp: float | None) -> int:
-        """Return when a user met an experiment; not before there was one."""
-        at, started = checked_moment(timestamp, self._live.clock()), experiment.started_at or 0
-        if at < started - MAX_EARLY_SECONDS:
-            raise DataError(
-                f"timestamp {at}: {experiment.experiment_id} was started only at {started}",
-                hint="nobody meets an experiment before its start; give Unix seconds of his first exposure",
-            )
-        return max(at, started)
+
+def _first_met(experiment: Experiment, at: int) -> int:
+    """Return when a user met an experiment; not before there was one."""
+    started = experiment.started_at or 0
+    if at < started - MAX_EARLY_SECONDS:
+        raise DataError(
+            f"timestamp {at}: {experiment.experiment_id} was started only at {started}",
+            hint="nobody meets an experiment before its start; give Unix seconds of his first exposure",
+        )
+    return max(at, started)
 
 
 def _place(experiment: Experiment, arm: str) -> int:

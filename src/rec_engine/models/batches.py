@@ -24,6 +24,10 @@ class Batch:
         targets: (batch, len) int64, the item that came after each input, PADDING at the end.
         times: (batch, len) int64, Unix seconds of the inputs.
         target_times: (batch, len) int64, Unix seconds of the targets.
+        places: (batch,) int64, places of the windows in the batch of all processes.
+        n_whole: windows in the batch of all processes.
+        weight: of this process' mean loss in the mean over processes, which so becomes the mean over all targets; 1
+            for one process alone.
     """
 
     user_codes: Tensor
@@ -31,6 +35,9 @@ class Batch:
     targets: Tensor
     times: Tensor
     target_times: Tensor
+    places: LongArray
+    n_whole: int
+    weight: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +82,23 @@ def windows(interactions: Interactions, max_len: int) -> Windows:
     return Windows(interactions, users.astype(np.int32), firsts, lasts)
 
 
-def epoch_batches(pieces: Windows, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
-    """Yield every window once: neighbours in length share a batch, batches come in random order."""
+def epoch_batches(
+    pieces: Windows, batch_size: int, rng: np.random.Generator, *, rank: int = 0, n_ranks: int = 1
+) -> Iterator[Batch]:
+    """Yield every window once: neighbours in length share a batch, batches come in random order.
+
+    Args:
+        pieces: the windows.
+        batch_size: windows a batch, all processes together.
+        rng: in the same state in all processes: they take shares of the same batches.
+        rank: whose share is wanted.
+        n_ranks: processes that share each batch.
+    """
     noise = 1 + LENGTH_NOISE * rng.random(len(pieces))
     order = np.argsort(pieces.lengths * noise, kind="stable")
     chunks = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
     for place in rng.permutation(len(chunks)):
-        yield _batch(pieces, chunks[place])
+        yield _batch(pieces, chunks[place], rank, n_ranks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +139,26 @@ def latest_histories(history: Interactions, user_codes: IntArray, max_len: int, 
     return Histories(_gather(history.item_codes, firsts, lengths, PADDING), times, asked, torch.from_numpy(lengths))
 
 
-def _batch(pieces: Windows, chosen: LongArray) -> Batch:
+def _batch(pieces: Windows, whole: LongArray, rank: int, n_ranks: int) -> Batch:
+    """Return one process' share of a batch: windows are in order of length, so every n-th of them is a fair share.
+
+    All processes have to take part in every step. One for which nothing is left repeats a window, at no weight.
+    """
     past = pieces.interactions
+    places = np.arange(rank, len(whole), n_ranks)
+    is_idle, places = not len(places), places if len(places) else np.zeros(1, dtype=np.int64)
+    chosen = whole[places]
     firsts, lengths = pieces.firsts[chosen], pieces.lengths[chosen]
+    share = 0.0 if is_idle else float(lengths.sum() / pieces.lengths[whole].sum())
     return Batch(
         user_codes=torch.from_numpy(pieces.user_codes[chosen].astype(np.int64)),
         inputs=_gather(past.item_codes, firsts, lengths, PADDING),
         targets=_gather(past.item_codes, firsts + 1, lengths, PADDING),
         times=_gather(past.timestamps, firsts, lengths, 0),
         target_times=_gather(past.timestamps, firsts + 1, lengths, 0),
+        places=places,
+        n_whole=len(whole),
+        weight=n_ranks * share,
     )
 
 

@@ -24,6 +24,7 @@ class TrainingState:
         run: names data and settings; a checkpoint of another run is refused.
         model: the weights after the last epoch.
         optimizer: its moments.
+        scaler: of the gradients, where they are computed in fp16.
         records: one an epoch.
         best: the weights of the best epoch.
     """
@@ -31,6 +32,7 @@ class TrainingState:
     run: str
     model: TwoTowerModel
     optimizer: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
     records: list[EpochRecord] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
 
@@ -57,7 +59,11 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
     tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
     for row, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{row}.{name}": tensor for name, tensor in moments.items()}
-    metadata = {"run": state.run, "records": json.dumps([asdict(record) for record in state.records])}
+    metadata = {
+        "run": state.run,
+        "records": json.dumps([asdict(record) for record in state.records]),
+        "scaler": json.dumps(state.scaler.state_dict()),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=metadata)
@@ -70,17 +76,14 @@ def load_checkpoint(path: Path, state: TrainingState) -> None:
     Raises:
         TrainingError: if the file is damaged or belongs to another run.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise TrainingError(f"{path}: not a readable checkpoint ({error})", hint="delete it to start anew") from None
+    metadata, tensors = _read(path, "")
     if metadata["run"] != state.run:
         raise TrainingError(
             f"{path}: the checkpoint is of other data or settings", hint="train without --resume to start anew"
         )
     state.records = [EpochRecord(**record) for record in json.loads(metadata["records"])]
+    if state.scaler.is_enabled():
+        state.scaler.load_state_dict(json.loads(metadata["scaler"]))
     state.best = _below(tensors, "best.")
     state.model.load_state_dict(_below(tensors, "model."))
     moments: dict[int, dict[str, Tensor]] = {}
@@ -88,6 +91,28 @@ def load_checkpoint(path: Path, state: TrainingState) -> None:
         row, _, moment = name.partition(".")
         moments.setdefault(int(row), {})[moment] = tensor
     state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
+
+
+def load_best(path: Path, model: TwoTowerModel) -> list[EpochRecord]:
+    """Put the weights of the best epoch into a model of the same run and return the epochs' records.
+
+    Raises:
+        TrainingError: if the file is damaged or not there.
+    """
+    metadata, tensors = _read(path, "best.")
+    model.load_state_dict(_below(tensors, "best."))
+    model.eval()
+    return [EpochRecord(**record) for record in json.loads(metadata["records"])]
+
+
+def _read(path: Path, prefix: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return what a checkpoint says of itself, and its tensors whose names begin like this."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - not a dict
+            return file.metadata(), {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, FileNotFoundError) as error:
+        raise TrainingError(f"{path}: not a readable checkpoint ({error})", hint="delete it to start anew") from None
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

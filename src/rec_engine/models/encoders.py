@@ -3,7 +3,8 @@
 All of them are causal and read sequences that are padded at the end, so padding can never reach a real position. Each
 is called with (inputs, times, query_times): `times` (batch, len) int64 Unix seconds of the inputs, `query_times` of the
 moment at which each position is asked what comes next. Only HSTU reads the two. `last_state` does what `forward` does,
-for one position of each sequence: all that a request asks for.
+for one position of each sequence: all that a request asks for. Where `recomputes` is set, training keeps only what goes
+into each block and works out what is inside of it a second time for the gradients.
 """
 
 import math
@@ -11,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from rec_engine.errors import ConfigError
 
@@ -57,6 +59,7 @@ class HSTU(nn.Module):
         self.scale = math.sqrt(dim)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(HSTUBlock(dim, n_heads, max_len, dropout) for _ in range(n_blocks))
+        self.recomputes = False
         # A pause longer than all that were seen in training counts as the longest: its bias was never learned.
         self.register_buffer("max_pause", torch.tensor(LONGEST_PAUSE))
 
@@ -65,7 +68,7 @@ class HSTU(nn.Module):
         buckets = self._buckets(times, query_times)
         x = self.dropout(x * self.scale)
         for block in self.blocks:
-            x = block(x, buckets)
+            x = _recomputed(block, x, buckets) if self.recomputes and self.training else block(x, buckets)
         return x
 
     def last_state(self, x: Tensor, times: Tensor, query_times: Tensor, last: Tensor) -> Tensor:
@@ -145,6 +148,11 @@ class HSTUBlock(nn.Module):
         return x.reshape(batch, length, self.n_heads, dim // self.n_heads).transpose(1, 2)
 
 
+def _recomputed(layer: nn.Module, *inputs: Tensor) -> Tensor:
+    out: Tensor = checkpoint(layer, *inputs, use_reentrant=False)
+    return out
+
+
 def _picked(rows: Tensor, places: Tensor) -> Tensor:
     """Return (batch, 1, width), one row of each (batch, len, width)."""
     return rows.gather(1, places[:, None, None].expand(-1, 1, rows.shape[-1]))
@@ -172,11 +180,13 @@ class Timeless(nn.Module):
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
         self.layers = nn.Sequential(*layers)
+        self.recomputes = False
 
     def forward(self, x: Tensor, times: Tensor, query_times: Tensor) -> Tensor:  # noqa: ARG002
         """Return (batch, len, dim)."""
-        states: Tensor = self.layers(x)
-        return states
+        for layer in self.layers:
+            x = _recomputed(layer, x) if self.recomputes and self.training else layer(x)
+        return x
 
     def last_state(self, x: Tensor, times: Tensor, query_times: Tensor, last: Tensor) -> Tensor:
         """Return (batch, dim), what `forward` has at the positions `last` (batch,)."""

@@ -23,8 +23,18 @@ WRITERS: dict[str, Callable[[pl.DataFrame, Path], object]] = {
 """File ending to how it is written."""
 
 
-def recommend_to_file(
-    bundle: ModelBundle, users: str, k: int, output: Path, settings: RecommendationSettings
+Work = Callable[[Sequence[ExternalId], int], pl.DataFrame]
+"""Users and k to the table of their recommendations."""
+
+
+def recommend_to_file(  # noqa: PLR0913 - whose, how many, where to, and who works it out
+    bundle: ModelBundle,
+    users: str,
+    k: int,
+    output: Path,
+    settings: RecommendationSettings,
+    *,
+    elsewhere: Work | None = None,
 ) -> pl.DataFrame:
     """Write `user_id, item_id, rank, score` for all users, or those of a file, and return the table.
 
@@ -34,6 +44,7 @@ def recommend_to_file(
         k: items a user; fewer where fewer are left that he has not seen.
         output: .parquet, .csv or .jsonl; it appears complete or not at all.
         settings: the `recommendations:` section.
+        elsewhere: works the table out of the same bundle on other machines; without it this process does.
 
     Raises:
         DataError: if `users` or `output` cannot be used.
@@ -44,7 +55,10 @@ def recommend_to_file(
             f"{output}: cannot write {output.suffix or 'a file without ending'}", hint=f"one of {', '.join(WRITERS)}"
         )
     ids = bundle.user_ids.ids.to_list() if users == "all" else _user_ids(Path(users))
-    table = _recommendations(RecommendationInference.of(bundle, settings), bundle, ids, k)
+    if elsewhere and ids:
+        table = elsewhere(ids, k)
+    else:
+        table = recommendations(RecommendationInference.of(bundle, settings), bundle, ids, k)
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.partial")
     write(table, partial)
@@ -52,9 +66,10 @@ def recommend_to_file(
     return table
 
 
-def _recommendations(
+def recommendations(
     inference: RecommendationInference, bundle: ModelBundle, ids: Sequence[ExternalId], k: int
 ) -> pl.DataFrame:
+    """Return `user_id, item_id, rank, score` of these users, in their order; each is worked out for itself."""
     # Asked for at the end of the known history: the same file whenever it is made.
     now = int(bundle.history.timestamps.max()) + 1
     codes: list[IntArray] = []

@@ -14,7 +14,7 @@ from rec_engine.retrieval.item_attributes import KEPT_ANSWERS
 from rec_engine.retrieval.links import LINK_NAMES
 from rec_engine.retrieval.term_index import KEPT_TERMS
 from rec_engine.serving.live import SPARE_ITEMS, SPARE_SHARE
-from rec_engine.utils.config import RedisSettings
+from rec_engine.utils.service_settings import RedisSettings
 
 INT32, INT64, FLOAT32, VIEW = 4, 8, 4, 16
 """The last one is what polars keeps of each text in a column beside the text."""
@@ -51,7 +51,7 @@ DISK_FIXED_BYTES = 1_500_000
 """Towers, trees and the report."""
 EVENT_BYTES = {"SQLite": 125, "PostgreSQL": 240}
 """Of an event without context: its row and its entries in two indexes."""
-IMPRESSION_BYTES, SHOWN_BYTES = 195, 33
+IMPRESSION_BYTES, SHOWN_BYTES = 145, 33
 """Of an answer that was shown and its entries in two indexes; and of each item on it."""
 
 

@@ -14,7 +14,8 @@ import polars as pl
 from rec_engine.data.clickstream_sim import demo_simulator
 from rec_engine.errors import DataError
 from rec_engine.pipeline.loop_people import People
-from rec_engine.pipeline.loop_service import ServedModel, Shop
+from rec_engine.pipeline.loop_service import Answering, Shop
+from rec_engine.pipeline.loop_trial import Trial, run_trial
 from rec_engine.utils.config import ModelConfig
 from rec_engine.utils.logger import get_logger
 
@@ -24,9 +25,10 @@ SMALL = ModelConfig.model_validate(
         "text": {"encoder": "none"},
         "model": {"embedding_dim": 32, "tower_dims": [32], "n_blocks": 1, "max_history_len": 50},
         "training": {"num_epochs": 20, "batch_size": 64, "learning_rate": 0.005, "device": "cpu"},
+        "evaluation": {"split": "temporal", "validation_share": 0.25, "test_share": 0.05},
     }
 )
-"""With what the versions of a small world are trained."""
+"""With what the versions of a small world are trained: parts in time, as whoever retrains every day has them."""
 
 logger = get_logger(__name__)
 
@@ -43,6 +45,8 @@ class LoopSettings:
         past_days: before the first version.
         round_days: that a version is served.
         exploration: temperature of the draw, in log-odds; 0 draws nothing.
+        trial_days: that each part of the trial takes which follows the rounds; 0 for none. Without exploration there is
+            none.
         seed: of everything.
     """
 
@@ -53,6 +57,7 @@ class LoopSettings:
     past_days: float = 14.0
     round_days: float = 14.0
     exploration: float = 0.1
+    trial_days: float = 14.0
     seed: int = 0
 
 
@@ -84,13 +89,17 @@ class Loop:
     Attributes:
         answers: one row an answer to a person: round, user (code), is_first (he had done nothing before), new_shown and
             new_there (share of new items on the page, and among those that could be), clicks (what he did), and a
-            column a policy: what its page was worth at that moment, in expected clicks.
+            column a policy: what its page was worth at that moment, in expected clicks, and of that its new items
+            (`OF_NEW`) and its first place (`OF_FIRST`). Beside them has_joined (he came after the first version),
+            is_first_page (of a visit), clicks_first (at the first place) and version (that answered).
         versions: in order.
+        trial: of one more version after the rounds; None where there was none.
         seconds: of everything.
     """
 
     answers: pl.DataFrame
     versions: tuple[Version, ...]
+    trial: Trial | None
     seconds: float
 
 
@@ -110,22 +119,25 @@ def run_loop(settings: LoopSettings, directory: Path, config: ModelConfig = SMAL
     past = simulator.simulate_period(n_days=settings.past_days).interactions
     shop = Shop(directory, config, simulator.world.users, simulator.world.items)
     people = People(simulator, shop, past["user_id"].unique(), settings.seed)
-    answers, versions, beside = list[pl.DataFrame](), list[Version](), dict[str, ServedModel]()
+    answers, versions, beside = list[pl.DataFrame](), list[Version](), dict[str, Answering]()
     try:
         shop.offer(simulator.now)
         shop.ingest(past, simulator.now)
         for number in range(1, settings.n_rounds + 1):
             versions.append(_trained(shop, simulator.now, number))
-            served = shop.model(settings.exploration)
-            beside = beside or {FIRST: shop.model(settings.exploration, is_served=False)}
+            served = shop.served(shop.current(), settings.exploration)
+            beside = beside or {FIRST: shop.served(shop.current(), settings.exploration, is_served=False)}
             found = people.visit(served, settings.round_days, f"round-{number}", beside)
             if found.is_empty():
                 raise DataError(f"nobody came in round {number}", hint="raise --users and --interactions")
             answers.append(found.with_columns(round=pl.lit(number)))
-            logger.info("round %d of %d: %d answers", number, settings.n_rounds, found.height)
+            told = number, settings.n_rounds, settings.exploration, found.height
+            logger.info("round %d of %d, exploration %g: %d answers", *told)
+        has_trial = settings.trial_days > 0 and settings.exploration > 0
+        trial = run_trial(shop, people, simulator, settings.trial_days, settings.exploration) if has_trial else None
     finally:
         shop.close()
-    return Loop(pl.concat(answers), tuple(versions), time.monotonic() - started)
+    return Loop(pl.concat(answers), tuple(versions), trial, time.monotonic() - started)
 
 
 def _trained(shop: Shop, now: int, number: int) -> Version:

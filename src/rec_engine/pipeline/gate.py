@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rec_engine.bundle import ModelBundle, open_bundle
+from rec_engine.data.dataset import ExternalId
 from rec_engine.data.state import UserState, state_of
-from rec_engine.errors import BundleError, DataError
+from rec_engine.errors import BundleError
 from rec_engine.evaluation.evaluator import Task, some_users
 from rec_engine.evaluation.metrics import DoubleArray
 from rec_engine.evaluation.statistics import Estimate, paired_bootstrap
-from rec_engine.pipeline.evaluate import TUNED_FOR, evaluate_bundle, reported_task
+from rec_engine.pipeline.common_task import CommonTask, common_task
+from rec_engine.pipeline.evaluate import TUNED_FOR, TrainedModel, measure
 from rec_engine.registry import ModelRegistry
 from rec_engine.serving.inference import Query, RecommendationInference
 from rec_engine.utils.config import RecommendationSettings
@@ -19,6 +21,8 @@ from rec_engine.utils.logger import get_logger
 
 K = 10
 TRIES = 3
+MIN_USERS = 20
+"""Fewer say nothing: resampled, one or two users seem to be certain."""
 MATTERS_MS = 1.0
 """Of models that answer faster than this none is too slow: what a user waits for is the network."""
 
@@ -60,9 +64,12 @@ class Comparison:
     Attributes:
         current: version of the current model.
         n_users: whose held-out items were looked for.
-        difference: NDCG@10 of the candidate less the current one's, with its 95% interval; nan of no users.
+        difference: NDCG@10 of the candidate less the current one's, with its 95% interval; nan where too few users
+            have anything held out that neither has learned from.
         latency: of the candidate.
         current_latency: of the current model.
+        n_learned: held-out interactions that do not count, as the current model has learned from them.
+        n_new_items: items that came after the training of the current model.
     """
 
     current: str
@@ -70,6 +77,8 @@ class Comparison:
     difference: Estimate
     latency: Latency
     current_latency: Latency
+    n_learned: int = 0
+    n_new_items: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +108,8 @@ class GateVerdict:
             return f"{self.candidate} passes, as there is no current model to compare it with"
         if self.objections:
             head = f"{self.candidate} does not pass, as {' and '.join(self.objections)}"
+        elif found.n_users < MIN_USERS:
+            head = f"{self.candidate} passes, as it is not too slow and nothing speaks against it"
         else:
             head = f"{self.candidate} passes, as it is neither significantly worse than {found.current} nor too slow"
         return f"{head}: {_quality(found)}; {_latency(found)}"
@@ -122,7 +133,10 @@ def judge(candidate: ModelBundle, current: ModelBundle | None, limits: GateLimit
     """Return whether a model may take the place of the current one.
 
     It may when the 95% interval of its NDCG@10 less the current one's, over the same users and the same held-out
-    items, reaches up to 0, and its requests keep to the limits.
+    items, reaches up to 0, and its requests keep to the limits. The candidate may have been trained on a longer log:
+    they are judged by what it holds out, as far as the current model has not learned from it (see `CommonTask`). With a
+    split in time that came after all that either has learned; with leave-one-out the candidate has seen later days of
+    other users than the current model, as that protocol has it.
 
     Args:
         candidate: the new model.
@@ -130,17 +144,23 @@ def judge(candidate: ModelBundle, current: ModelBundle | None, limits: GateLimit
         limits: of latency and effort.
 
     Raises:
-        DataError: if the two were trained on other data, or what was held out from one was not from the other.
+        DataError: if the two have no user or no item in common, or differ in whether items may come again.
     """
     if current is None:
         return GateVerdict(candidate.version, None, ())
-    _check_comparable(candidate, current)
+    common = common_task(candidate, current)
     limits = limits or GateLimits()
-    task = some_users(reported_task(candidate.split), limits.n_users, seed=0)
-    reached, reached_now = _ndcg(candidate, task), _ndcg(current, task)
+    n_users, difference = _difference(candidate, common, limits.n_users)
     latency, current_latency = measure_latency(candidate, current, limits.n_timed_users)
-    difference = paired_bootstrap(reached, reached_now).absolute
-    comparison = Comparison(current.version, len(reached), difference, latency, current_latency)
+    comparison = Comparison(
+        current=current.version,
+        n_users=n_users,
+        difference=difference,
+        latency=latency,
+        current_latency=current_latency,
+        n_learned=common.n_learned,
+        n_new_items=common.n_new_items,
+    )
     return GateVerdict(candidate.version, comparison, objections(comparison, limits))
 
 
@@ -162,22 +182,29 @@ def measure_latency(first: ModelBundle, second: ModelBundle, n_users: int) -> tu
 
     Args:
         first: a model.
-        second: another of the same data.
+        second: another; each of them knows the users as it was trained with them.
         n_users: drawn at random, at most.
     """
-    paths = [RecommendationInference.of(bundle, RecommendationSettings()) for bundle in (first, second)]
-    states = _some_states(first, n_users)
-    times_ms = np.array([[_fastest_ms(path, state) for path in paths] for state in states])
+    bundles = (first, second)
+    paths = [RecommendationInference.of(bundle, RecommendationSettings()) for bundle in bundles]
+    states = zip(*(_states(bundle, _common_users(first, second, n_users)) for bundle in bundles), strict=True)
+    times_ms = np.array([[_fastest_ms(*asked) for asked in zip(paths, of_user, strict=True)] for of_user in states])
     medians, p99s = np.quantile(times_ms, [0.5, 0.99], axis=0)
     of_first, of_second = (Latency(float(median), float(p99)) for median, p99 in zip(medians, p99s, strict=True))
     return of_first, of_second
 
 
-def _some_states(bundle: ModelBundle, n_users: int) -> list[UserState]:
+def _common_users(first: ModelBundle, second: ModelBundle, n_users: int) -> list[ExternalId]:
+    """Return ids of users whom both know, drawn at random."""
+    ids = first.user_ids.ids.to_list()
+    codes = np.flatnonzero(second.user_ids.codes(ids) >= 0)
+    chosen = np.random.default_rng(0).choice(codes, min(n_users, len(codes)), replace=False)
+    return [ids[code] for code in chosen.tolist()]
+
+
+def _states(bundle: ModelBundle, user_ids: list[ExternalId]) -> list[UserState]:
     now = int(bundle.history.timestamps.max()) + 1
-    n_known = len(bundle.user_ids)
-    chosen = np.random.default_rng(0).choice(n_known, min(n_users, n_known), replace=False)
-    return [state_of(bundle.history, user_code, now) for user_code in chosen.tolist()]
+    return [state_of(bundle.history, code, now) for code in bundle.user_ids.codes(user_ids).tolist()]
 
 
 def _fastest_ms(path: RecommendationInference, state: UserState) -> float:
@@ -191,33 +218,37 @@ def _fastest_ms(path: RecommendationInference, state: UserState) -> float:
     return min(times_ns) / 1e6
 
 
-def _ndcg(bundle: ModelBundle, task: Task) -> DoubleArray:
+def _difference(candidate: ModelBundle, common: CommonTask, n_users: int) -> tuple[int, Estimate]:
+    """Return how many users were looked at, and NDCG@10 of the candidate less the current model's; nan of too few."""
+    task = some_users(common.task, n_users, seed=0)
+    reached, reached_now = _ndcg(TrainedModel.of(candidate), task), _ndcg(common.current, task)
+    if len(reached) < MIN_USERS:
+        return len(reached), Estimate(np.nan, np.nan, np.nan)
+    return len(reached), paired_bootstrap(reached, reached_now).absolute
+
+
+def _ndcg(model: TrainedModel, task: Task) -> DoubleArray:
     """Return (n_users,) NDCG@10 of what the model serves."""
-    return evaluate_bundle(bundle, task, (K,))[-1].per_user[TUNED_FOR]
+    return measure(task, model, (K,))[-1].per_user[TUNED_FOR]
 
 
 def _quality(found: Comparison) -> str:
-    if not found.n_users:
-        return "NDCG@10 was not compared, as nothing is held out from any user"
+    if found.n_users < MIN_USERS:
+        return (
+            f"NDCG@10 was not compared, as {found.n_users} users have anything held out that neither has learned from, "
+            f"and {MIN_USERS} are needed"
+        )
     low, high = found.difference.low, found.difference.high
-    return f"NDCG@10 {found.difference.mean:+.4f} [{low:+.4f}, {high:+.4f}] on {found.n_users:,} users"
+    told = f"NDCG@10 {found.difference.mean:+.4f} [{low:+.4f}, {high:+.4f}] on {found.n_users:,} users"
+    if found.n_learned:
+        told += f", without {found.n_learned:,} held-out interactions that {found.current} has learned from"
+    if found.n_new_items:
+        told += f"; {found.current} knows {found.n_new_items:,} new items by their descriptions only"
+    return told
 
 
 def _latency(found: Comparison) -> str:
     return f"a request takes {found.latency}, with {found.current} {found.current_latency}"
-
-
-def _check_comparable(candidate: ModelBundle, current: ModelBundle) -> None:
-    if candidate.manifest.dataset_fingerprint != current.manifest.dataset_fingerprint:
-        raise DataError(
-            f"{candidate.version} was trained on other data than {current.version}",
-            hint="only models of the same dataset can be compared; --force promotes it without",
-        )
-    if candidate.split.fingerprint != current.split.fingerprint:
-        raise DataError(
-            f"what was held out from {candidate.version} is not what was held out from {current.version}",
-            hint="only models of the same split and data.repeat_items can be compared; --force promotes it without",
-        )
 
 
 def _openable(registry: ModelRegistry, version: str | None) -> ModelBundle | None:

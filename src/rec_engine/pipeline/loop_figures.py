@@ -9,7 +9,7 @@ import polars as pl
 from rec_engine.evaluation.metrics import DoubleArray
 from rec_engine.evaluation.statistics import Estimate, bootstrap_mean, paired_bootstrap
 from rec_engine.pipeline.closed_loop import FIRST
-from rec_engine.pipeline.loop_people import ENGINE, ORACLE, POPULARITY, RANDOM
+from rec_engine.pipeline.loop_people import ENGINE, OF_NEW, ORACLE, POPULARITY, RANDOM
 
 COMPARED = (ENGINE, FIRST, POPULARITY, RANDOM)
 
@@ -25,6 +25,9 @@ class RoundFigures:
         clicks: an answer, as they happened.
         worth: policy to expected clicks an answer, by the truth.
         regret: policy to what an answer falls short of the best page of its moment, in expected clicks.
+        beyond_first: the engine's worth less that of its first version for the same people at the same moments; above 0
+            retraining pays.
+        beyond_popularity: the same, less that of what was clicked most.
         new_shown: share of new items on the engine's pages.
         new_there: share of new items among all that could have been shown.
     """
@@ -35,8 +38,30 @@ class RoundFigures:
     clicks: Estimate
     worth: dict[str, Estimate]
     regret: dict[str, Estimate]
+    beyond_first: Estimate
+    beyond_popularity: Estimate
     new_shown: Estimate
     new_there: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """How those fare that come while the loop goes round, beside those that were there. Over all rounds.
+
+    Attributes:
+        n_users: who joined after the first version was trained.
+        regret_of_new_users: of an answer to them.
+        regret_of_old_users: of an answer to the others.
+        new_items: policy to what the new items on an answer's page are worth, in expected clicks; the best page's is
+            what could be had.
+        old_items: the same of the others.
+    """
+
+    n_users: int
+    regret_of_new_users: Estimate
+    regret_of_old_users: Estimate
+    new_items: dict[str, Estimate]
+    old_items: dict[str, Estimate]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +72,16 @@ class LoopFigures:
         rounds: in order.
         learned: the engine's regret in the last round less that in the first, over users who came in both; below 0 it
             has learned.
-        retrained: in the last round, the engine's worth less that of its first version for the same people at the same
-            moments; above 0 retraining pays.
-        beyond_popularity: in the last round, the engine's worth less that of what was clicked most.
         n_newcomers: people who had done nothing before when they asked.
         newcomers: policy to the worth of their pages until they first click.
+        arrivals: users and items that came meanwhile.
     """
 
     rounds: tuple[RoundFigures, ...]
     learned: Estimate
-    retrained: Estimate
-    beyond_popularity: Estimate
     n_newcomers: int
     newcomers: dict[str, Estimate]
+    arrivals: Arrivals
 
 
 def figures(answers: pl.DataFrame) -> LoopFigures:
@@ -69,17 +91,31 @@ def figures(answers: pl.DataFrame) -> LoopFigures:
     newcomers = answers.filter("is_first")
     return LoopFigures(
         rounds=tuple(_round(number, answers.filter(round=number)) for number in numbers),
-        learned=_difference(_regret(last, ENGINE), _regret(first, ENGINE)),
-        retrained=_difference(_by_user(last, ENGINE), _by_user(last, FIRST)),
-        beyond_popularity=_difference(_by_user(last, ENGINE), _by_user(last, POPULARITY)),
+        learned=between(regret_by_user(last, ENGINE), regret_by_user(first, ENGINE)),
         n_newcomers=newcomers["user"].n_unique(),
-        newcomers={policy: _mean(_by_user(newcomers, policy)) for policy in (*COMPARED, ORACLE)},
+        newcomers={policy: mean_of(by_user(newcomers, policy)) for policy in (*COMPARED, ORACLE)},
+        arrivals=_arrivals(answers),
     )
 
 
-def gain(answers: pl.DataFrame, others: pl.DataFrame) -> Estimate:
-    """Return by how much an answer of one loop is worth more than one of another, over users who came in both."""
-    return _difference(_by_user(answers, ENGINE), _by_user(others, ENGINE))
+def regret_gain(answers: pl.DataFrame, others: pl.DataFrame) -> Estimate:
+    """Return the regret of one loop's answers less that of another's, over users who came in both."""
+    return between(regret_by_user(answers, ENGINE), regret_by_user(others, ENGINE))
+
+
+def _arrivals(answers: pl.DataFrame) -> Arrivals:
+    new, old = answers.filter("has_joined"), answers.filter(~pl.col("has_joined"))
+    policies = (ENGINE, POPULARITY, ORACLE)
+    of_old = {policy: pl.col(policy) - pl.col(f"{policy} {OF_NEW}") for policy in policies}
+    return Arrivals(
+        n_users=new["user"].n_unique(),
+        regret_of_new_users=mean_of(regret_by_user(new, ENGINE)),
+        regret_of_old_users=mean_of(regret_by_user(old, ENGINE)),
+        new_items={policy: mean_of(by_user(answers, f"{policy} {OF_NEW}")) for policy in policies},
+        old_items={
+            policy: mean_of(by_user(answers.with_columns(worth=of_old[policy]), "worth")) for policy in policies
+        },
+    )
 
 
 def _round(number: int, answers: pl.DataFrame) -> RoundFigures:
@@ -87,28 +123,33 @@ def _round(number: int, answers: pl.DataFrame) -> RoundFigures:
         number=number,
         n_answers=answers.height,
         n_users=answers["user"].n_unique(),
-        clicks=_mean(_by_user(answers, "clicks")),
-        worth={policy: _mean(_by_user(answers, policy)) for policy in (*COMPARED, ORACLE)},
-        regret={policy: _mean(_regret(answers, policy)) for policy in COMPARED},
-        new_shown=_mean(_by_user(answers, "new_shown")),
-        new_there=_mean(_by_user(answers, "new_there")),
+        clicks=mean_of(by_user(answers, "clicks")),
+        worth={policy: mean_of(by_user(answers, policy)) for policy in (*COMPARED, ORACLE)},
+        regret={policy: mean_of(regret_by_user(answers, policy)) for policy in COMPARED},
+        beyond_first=between(by_user(answers, ENGINE), by_user(answers, FIRST)),
+        beyond_popularity=between(by_user(answers, ENGINE), by_user(answers, POPULARITY)),
+        new_shown=mean_of(by_user(answers, "new_shown")),
+        new_there=mean_of(by_user(answers, "new_there")),
     )
 
 
-def _regret(answers: pl.DataFrame, policy: str) -> Mapping[int, float]:
-    return _by_user(answers.with_columns(regret=pl.col(ORACLE) - pl.col(policy)), "regret")
+def regret_by_user(answers: pl.DataFrame, policy: str) -> Mapping[int, float]:
+    """Return each user's mean regret of what a policy shows, users ascending."""
+    return by_user(answers.with_columns(regret=pl.col(ORACLE) - pl.col(policy)), "regret")
 
 
-def _by_user(answers: pl.DataFrame, column: str) -> Mapping[int, float]:
+def by_user(answers: pl.DataFrame, column: str) -> Mapping[int, float]:
     """Return each user's mean, users ascending."""
     return dict(answers.group_by("user").agg(pl.col(column).mean()).sort("user").rows())
 
 
-def _mean(by_user: Mapping[int, float]) -> Estimate:
+def mean_of(by_user: Mapping[int, float]) -> Estimate:
+    """Return the mean over users with its 95% interval."""
     return bootstrap_mean(_values(by_user.values()))
 
 
-def _difference(of: Mapping[int, float], less: Mapping[int, float]) -> Estimate:
+def between(of: Mapping[int, float], less: Mapping[int, float]) -> Estimate:
+    """Return the mean difference over the users of both with its 95% interval."""
     users = [user for user in of if user in less]
     return paired_bootstrap(_values(of[user] for user in users), _values(less[user] for user in users)).absolute
 

@@ -4,16 +4,22 @@ import json
 import math
 import tempfile
 import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from html import escape
+from multiprocessing import get_context
 from pathlib import Path
 
 from rec_engine.evaluation.plots import bars, curve, intervals
 from rec_engine.evaluation.statistics import Estimate
 from rec_engine.pipeline.closed_loop import FIRST, SMALL, Loop, LoopSettings, Version, run_loop
 from rec_engine.pipeline.fit_report import STYLE
-from rec_engine.pipeline.loop_figures import COMPARED, LoopFigures, figures, gain
+from rec_engine.pipeline.loop_experiment import ALIKE, DIFFERENT, Finding
+from rec_engine.pipeline.loop_figures import COMPARED, LoopFigures, figures, regret_gain
 from rec_engine.pipeline.loop_people import ENGINE, ORACLE, POPULARITY, RANDOM
+from rec_engine.pipeline.loop_rankers import CORRECTED, UNCORRECTED
+from rec_engine.pipeline.loop_trial_figures import TrialFigures, trial_figures
 from rec_engine.utils.config import ModelConfig
 
 TITLE = "Does the engine learn?"
@@ -26,6 +32,7 @@ SHOWN = (
     "regret",
     "clicks that happened",
     "offline NDCG@10",
+    "promoted",
 )
 """Columns of the table."""
 
@@ -39,7 +46,9 @@ class LoopReport:
         versions: that it trained.
         figures: what came of it.
         without_exploration: what came of the same people and the same world without it; None where there was none.
-        exploration_gain: by how much answers of the last round are worth more than there; None likewise.
+        exploration_gain: the regret of the last round less that there, for the same people; None likewise. Below 0
+            exploration pays.
+        trial: what came of trying one more version; None where none was.
         seconds: of all.
     """
 
@@ -48,15 +57,22 @@ class LoopReport:
     figures: LoopFigures
     without_exploration: LoopFigures | None
     exploration_gain: Estimate | None
+    trial: TrialFigures | None
     seconds: float
 
 
 def compare_loops(settings: LoopSettings, config: ModelConfig = SMALL) -> LoopReport:
-    """Return what comes of a loop, and of one without exploration where it has any. Logs and versions are not kept."""
+    """Return what comes of a loop, and of one without exploration where it has any, in a process of its own beside it.
+
+    Logs and versions are not kept.
+    """
     started = time.monotonic()
-    loop = _loop(settings, config)
-    plain = _loop(replace(settings, exploration=0.0), config) if settings.exploration else None
-    return replace(report_on(settings, loop, plain), seconds=time.monotonic() - started)
+    # Spawned, for a fork of a process whose libraries have threads may hang.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        plain = pool.submit(_loop, replace(settings, exploration=0.0), config) if settings.exploration else None
+        loop = _loop(settings, config)
+        report = report_on(settings, loop, plain.result() if plain else None)
+    return replace(report, seconds=time.monotonic() - started)
 
 
 def report_on(settings: LoopSettings, loop: Loop, plain: Loop | None) -> LoopReport:
@@ -67,7 +83,10 @@ def report_on(settings: LoopSettings, loop: Loop, plain: Loop | None) -> LoopRep
         versions=loop.versions,
         figures=figures(loop.answers),
         without_exploration=figures(plain.answers) if plain else None,
-        exploration_gain=gain(loop.answers.filter(round=last), plain.answers.filter(round=last)) if plain else None,
+        exploration_gain=(
+            regret_gain(loop.answers.filter(round=last), plain.answers.filter(round=last)) if plain else None
+        ),
+        trial=trial_figures(loop.trial) if loop.trial else None,
         seconds=loop.seconds + (plain.seconds if plain else 0.0),
     )
 
@@ -82,6 +101,7 @@ def table(report: LoopReport) -> list[str]:
             _told(each.regret[ENGINE]),
             _told(each.clicks),
             f"{version.ndcg:.3f}{', re-ranked' * version.is_reranked}",
+            "yes" if version.is_promoted else "no",
         )
         cells = "  ".join(f"{value:<20}" for value in values)
         lines.append(f"{each.number:>5}  {each.n_answers:>7,}  {each.n_users:>5,}  {cells}".rstrip())
@@ -91,25 +111,54 @@ def table(report: LoopReport) -> list[str]:
 def answers(report: LoopReport) -> dict[str, str]:
     """Return question to answer, for people."""
     found, last = report.figures, report.figures.rounds[-1]
-    new = found.newcomers
+    new, arrived = found.newcomers, found.arrivals
     told = {
         "Does it learn? Regret of the last round less that of the first": _told(found.learned),
         "Does retraining pay? Clicks an answer in the last round more than by the first version": _told(
-            found.retrained
+            last.beyond_first
         ),
-        "More than what is most popular, in the last round": _told(found.beyond_popularity),
+        "More than what is most popular, in the last round": _told(last.beyond_popularity),
         f"Newcomers ({found.n_newcomers:,}), until their first click": (
             f"{_told(new[ENGINE])} clicks an answer, popularity {new[POPULARITY].mean:.2f}, "
             f"the best page {new[ORACLE].mean:.2f}"
         ),
+        f"Regret of users who joined meanwhile ({arrived.n_users:,})": (
+            f"{_told(arrived.regret_of_new_users)}, of the others {_told(arrived.regret_of_old_users)}"
+        ),
+        "New items are worth, an answer": _reached(arrived.new_items),
+        "Items that were there": _reached(arrived.old_items),
         "New items in the last round": (
             f"{last.new_shown.mean:.1%} of what is shown, {last.new_there.mean:.1%} of what there is"
         ),
     }
     if report.exploration_gain is not None:
-        told["Does exploration pay? Clicks an answer in the last round more than without"] = _told(
-            report.exploration_gain
+        told["Does exploration pay? Regret of the last round less that without"] = _told(report.exploration_gain)
+    return told | (tried(report.trial) if report.trial else {})
+
+
+def tried(trial: TrialFigures) -> dict[str, str]:
+    """Return the same of the trial."""
+    told, forecast = dict[str, str](), trial.forecast
+    if trial.correction is None:
+        told["Does correction for position pay?"] = "too little was clicked to learn from"
+    else:
+        found = trial.correction
+        told["Does correction for position pay? Rank correlation of the re-ranker with what attracts people"] = (
+            f"{_told(found.correlation[CORRECTED])} with, {_told(found.correlation[UNCORRECTED])} without: "
+            f"{_told(found.correlation_gain)} more"
         )
+        told["The same, regret of the pages that it would show"] = (
+            f"{_told(found.regret[CORRECTED])} with, {_told(found.regret[UNCORRECTED])} without: "
+            f"{_told(found.regret_gain)}"
+        )
+    told["Does an A/B test find a spoilt version? Clicks an item of the other more"] = (
+        f"{_found(trial.findings[DIFFERENT])}; by the truth {trial.true_difference:+.1%}"
+    )
+    told["Does an A/A test find nothing?"] = f"{_found(trial.findings[ALIKE])}; by the truth +0.0%"
+    told["What does the next version earn? Clicks an answer at the first place, by the log of the one before"] = (
+        f"{'refused: ' + '; '.join(forecast.refusals) if forecast.estimate is None else _told(forecast.estimate)}; "
+        f"by the truth there {_told(forecast.by_truth)}; in the time after {_told(forecast.earned)}"
+    )
     return told
 
 
@@ -165,6 +214,18 @@ def _page(report: LoopReport) -> str:
         f"<h2>Newcomers</h2>{bars(report.figures.newcomers, 'expected clicks an answer', ours=(ENGINE,))}"
         f"<h2>What the gate said</h2><ul>{gates}</ul></html>\n"
     )
+
+
+def _reached(worth: Mapping[str, Estimate]) -> str:
+    return f"{_told(worth[ENGINE])} clicks, on the best page {worth[ORACLE].mean:.3f}"
+
+
+def _found(finding: Finding) -> str:
+    if finding.relative is None or finding.p_value is None:
+        return f"nothing can be said of {finding.users} users"
+    low, high = ("?" if end is None else f"{end:+.1%}" for end in (finding.low, finding.high))
+    verdict = "found" if finding.is_found else "no difference found"
+    return f"{verdict}, {finding.relative:+.1%} [{low}, {high}], p = {finding.p_value:.3g}, {finding.users} users"
 
 
 def _told(value: Estimate) -> str:

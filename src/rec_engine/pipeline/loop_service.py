@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import polars as pl
 
 from rec_engine.bundle import ModelBundle, current_version, open_bundle
 from rec_engine.data.bulk import BulkWriter
-from rec_engine.data.dataset import ExternalId, RecommendationDataset
+from rec_engine.data.dataset import ExternalId, FloatArray, RecommendationDataset
 from rec_engine.data.event_table import clean_events, log_rows
 from rec_engine.data.events import VISIBLE, Event, EventStore, Impression, ItemChange
 from rec_engine.data.log_tables import with_log
@@ -18,7 +19,7 @@ from rec_engine.data.validation import REQUIRED, accepted_tables
 from rec_engine.pipeline.train import TrainingReport, train
 from rec_engine.serving.answers import Answerer
 from rec_engine.serving.cache import InMemoryCache
-from rec_engine.serving.inference import unmeasured
+from rec_engine.serving.inference import Query, unmeasured
 from rec_engine.serving.live import LiveModel
 from rec_engine.serving.live_statistics import LiveStatistics
 from rec_engine.serving.schemas import RecommendRequest
@@ -27,6 +28,7 @@ from rec_engine.utils.config import ModelConfig, ServingConfig
 NO_DEADLINE_MS = 600_000
 """What an answer holds must not depend on how busy the machine is."""
 NAME = "the closed loop"
+K_OF_CANDIDATES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,29 @@ class Page:
         request_id: of the answer.
         item_ids: best place first.
         shown: JSON for the log.
+        version: that answered.
+        position: of the log, up to which it knew it.
     """
 
     request_id: str
     item_ids: list[ExternalId]
     shown: str
+    version: str
+    position: int
+
+
+class Answering(Protocol):
+    """Whoever answers the people of a loop."""
+
+    def refresh(self) -> None:
+        """Let answers go by the latest popularity and trends."""
+        ...
+
+    def answer(
+        self, user_id: ExternalId, moment: int, request_id: str, k: int, shown_before: Sequence[ExternalId] = ()
+    ) -> Page:
+        """Return what a user sees who asks for k items at a moment (Unix seconds), without what the visit has shown."""
+        ...
 
 
 class ServedModel:
@@ -80,7 +100,15 @@ class ServedModel:
         self.live.catch_up()
         request = RecommendRequest(user_id=user_id, num_recommendations=k, exclude_items=list(shown_before))
         answer = self._answerer.recommend(request, request_id, unmeasured)
-        return Page(request_id, [row[0] for row in json.loads(answer.shown)], answer.shown.decode())
+        item_ids = [row[0] for row in json.loads(answer.shown)]
+        return Page(request_id, item_ids, answer.shown.decode(), self.live.bundle.version, self.live.position)
+
+    def candidates(self, user_id: ExternalId, moment: int) -> tuple[list[str], FloatArray]:
+        """Return what could be shown to a user at a moment (Unix seconds), and (n,) the scores that order it."""
+        self.live.catch_up()
+        trace = self.live.inference.recommend(Query(self.live.user(user_id).at(moment), K_OF_CANDIDATES))
+        views = map(self.live.catalogue.view, trace.candidates.item_codes.tolist())
+        return [str(view.item_id) for view in views], trace.order
 
 
 class Shop:
@@ -91,10 +119,15 @@ class Shop:
         config: how versions are trained.
         users: of the world; who has joined is known.
         items: of the world; what is released is offered.
+
+    Attributes:
+        config: how versions are trained.
+        store_url: of the log.
+        model_dir: the registry.
     """
 
     def __init__(self, directory: Path, config: ModelConfig, users: pl.DataFrame, items: pl.DataFrame) -> None:
-        self._config, self._users, self._items = config, users, items
+        self.config, self._users, self._items = config, users, items
         self.store_url = f"sqlite:///{directory / 'events.db'}"
         self.model_dir = directory / "models"
         self._stores = ExitStack()
@@ -109,7 +142,7 @@ class Shop:
         """Write what happened before there was an engine into the log."""
         events = interactions.select("user_id", "item_id", "timestamp", "event")
         with BulkWriter(self.store_url) as writer:
-            writer.write(log_rows(clean_events(events, self._config.data, now).frame))
+            writer.write(log_rows(clean_events(events, self.config.data, now).frame))
 
     def offer(self, now: int) -> None:
         """Add what was released since the last call and up to a moment (Unix seconds) to the catalogue."""
@@ -122,25 +155,28 @@ class Shop:
                 [ItemChange(item_id, VISIBLE, json.dumps(row)) for item_id, row in zip(ids, rows, strict=True)]
             )
 
-    def take_note(
-        self, page: Page, user_id: ExternalId, moment: int, model: "ServedModel", events: list[Event]
-    ) -> None:
+    def take_note(self, page: Page, user_id: ExternalId, moment: int, events: list[Event]) -> None:
         """Write an answer and what came of it."""
-        live = model.live
-        shown = Impression(page.request_id, str(user_id), moment, live.bundle.version, page.shown, live.position)
+        shown = Impression(page.request_id, str(user_id), moment, page.version, page.shown, page.position)
         self._store.write([shown, *events])
+
+    def dataset(self, now: int) -> RecommendationDataset:
+        """Return what the log says, and who has joined until a moment (Unix seconds)."""
+        joined = self._users.filter(pl.col("joined") <= now)
+        nothing = pl.DataFrame(schema=dict.fromkeys(REQUIRED, pl.Int64))
+        tables, log = with_log(accepted_tables(nothing, joined, None, self.config.data), self.store_url)
+        return RecommendationDataset.from_clean(tables, self.config.data, log=log)
 
     def train(self, now: int) -> TrainingReport:
         """Return what came of training on the log: a version, which is current if the gate lets it through."""
-        joined = self._users.filter(pl.col("joined") <= now)
-        nothing = pl.DataFrame(schema=dict.fromkeys(REQUIRED, pl.Int64))
-        tables, log = with_log(accepted_tables(nothing, joined, None, self._config.data), self.store_url)
-        dataset = RecommendationDataset.from_clean(tables, self._config.data, log=log)
-        return train(dataset, self._config, self.model_dir, name=NAME, log_url=self.store_url)
+        return train(self.dataset(now), self.config, self.model_dir, name=NAME, log_url=self.store_url)
 
-    def model(self, exploration: float, *, is_served: bool = True) -> "ServedModel":
-        """Return the version that is promoted, ready to answer."""
-        bundle = open_bundle(self.model_dir / str(current_version(self.model_dir)))
+    def current(self) -> ModelBundle:
+        """Return the version that is promoted."""
+        return open_bundle(self.model_dir / str(current_version(self.model_dir)))
+
+    def served(self, bundle: ModelBundle, exploration: float, *, is_served: bool = True) -> ServedModel:
+        """Return a version ready to answer."""
         return ServedModel(bundle, self._opened(), exploration, is_served=is_served)
 
     def _opened(self) -> EventStore:

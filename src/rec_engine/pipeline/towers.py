@@ -8,13 +8,35 @@ import polars as pl
 import torch
 
 from rec_engine.data.dataset import FloatArray, RecommendationDataset
+from rec_engine.data.splits import Split
+from rec_engine.evaluation.epochs import EpochRecord
+from rec_engine.evaluation.evaluator import validation_task
 from rec_engine.models.attributes import AttributeEncoder, attribute_matrix
 from rec_engine.models.content import Whitening, item_texts
 from rec_engine.models.embeddings import ContentEmbedder
 from rec_engine.models.export import export_item_tower, export_text_encoder
 from rec_engine.models.item_tower import ATTRIBUTES, NETWORK, TEXT_ENCODER, WHITENING, ItemTower
+from rec_engine.models.processes import joined
+from rec_engine.models.training import TwoTowerTrainer
 from rec_engine.models.two_tower import TwoTowerModel
-from rec_engine.utils.config import ModelConfig, TextSettings
+from rec_engine.utils.config import ModelConfig, TextSettings, TrainingSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a training run is started.
+
+    Attributes:
+        resume: go on from the checkpoint of an interrupted run with the same data and settings.
+        ray_workers: workers of Ray that train the towers; 0 for this process, and those that torchrun started with it.
+    """
+
+    resume: bool = False
+    ray_workers: int = 0
+
+
+ALONE = Launch()
+"""From the start, without Ray."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +105,33 @@ def build_model(
         text_embeddings=torch.from_numpy(encoding.text),
         **config.model.model_dump(),
     )
+
+
+def fit_towers(
+    model: TwoTowerModel, settings: TrainingSettings, split: Split, checkpoint: Path | None, launch: Launch
+) -> list[EpochRecord]:
+    """Train the towers, alone or together with other processes, and return the epochs' records.
+
+    Args:
+        model: what to train, in place.
+        settings: the `training:` section.
+        split: what to learn from and when to stop.
+        checkpoint: where a run that is interrupted can be taken up; Ray's workers need it.
+        launch: how the run is started.
+
+    Raises:
+        TrainingError: if there is nothing to learn, or processes do not agree.
+        ConfigError: if Ray is asked for and not here.
+    """
+    if launch.ray_workers and checkpoint:
+        # Only who asks for Ray loads it.
+        from rec_engine.pipeline.on_ray import TrainingJob, train_on_ray
+
+        job = TrainingJob(model, settings, split.train, validation_task(split), checkpoint.resolve())
+        return train_on_ray(job, launch.ray_workers, resume=launch.resume)
+    with joined(settings.device):
+        trainer = TwoTowerTrainer(model, settings, checkpoint=checkpoint)
+        return trainer.fit(split.train, validation_task(split), resume=launch.resume)
 
 
 def finish_item_tower(model: TwoTowerModel, directory: Path) -> ItemTower:

@@ -15,7 +15,6 @@ from rec_engine.evaluation.evaluator import Evaluation, validation_task
 from rec_engine.evaluation.report import Findings, write_report
 from rec_engine.models.export import export_user_tower, item_arrays
 from rec_engine.models.links import fit_links
-from rec_engine.models.training import TwoTowerTrainer
 from rec_engine.models.two_tower import TwoTowerModel
 from rec_engine.models.user_tower import UserTower, open_session
 from rec_engine.pipeline.evaluate import TrainedModel, assemble_path, choose_regularisation
@@ -25,7 +24,7 @@ from rec_engine.pipeline.publish import ITEM_TOWER, USER_TOWER, new_manifest, se
 from rec_engine.pipeline.quality import examine
 from rec_engine.pipeline.ranking import fit_ranker
 from rec_engine.pipeline.shown import shown_lesson
-from rec_engine.pipeline.towers import ItemEncoding, build_model, finish_item_tower
+from rec_engine.pipeline.towers import ALONE, ItemEncoding, Launch, build_model, finish_item_tower, fit_towers
 from rec_engine.registry import ModelRegistry
 from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.utils.config import ModelConfig
@@ -69,7 +68,7 @@ def train(
     name: str,
     split: Split | None = None,
     log_url: str | None = None,
-    resume: bool = False,
+    launch: Launch = ALONE,
 ) -> TrainingReport:
     """Train, measure and publish a version below `model_dir`; it becomes the current one if the gate lets it through.
 
@@ -80,7 +79,7 @@ def train(
         name: of the dataset, for the manifest.
         split: the parts; without it they are cut as `config.evaluation` says.
         log_url: of the log that says what the service has shown, for the re-ranker to learn from.
-        resume: go on from the checkpoint of an interrupted run with the same data and settings.
+        launch: whether to go on from a checkpoint, and with how many workers.
 
     Raises:
         TrainingError: if the data holds nothing that can be learned.
@@ -91,7 +90,7 @@ def train(
     created_at = datetime.now(UTC)
     version_name = new_version_name(dataset.fingerprint, created_at)
     with TemporaryDirectory() as work:
-        model = fit_model(dataset, config, split, Path(work), log_url=log_url, checkpoint=checkpoint, resume=resume)
+        model = fit_model(dataset, config, split, Path(work), log_url=log_url, checkpoint=checkpoint, launch=launch)
         findings = examine(model, dataset, split, name=name, version=version_name, created_at=created_at)
         with new_version(model_dir, version_name) as directory:
             write_model(directory, model, Path(work))
@@ -147,7 +146,7 @@ def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
     *,
     log_url: str | None = None,
     checkpoint: Path | None = None,
-    resume: bool = False,
+    launch: Launch = ALONE,
 ) -> TrainedModel:
     """Train towers and ranker on a split, in that order: what the ranker orders is what the towers retrieve.
 
@@ -159,15 +158,14 @@ def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
             served.
         log_url: of the log that says what the service has shown, for the ranker to learn from.
         checkpoint: of the towers' training.
-        resume: go on from the checkpoint.
+        launch: whether to go on from the checkpoint, and with how many workers.
     """
     started = time.monotonic()
     encoding = ItemEncoding.fit(dataset.items, config.text)
     encoding.save(directory / ITEM_TOWER)
     towers = build_model(dataset, config, encoding)
     embedded = time.monotonic()
-    trainer = TwoTowerTrainer(towers, config.training, checkpoint=checkpoint)
-    epochs = trainer.fit(split.train, validation_task(split), resume=resume)
+    epochs = fit_towers(towers, config.training, split, checkpoint, launch)
     item_inputs, item_vectors = item_arrays(towers)
     trained = time.monotonic()
     index = FAISSIndex.build(item_vectors, config.faiss, ids=dataset.item_ids.ids.to_list(), seed=config.training.seed)
@@ -191,6 +189,22 @@ def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
         "index and re-ranker": time.monotonic() - trained,
     }
     return replace(unranked, ranker=ranker, seconds_by_stage=seconds)
+
+
+def help_to_train(
+    dataset: RecommendationDataset, config: ModelConfig, model_dir: Path, split: Split | None, launch: Launch
+) -> None:
+    """Train the towers together with the process that publishes them; torchrun has started both.
+
+    Args:
+        dataset: the same as there, as are the others.
+        config: model_config.yaml.
+        model_dir: the registry of versions; nothing is written.
+        split: the parts; without it they are cut as `config.evaluation` says.
+        launch: whether to go on from the checkpoint.
+    """
+    split = replace(split or make_split(dataset, config), repeats=config.data.repeat_items)
+    fit_towers(build_model(dataset, config), config.training, split, model_dir / CHECKPOINT, launch)
 
 
 def make_split(dataset: RecommendationDataset, config: ModelConfig) -> Split:

@@ -184,6 +184,10 @@ class FAISSIndex:
         """Return this index with room for `capacity` items in all, to go on with instead of this one."""
         return replace(self, _room=GrowingRows(self.vectors, capacity), _alive=self._alive.widened(capacity))
 
+    def searched_by(self, engine_of: Callable[[Engine], Engine]) -> "FAISSIndex":
+        """Return this index, asking what is made of its engine for all sets that are not scanned."""
+        return replace(self, _engine=engine_of(self._engine))
+
     @property
     def rows(self) -> Rows:
         """The vectors by code, with those that were added since there is room."""

@@ -15,10 +15,11 @@ from rec_engine.retrieval.budget import Budget
 from rec_engine.retrieval.candidates import most
 from rec_engine.serving.arrange import Arrangement
 from rec_engine.serving.cache import Cache
-from rec_engine.serving.explain import why_not
-from rec_engine.serving.inference import Lap, Query
+from rec_engine.serving.drift import Drift, drift_of
+from rec_engine.serving.explain import WhyNot, in_draft, why_not
+from rec_engine.serving.inference import Lap, Query, unmeasured
 from rec_engine.serving.live import LiveModel
-from rec_engine.serving.pages import Page, PlacedItem, coins_of, drafted
+from rec_engine.serving.pages import Page, PlacedItem, coins_of, drafted, picks_of
 from rec_engine.serving.rules import RuleBook
 from rec_engine.serving.schemas import (
     AnswerMetadata,
@@ -39,21 +40,6 @@ from rec_engine.utils.config import ServingConfig
 SECONDS_BY_UNIT = {"h": 3_600, "d": 86_400}
 OTHER_VERSION = "model_version"
 """What an answer had to do without that an arm's own version was to make."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """What shows over time whether users and items are still those of the training.
-
-    Attributes:
-        is_user_known: whether the user had a history.
-        n_ranked: items whose scores are click probabilities.
-        ranked_scores: sum of these.
-    """
-
-    is_user_known: bool
-    n_ranked: int
-    ranked_scores: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +108,10 @@ class Answerer:
         user, now = self.live.user(request.user_id), int(self.clock())
         treatment = treatment or self._untreated
         parts = [self._part(each) for each in treatment.rivals or (treatment,)]
-        version = "+".join(dict.fromkeys(part.answerer.live.bundle.version for part in parts))
-        is_drawn = any(part.treatment.settings.exploration or part.is_missing for part in parts)
-        is_kept = self.config.redis.cache_ttl > 0 and not is_drawn
-        key_parts = f"{version}\n{treatment.key}"
-        key = self._cache_key(request, user.version, self.live.rules.in_force(now), key_parts) if is_kept else ""
+        version, key = _version(parts), self._kept_as(request, user.version, now, treatment, parts)
         is_behind = any(part.answerer.live.is_behind for part in parts)
         lap("state")
-        if is_kept and not is_behind and (stored := self.cache.get(key)) is not None:
+        if key and not is_behind and (stored := self.cache.get(key)) is not None:
             n_items, shown, body = stored.split(b"\n", 2)
             return Answer(
                 stamped(body, request.user_id, request_id, started, is_cached=True),
@@ -144,11 +126,11 @@ class Answerer:
         answer, shown = self._answer(request, page, version, treatment.label), page.shown(len(request.cursor or []))
         body, degraded = without_stamp(answer), tuple(answer.metadata.degraded)
         n_shown = len(answer.recommendations)
-        if is_kept and not is_behind and not budget.missing:  # what was made without a part must not stay
+        if key and not is_behind and not budget.missing:  # what was made without a part must not stay
             self.cache.set(key, b"%d\n%s\n%s" % (n_shown, shown, body), self.config.redis.cache_ttl)
         whole = stamped(body, request.user_id, request_id, started, is_cached=False)
         return Answer(
-            whole, shown, n_shown, model_version=version, is_cached=False, degraded=degraded, drift=_drift(answer)
+            whole, shown, n_shown, model_version=version, is_cached=False, degraded=degraded, drift=drift_of(answer)
         )
 
     def without_cache(self) -> "Answerer":
@@ -158,17 +140,35 @@ class Answerer:
         return Answerer(self.live, config, self.cache, self.clock, self._others)
 
     def why_not(
-        self, request: RecommendRequest, item_id: ExternalId, treatment: Treatment | None = None
+        self, request: RecommendRequest, item_id: ExternalId, treatment: Treatment | None = None, request_id: str = ""
     ) -> WhyNotResponse:
         """Return the step that keeps an item out of the answer to a request, and by how much.
+
+        Where two arms fill the answer, it is the one that is kept of the same request, else that of the request id.
 
         Raises:
             NotFoundError: if there is no such item.
         """
-        by = self._part(treatment or self._untreated).answerer
-        query = by.query(request, by.live.user(request.user_id), int(self.clock()), seed=0, treatment=treatment)
-        trace = by.live.inference.recommend(query)
-        return why_not_response(request, item_id, why_not(by.live.inference, query, trace, by.code(item_id)))
+        user, now = self.live.user(request.user_id), int(self.clock())
+        treatment = treatment or self._untreated
+        parts = [self._part(each) for each in treatment.rivals or (treatment,)]
+        found = [self._why_not(request, now, part, item_id) for part in parts]
+        if len(found) == 1:
+            return why_not_response(request, item_id, found[0])
+        key = self._kept_as(request, user.version, now, treatment, parts)
+        if key and (stored := self.cache.get(key)) is not None:
+            shown = stored.split(b"\n", 2)[1]
+        else:
+            pages = [self._page(request, request_id, now, part, unmeasured, Budget()) for part in parts]
+            shown = self._drafted(request, request_id, treatment, pages).shown(0)
+        teams = [each.label or "" for each in treatment.rivals]
+        return why_not_response(request, item_id, in_draft(picks_of(shown), str(item_id), teams, found))
+
+    def _why_not(self, request: RecommendRequest, now: int, part: "_Part", item_id: ExternalId) -> WhyNot:
+        by = part.answerer
+        query = by.query(request, by.live.user(request.user_id), now, seed=0, treatment=part.treatment)
+        inference = by.live.inference
+        return why_not(inference, query, inference.recommend(query), by.code(item_id))
 
     def query(  # noqa: PLR0913 - what is asked, by whom and when, and what may be other than the service has it
         self,
@@ -355,6 +355,16 @@ class Answerer:
             next_cursor=next_cursor,
         )
 
+    def _kept_as(
+        self, request: RecommendRequest, user_version: int, now: int, treatment: Treatment, parts: "Sequence[_Part]"
+    ) -> str:
+        """Return the key of an answer in the cache; nothing where it is not kept."""
+        is_drawn = any(part.treatment.settings.exploration or part.is_missing for part in parts)
+        if is_drawn or self.config.redis.cache_ttl <= 0:
+            return ""
+        key_parts = f"{_version(parts)}\n{treatment.key}"
+        return self._cache_key(request, user_version, self.live.rules.in_force(now), key_parts)
+
     def _cache_key(self, request: RecommendRequest, user_version: int, rule_ids: Sequence[str], key_parts: str) -> str:
         """Return a hash of all that an answer depends on: request, user, catalogue, rules, model, settings and arms.
 
@@ -377,6 +387,5 @@ class _Part:
     is_missing: bool = False
 
 
-def _drift(answer: RecommendResponse) -> Drift:
-    scores = [item.score for item in answer.recommendations if item.metadata.ranking_score is not None]
-    return Drift(answer.metadata.user_known, len(scores), sum(scores))
+def _version(parts: Sequence[_Part]) -> str:
+    return "+".join(dict.fromkeys(part.answerer.live.bundle.version for part in parts))

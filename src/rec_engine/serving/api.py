@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from rec_engine.bundle import CURRENT, open_bundle
+from rec_engine.bundle import CURRENT
 from rec_engine.data.columns import MAX_ID_LENGTH
 from rec_engine.data.events import EventStore
 from rec_engine.experiments.assignment import Assignment
@@ -31,6 +31,7 @@ from rec_engine.serving.experiment_schemas import (
     Step,
 )
 from rec_engine.serving.explore_routes import add_access, add_catalogue, add_log, add_versions
+from rec_engine.serving.opening import open_served
 from rec_engine.serving.path_ids import PathId
 from rec_engine.serving.protocol import BoundedProtocol
 from rec_engine.serving.rule_schemas import DryRunRequest, DryRunResponse, Rule, RuleId, RuleList, RuleView
@@ -84,7 +85,7 @@ def app_from_environment() -> FastAPI:
     model_dir = Path(os.environ[MODEL_DIR_VARIABLE])
     registry = model_dir if (model_dir / CURRENT).is_file() else None
     store = EventStore(config.store.url)
-    bundle = open_bundle(model_dir, verified=os.environ.get(VERIFIED_VARIABLE))
+    bundle = open_served(model_dir, config, verified=os.environ.get(VERIFIED_VARIABLE))
     return create_app(Engine(bundle, config, open_cache(config.redis), store, open_telemetry(), model_dir=registry))
 
 
@@ -180,7 +181,7 @@ def _add_recommendations(app: FastAPI, engine: Engine) -> None:
     @app.get("/debug/why-not")
     async def why_not(asked: Annotated[WhyNotRequest, Query()]) -> WhyNotResponse:
         """Say which step keeps an item out of a user's answer, and by how much."""
-        return engine.why_not(asked.request(), asked.item_id)
+        return engine.why_not(asked.request(), asked.item_id, asked.request_id)
 
 
 def _add_items(app: FastAPI, engine: Engine) -> None:

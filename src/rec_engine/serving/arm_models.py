@@ -5,13 +5,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from rec_engine.bundle import open_bundle
 from rec_engine.data.events import EventStore
 from rec_engine.errors import RecEngineError
 from rec_engine.serving.answers import Answerer
 from rec_engine.serving.cache import InMemoryCache
 from rec_engine.serving.live import LiveModel
 from rec_engine.serving.live_statistics import LiveStatistics
+from rec_engine.serving.opening import open_served
 from rec_engine.utils.background import BackgroundLoop, Retry
 from rec_engine.utils.config import ServingConfig
 from rec_engine.utils.logger import get_logger
@@ -111,7 +111,7 @@ class _ArmModel:
     """
 
     def __init__(self, directory: Path, config: ServingConfig, store_url: str, clock: Callable[[], float]) -> None:
-        bundle = open_bundle(directory)
+        bundle = open_served(directory, config)
         with ExitStack() as undone:
             store = EventStore(store_url)
             undone.callback(store.close)

@@ -6,20 +6,23 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 
-from rec_engine.utils.config import RedisSettings
 from rec_engine.utils.logger import get_logger
+from rec_engine.utils.service_settings import RedisSettings
 
 KEY_PREFIX = "rec-engine:answer:"
 ENTRY_OVERHEAD_BYTES = 200
 """Rough cost of one entry beside its key and value."""
 TIMEOUT_SECONDS = 0.05
 RETRY_AFTER_SECONDS = 1.0
+PATIENCE = 20
+"""How many times as long as a failure took it is left alone: failing costs a twentieth of the time at most."""
 LOG_EVERY_SECONDS = 30.0
 KEYS_A_PAGE = 1_000
 
@@ -47,6 +50,14 @@ class LevelStats:
     errors: int
     entries: int
     bytes_used: int
+
+
+@dataclass(frozen=True, slots=True)
+class RedisBound:
+    """How many bytes a Redis holds at most, 0 for as many as there are, and what it does with more."""
+
+    max_bytes: int
+    policy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +179,14 @@ class Access:
         password: None where Redis asks for none.
         is_encrypted: whether the connection is TLS, with the server's certificate checked.
         ca_file: certificates to check it by; None are those of the machine.
+        is_cluster: whether the address is that of a node of a Redis Cluster, which names the others.
     """
 
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     is_encrypted: bool = False
     ca_file: str | None = None
+    is_cluster: bool = False
 
 
 class RedisCache:
@@ -181,6 +194,9 @@ class RedisCache:
 
     It is asked inline and not with `redis.asyncio`: that costs more CPU than the rest of a cached answer, and while one
     request waited another one would compute the same answer.
+
+    No command has keys of several slots but UNLINK, which the client splits; so keys need no hash tag, and the answers
+    are spread over all nodes of a cluster.
 
     Args:
         host: where Redis runs.
@@ -195,18 +211,8 @@ class RedisCache:
         self.address = f"{host}:{port}"
         self.counts = LevelCounts("redis")
         self._clock = clock
-        # Left to itself redis-py tries ten times and sleeps in between: seconds of a request's time.
-        self._client = redis.Redis(
-            host=host,
-            port=port,
-            username=access.username,
-            password=access.password,
-            ssl=access.is_encrypted,
-            ssl_ca_certs=access.ca_file,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), retries=0),
-        )
+        self._host, self._port, self._access = host, port, access
+        self._opened: redis.Redis | redis.RedisCluster | None = None
         self._retry_at = self._log_at = float("-inf")
         self._lock = threading.Lock()
 
@@ -233,38 +239,81 @@ class RedisCache:
 
     def stats(self) -> LevelStats:
         """Return counts of this process; entries and bytes are those of the whole Redis, 0 while it fails."""
-        entries = self._try(self._client.dbsize)
-        memory = self._try(lambda: self._client.info("memory"))
-        used = memory.get("used_memory", 0) if isinstance(memory, dict) else 0
-        n_entries = entries if isinstance(entries, int) else 0
-        return _stats(self.counts, f"redis at {self.address}", n_entries, int(used))
+        held = self._try(self._held)
+        n_entries, n_bytes = held if isinstance(held, tuple) else (0, 0)
+        return _stats(self.counts, f"redis at {self.address}", n_entries, n_bytes)
+
+    @property
+    def _client(self) -> "redis.Redis | redis.RedisCluster":
+        """Opened when it is needed: a cluster is asked for its nodes at once, and may be down at the start."""
+        if self._opened is None:
+            self._opened = _open(self._host, self._port, self._access)
+        return self._opened
+
+    def bound(self) -> "RedisBound | None":
+        """Return how much Redis may hold and what it does then; None while it fails."""
+        found = self._try(lambda: self._nodes()[0].info("memory"))
+        if not isinstance(found, dict):
+            return None
+        return RedisBound(int(found["maxmemory"]), str(found["maxmemory_policy"]))
 
     def _try(self, call: Callable[[], object]) -> object | None:
         """Return what Redis answers, None where it fails or has just failed."""
-        if self._clock() < self._retry_at:
+        if (started := self._clock()) < self._retry_at:
             return None
         try:
             return call()
-        except redis.RedisError as error:
-            self._note_failure(error)
+        except (redis.RedisError, RedisClusterException, OSError) as error:
+            self._note_failure(error, self._clock() - started)
             return None
 
-    def _note_failure(self, error: redis.RedisError) -> None:
+    def _note_failure(self, error: Exception, seconds: float) -> None:
         now = self._clock()
         with self._lock:
             self.counts.errors += 1
-            self._retry_at = now + RETRY_AFTER_SECONDS
+            self._retry_at = now + max(RETRY_AFTER_SECONDS, PATIENCE * seconds)
             is_logged = now >= self._log_at
             if is_logged:
                 self._log_at = now + LOG_EVERY_SECONDS
         if is_logged:
             logger.warning("the cache at %s does not answer, going on without it: %s", self.address, error)
 
+    def _held(self) -> tuple[int, int]:
+        """Return keys and bytes of Redis, of all primaries of a cluster together."""
+        nodes = self._nodes()
+        return sum(int(node.dbsize()) for node in nodes), sum(int(node.info("memory")["used_memory"]) for node in nodes)
+
+    def _nodes(self) -> "list[redis.Redis]":
+        client = self._client
+        if not isinstance(client, redis.RedisCluster):
+            return [client]
+        primaries = client.get_primaries()  # type: ignore[no-untyped-call]
+        return [client.get_redis_connection(node) for node in primaries]
+
     def _unlink_all(self) -> None:
         # Page by page: KEYS would block Redis for everybody, one UNLINK of all would outlast the timeout.
         keys = self._client.scan_iter(match=f"{KEY_PREFIX}*", count=KEYS_A_PAGE)
         while page := list(islice(keys, KEYS_A_PAGE)):
             self._client.unlink(*page)
+
+
+def _open(host: str, port: int, access: Access) -> "redis.Redis | redis.RedisCluster":
+    known: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "username": access.username,
+        "password": access.password,
+        "ssl": access.is_encrypted,
+        "socket_timeout": TIMEOUT_SECONDS,
+        "socket_connect_timeout": TIMEOUT_SECONDS,
+        # Left to itself redis-py tries ten times and sleeps in between: seconds of a request's time.
+        "retry": Retry(NoBackoff(), retries=0),
+    }
+    if access.is_encrypted:
+        known["ssl_ca_certs"] = access.ca_file
+    if access.is_cluster:  # a part of it that is down must not take the others with it
+        return redis.RedisCluster(**known, require_full_coverage=False)
+    return redis.Redis(**known)
 
 
 def _stats(counts: LevelCounts, backend: str, entries: int, bytes_used: int) -> LevelStats:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from rec_engine.bundle import ModelBundle, open_bundle
+from rec_engine.bundle import ModelBundle
 from rec_engine.data.dataset import ExternalId
 from rec_engine.data.events import (
     DELETED,
@@ -30,6 +30,7 @@ from rec_engine.serving.comparisons import Timed, figures
 from rec_engine.serving.dry_run import dry_run
 from rec_engine.serving.live import LiveModel
 from rec_engine.serving.live_statistics import LiveStatistics
+from rec_engine.serving.opening import open_served
 from rec_engine.serving.rule_schemas import DryRunRequest, DryRunResponse, Rule, RuleList, RuleView
 from rec_engine.serving.schemas import RecommendRequest, SimilarItemsResponse, TrendingResponse, WhyNotResponse
 from rec_engine.serving.served_experiments import ServedExperiments, Treatment
@@ -207,10 +208,10 @@ class Engine:
             n_unknown_items=sum(code(event.item_id) < 0 for event in events),
         )
 
-    def why_not(self, request: RecommendRequest, item_id: ExternalId) -> WhyNotResponse:
+    def why_not(self, request: RecommendRequest, item_id: ExternalId, request_id: str) -> WhyNotResponse:
         """Return what keeps an item out of the answer to a request."""
         self.catch_up()
-        return self.answerer.why_not(request, item_id, self.treatment(request.user_id))
+        return self.answerer.why_not(request, item_id, self.treatment(request.user_id), request_id)
 
     def shadow_status(self) -> ShadowStatus:
         """Return which version is tried beside the served one, and what came of it."""
@@ -361,7 +362,7 @@ class Engine:
         return Answerer(live, self.config, self.cache, self.clock, others)
 
     def _prepare(self, directory: Path) -> LiveModel:
-        return LiveModel(open_bundle(directory), self.config.recommendations, self.store)
+        return LiveModel(open_served(directory, self.config), self.config.recommendations, self.store)
 
     async def _write(self, changes: Sequence[Change], *, items_as_of: int | None = None) -> None:
         # Shielded: a request that is given up must not take back what other requests' changes are written with.

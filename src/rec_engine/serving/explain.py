@@ -1,5 +1,6 @@
 """Why an item is in an answer, and why not: readers of the trace that every request leaves."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -153,6 +154,32 @@ def strongest(found: Contributions, n: int) -> list[tuple[str, float, float]]:
 def why_not(inference: RecommendationInference, query: Query, trace: Trace, item_code: int) -> WhyNot:
     """Return the step that kept an item out of an answer, and by how much."""
     return replace(_dropped(inference, query, trace, item_code), rules=rules_about(query.directives, item_code))
+
+
+def in_draft(
+    picks: Sequence[tuple[str, str | None]], item_id: str, teams: Sequence[str], found: Sequence[WhyNot]
+) -> WhyNot:
+    """Return what became of an item in a list that two arms have filled by turns.
+
+    Args:
+        picks: item id and whose pick it is, of each item of the list.
+        item_id: that is asked about.
+        teams: what the arms' picks are marked with.
+        found: what became of it in each arm's own list.
+    """
+    for position, (shown_id, team) in enumerate(picks, start=1):
+        if shown_id == item_id:
+            by = f"the pick of {team}" if team else "no arm's pick"
+            of_arm = found[teams.index(team)] if team else found[0]
+            return replace(of_arm, step="shown", detail=f"it is shown at place {position}, {by}")
+    told = [
+        f"{team}: {each.detail}" + (" of this arm's own list, and others' turns came before" * (each.step == "shown"))
+        for team, each in zip(teams, found, strict=True)
+    ]
+    # Of the arm that had it nearest to the list.
+    nearest = min(found, key=lambda each: (each.step != "shown", each.place is None, each.place or 0))
+    step = "arrange" if nearest.step == "shown" else nearest.step
+    return replace(nearest, step=step, detail="; ".join(told))
 
 
 def _dropped(inference: RecommendationInference, query: Query, trace: Trace, item_code: int) -> WhyNot:

@@ -64,6 +64,11 @@ class Page:
         )
 
 
+def picks_of(shown: bytes) -> list[tuple[str, str | None]]:
+    """Return item id and whose pick it is, None for nobody's, of each item that `Page.shown` tells of."""
+    return [(str(item_id), team[0] if team else None) for item_id, _, _, _, *team in msgspec.json.decode(shown)]
+
+
 def drafted(pages: Sequence[Page], teams: Sequence[str], n: int, coins: np.random.Generator) -> Page:
     """Return a page of up to n items that two pages have filled by turns.
 
@@ -85,7 +90,7 @@ def drafted(pages: Sequence[Page], teams: Sequence[str], n: int, coins: np.rando
     draft = team_draft(rankings[0], rankings[1], max(0, n - len(settled)), coins)
     names, is_whole = list(codes), not (first.degraded or second.degraded)
     picks = [
-        replace(by_id[team][names[code]], propensity=None, is_pinned=False, team=teams[team] if is_whole else None)
+        _picked(by_id[team][names[code]], teams[team] if is_whole else None)
         for code, team in zip(draft.items.tolist(), draft.teams.tolist(), strict=True)
     ]
     return Page(
@@ -103,6 +108,12 @@ def coins_of(salt: str, user_id: object, request_id: str) -> np.random.Generator
     """Return the coins of one answer; a client whose requests all have one id has other coins for every user."""
     drawn = hashlib.sha256(f"{salt}\x1f{user_id}\x1f{request_id}".encode()).digest()
     return np.random.default_rng(int.from_bytes(drawn[:8], "big"))
+
+
+def _picked(placed: PlacedItem, team: str | None) -> PlacedItem:
+    why = placed.item.why
+    item = placed.item if why is None else replace(placed.item, why=why.model_copy(update={"arm": team}))
+    return replace(placed, item=item, propensity=None, is_pinned=False, team=team)
 
 
 def _pinned_in_both(first: Page, second: Page) -> dict[int, PlacedItem]:

@@ -45,8 +45,11 @@ class RecommendRequest(Asked):
 
     @cached_property
     def canonical(self) -> str:
-        """JSON of every field, defaults included: two requests that differ in it may be answered differently."""
-        return self.model_dump_json()
+        """JSON of every field, defaults included: two requests that differ in it may be answered differently.
+
+        123 and "123" are the same user.
+        """
+        return self.model_copy(update={"user_id": str(self.user_id)}).model_dump_json()
 
 
 class Context(BaseModel):
@@ -90,6 +93,8 @@ class Why(Wire):
     """The strongest first, the last one sums up all others."""
     rules: list[RuleEffect] = []
     """What rules ask of it; its score and its log-odds are without them."""
+    arm: str | None = None
+    """Of the interleaving whose pick it is, with the experiment's name; null where it is no arm's."""
 
 
 class ItemName(Wire):
@@ -108,10 +113,12 @@ class WhyNotRequest(Asked):
     filter_categories: list[str] = Field(default=[], max_length=MAX_CATEGORIES)
     exclude_items: list[Id] = Field(default=[], max_length=MAX_EXCLUDED)
     use_reranking: bool = True
+    request_id: str = Field(default="", max_length=200)
+    """Of the answer, where two arms of an interleaving fill it by turns: it says who began."""
 
     def request(self) -> RecommendRequest:
         """Return the request whose answer is asked about."""
-        return RecommendRequest.model_validate(self.model_dump(exclude={"item_id"}))
+        return RecommendRequest.model_validate(self.model_dump(exclude={"item_id", "request_id"}))
 
 
 class WhyNotResponse(Wire):

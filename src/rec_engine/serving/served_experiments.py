@@ -10,7 +10,7 @@ from typing import TypeVar
 import polars as pl
 
 from rec_engine.data.dataset import ExternalId
-from rec_engine.errors import BundleError, ConflictError, DataError, ExperimentError, NotFoundError, StoreError
+from rec_engine.errors import ConflictError, DataError, ExperimentError, StoreError
 from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
 from rec_engine.experiments.bandit_batches import is_batch_over, next_batch
 from rec_engine.experiments.definition import INTERLEAVED, ArmConfiguration, Experiment
@@ -23,7 +23,7 @@ from rec_engine.experiments.proposal import Proposal
 from rec_engine.experiments.report_page import report_page
 from rec_engine.experiments.results import Analysis
 from rec_engine.experiments.user_segments import segments_of
-from rec_engine.registry import ModelRegistry
+from rec_engine.serving.arm_versions import check_versions
 from rec_engine.utils.background import BackgroundLoop
 from rec_engine.utils.config import RecommendationSettings
 from rec_engine.utils.logger import get_logger
@@ -162,7 +162,7 @@ class ServedExperiments:
             ExperimentError: if there is one of this id.
         """
         experiment = self._served(proposal)
-        await asyncio.to_thread(self._check_versions, experiment)
+        await asyncio.to_thread(check_versions, experiment, self._model_dir)
         return await asyncio.to_thread(self._live.lifecycle.create, experiment)
 
     async def redefine(self, experiment_id: str, proposal: Proposal) -> Experiment:
@@ -174,7 +174,7 @@ class ServedExperiments:
             NotFoundError: if there is none of this id.
         """
         experiment = self._served(proposal.model_copy(update={"experiment_id": experiment_id}))
-        await asyncio.to_thread(self._check_versions, experiment)
+        await asyncio.to_thread(check_versions, experiment, self._model_dir)
         return await asyncio.to_thread(self._live.lifecycle.redefine, experiment)
 
     async def step(self, experiment_id: str, action: str, reason: str) -> Experiment:
@@ -186,7 +186,7 @@ class ServedExperiments:
             NotFoundError: if there is none of this id.
         """
         if action == "start":
-            await asyncio.to_thread(self._check_versions, self.get(experiment_id))
+            await asyncio.to_thread(check_versions, self.get(experiment_id), self._model_dir)
         steps = self._live.lifecycle
         do = {"start": steps.start, "pause": steps.pause, "resume": steps.resume, "stop": steps.stop}[action]
         return await asyncio.to_thread(do, experiment_id, "", reason)
@@ -273,21 +273,6 @@ class ServedExperiments:
         running = [each for each in self.all() if each.status == "running" and each.reads_service]
         named = (arm.configuration.model_version for each in running for arm in each.arms)
         return frozenset(version for version in named if version is not None)
-
-    def _check_versions(self, experiment: Experiment) -> None:
-        """Read every file of the versions that its arms name."""
-        for arm in experiment.arms:
-            if (version := arm.configuration.model_version) is None:
-                continue
-            if self._model_dir is None:
-                raise DataError(
-                    f"arm {arm.name}: this service has one model and no registry to take {version!r} from",
-                    hint="start it with the directory of all versions",
-                )
-            try:
-                ModelRegistry(self._model_dir).verify(version)
-            except (NotFoundError, BundleError) as error:
-                raise DataError(f"arm {arm.name}: {error}") from None
 
     def _follow(self) -> None:
         self._seen = self._live.lifecycle.by_id

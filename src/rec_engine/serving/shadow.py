@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from rec_engine.bundle import open_bundle
 from rec_engine.data.events import EventStore
 from rec_engine.data.impressions import CHOSEN
 from rec_engine.errors import RecEngineError
@@ -19,6 +18,7 @@ from rec_engine.serving.comparisons import Comparisons, Timed
 from rec_engine.serving.inference import unmeasured
 from rec_engine.serving.live import LiveModel
 from rec_engine.serving.live_statistics import LiveStatistics
+from rec_engine.serving.opening import open_served
 from rec_engine.serving.schemas import RecommendRequest
 from rec_engine.serving.state_schemas import FeedbackEvent
 from rec_engine.utils.background import BackgroundLoop, Retry
@@ -177,7 +177,7 @@ class _Tried:
     """
 
     def __init__(self, directory: Path, config: ServingConfig, store_url: str) -> None:
-        bundle = open_bundle(directory)
+        bundle = open_served(directory, config)
         self.version = bundle.version
         self._now = 0.0
         with ExitStack() as undone:

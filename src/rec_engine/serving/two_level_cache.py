@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from rec_engine.serving.cache import Access, Cache, InMemoryCache, Level, RedisCache
-from rec_engine.utils.config import REDIS_PASSWORD_VARIABLE, RedisSettings
+from rec_engine.utils.service_settings import REDIS_PASSWORD_VARIABLE, RedisSettings
 
 EARLY_SHARE = 0.01
 """Of the time to live: by how much an entry is made anew before its end, on average."""
@@ -25,7 +25,13 @@ def open_cache(settings: RedisSettings, environment: Mapping[str, str] | None = 
     memory = InMemoryCache(settings.memory_mebibytes * 2**20)
     if environment.get("USE_MEMORY_CACHE", "").strip().lower() in {"1", "true", "yes", "on"}:
         return memory
-    access = Access(settings.username, environment.get(REDIS_PASSWORD_VARIABLE) or None, settings.tls, settings.tls_ca)
+    access = Access(
+        settings.username,
+        environment.get(REDIS_PASSWORD_VARIABLE) or None,
+        settings.tls,
+        settings.tls_ca,
+        is_cluster=settings.cluster,
+    )
     redis = RedisCache(settings.host, settings.port, access)
     return TwoLevelCache(memory, redis, early_seconds=EARLY_SHARE * settings.cache_ttl)
 

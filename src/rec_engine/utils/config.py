@@ -13,11 +13,16 @@ import yaml
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from rec_engine.errors import ConfigError
-from rec_engine.utils.service_settings import APISettings, LoggingSettings
+from rec_engine.utils.service_settings import (
+    REDIS_PASSWORD_VARIABLE,
+    APISettings,
+    LoggingSettings,
+    MilvusSettings,
+    RedisSettings,
+)
 from rec_engine.utils.settings import Settings
 
 ENVIRONMENT_PREFIX = "REC_ENGINE_"
-REDIS_PASSWORD_VARIABLE = "REDIS_PASSWORD"  # noqa: S105 - the name of it
 ScopeName = Literal["serve", "ingest", "admin"]
 
 
@@ -96,7 +101,8 @@ class TrainingSettings(Settings):
     """The `training:` section."""
 
     batch_size: PositiveInt = 512
-    """Histories a step; fewer where the data is so small that an epoch would have less than 32 steps."""
+    """Histories a batch, of all processes together; fewer where the data is so small that an epoch would have less than
+    32 steps."""
     num_epochs: PositiveInt = 50
     """Passes over the users at most."""
     learning_rate: PositiveFloat = 0.001
@@ -117,6 +123,16 @@ class TrainingSettings(Settings):
     """Initial weights, order of batches, dropout and negatives."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes a GPU when there is one."""
+    mixed_precision: Literal["none", "bf16", "fp16"] = "none"
+    """Arithmetic of towers and encoder in training: 16 bits take half of the memory and are faster on GPUs made for it.
+    Weights and softmax keep 32 bits. `bf16` is right for GPUs since 2020 (Ampere); `fp16`, with scaled gradients, for
+    older ones."""
+    gradient_accumulation: PositiveInt = Field(default=1, le=10_000)
+    """Batches a step: memory of one batch, gradients of several. Each batch counts the same, however many targets it
+    has, and draws negatives of its own, so it is not to the digit a step on one larger batch."""
+    gradient_checkpointing: bool = False
+    """Whether what is inside the encoder's blocks is worked out a second time for the gradients rather than kept:
+    slower, in less memory, with the same result."""
 
 
 class FaissSettings(Settings):
@@ -173,28 +189,6 @@ class ModelConfig(Settings):
     """The re-ranker."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """What is held out."""
-
-
-class RedisSettings(Settings):
-    """The `redis:` section: the cache of answers. `USE_MEMORY_CACHE=true` keeps it in the process instead.
-
-    The password is taken from the variable `REDIS_PASSWORD` and nowhere else.
-    """
-
-    host: str = "localhost"
-    """Where Redis runs."""
-    port: int = Field(default=6379, ge=1, le=65535)
-    """Redis' port."""
-    cache_ttl: NonNegativeInt = 3600
-    """Seconds an answer is kept; 0 keeps none."""
-    memory_mebibytes: PositiveInt = Field(default=128, le=65_536)
-    """Answers that each server process keeps itself, before Redis or instead of it; 10 items take some 3.6 kB."""
-    username: str | None = None
-    """User of Redis' access control list; its default user when null. The password is in `REDIS_PASSWORD`."""
-    tls: bool = False
-    """Whether the connection to Redis is encrypted and its certificate checked."""
-    tls_ca: str | None = None
-    """File of the certificates by which Redis' own is checked; those of the machine when null."""
 
 
 class KeySettings(Settings):
@@ -263,6 +257,8 @@ class ServingConfig(Settings):
     """Who may use the service, and how often."""
     recommendations: RecommendationSettings = RecommendationSettings()
     """What an answer holds."""
+    milvus: MilvusSettings = MilvusSettings()
+    """Where vectors are searched, if not in the process."""
 
 
 Config = TypeVar("Config", bound=Settings)

@@ -1,10 +1,12 @@
-"""How the service listens, how patient it is, and what it logs."""
+"""How the service listens, how patient it is, what it logs, where it keeps answers, and where it searches."""
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rec_engine.utils.settings import Settings
+
+REDIS_PASSWORD_VARIABLE = "REDIS_PASSWORD"  # noqa: S105 - the name of it
 
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s*]+)$", max_length=300)]
 
@@ -44,3 +46,44 @@ class LoggingSettings(Settings):
     """What is less important is not written."""
     access: bool = False
     """Whether every request leaves a line with route, status and time."""
+
+
+class RedisSettings(Settings):
+    """The `redis:` section: the cache of answers. `USE_MEMORY_CACHE=true` keeps it in the process instead.
+
+    The password is taken from the variable `REDIS_PASSWORD` and nowhere else.
+    """
+
+    host: str = "localhost"
+    """Where Redis runs."""
+    port: int = Field(default=6379, ge=1, le=65535)
+    """Redis' port."""
+    cluster: bool = False
+    """Whether it is a Redis Cluster; host and port are then those of any of its nodes."""
+    cache_ttl: NonNegativeInt = 3600
+    """Seconds an answer is kept; 0 keeps none."""
+    memory_mebibytes: PositiveInt = Field(default=128, le=65_536)
+    """Answers that each server process keeps itself, before Redis or instead of it; 10 items take some 3.6 kB."""
+    username: str | None = None
+    """User of Redis' access control list; its default user when null. The password is in `REDIS_PASSWORD`."""
+    tls: bool = False
+    """Whether the connection to Redis is encrypted and its certificate checked."""
+    tls_ca: str | None = None
+    """File of the certificates by which Redis' own is checked; those of the machine when null."""
+
+
+class MilvusSettings(Settings):
+    """The `milvus:` section: a server that finds the nearest vectors, for more items than a process should search.
+
+    Every server process keeps the vectors mapped from the bundle, so that scores stay exact, and searches itself while
+    Milvus is away. The token is taken from the variable `MILVUS_TOKEN` and nowhere else.
+    """
+
+    uri: str | None = Field(default=None, pattern=r"^(https?|tcp|unix)://[^@\s]+$|^[^@:\s]+\.db$")
+    """Where Milvus is, such as `http://localhost:19530`, or a file of Milvus Lite for one worker; null searches in the
+    process."""
+    database: str = Field(default="", max_length=255)
+    """Milvus' database; its default one when empty."""
+    timeout_ms: PositiveInt = Field(default=200, le=60_000)
+    """How long a search may take. One that takes longer is done in the process, as are all others until Milvus answers
+    again."""

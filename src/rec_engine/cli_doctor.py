@@ -1,0 +1,44 @@
+"""`rec-engine doctor`: what is wrong with a deployment, and what to do about it."""
+
+import json as json_format
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from rec_engine.errors import ConfigError
+
+MARKS = {"ok": "ok     ", "warning": "WARNING", "fault": "FAULT  "}
+
+
+def doctor(
+    *, config: Path | None = None, model_dir: Path = Path("models"), url: str | None = None, json: bool = False
+) -> None:
+    """Examine packages, settings, model, store, cache, machine and service; exit with 1 if there is a fault.
+
+    Nothing is changed. REC_ENGINE_API_KEY holds the key where the service asks for one.
+
+    Args:
+        config: settings, such as configs/serving_config.yaml.
+        model_dir: the registry of versions.
+        url: address of the running service, such as http://127.0.0.1:8000; without it none is asked.
+        json: print what was found as JSON.
+    """
+    from rec_engine.pipeline.doctor import examine
+
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise ConfigError(f"--url {url}: not the address of a service", hint="such as http://127.0.0.1:8000")
+    found = examine(config, model_dir, url.rstrip("/") if url else None)
+    has_fault = any(each.state == "fault" for each in found)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if json:
+        report = {"is_well": not has_fault, "findings": [asdict(each) for each in found]}
+        console.print(json_format.dumps(report, indent=2))
+    else:
+        for each in found:
+            console.print(f"{MARKS[each.state]} {each.check}: {each.message}")
+            if each.hint:
+                console.print(f"        {each.hint}")
+    if has_fault:
+        sys.exit(1)
