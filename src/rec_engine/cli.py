@@ -142,7 +142,7 @@ def train(  # noqa: PLR0913 - the brief's flags
     settings = load_config(ModelConfig, config, flags=flags)
     launch = Launch(resume, _ray_workers(engine, workers))
     if is_follower():
-        configure_logging("WARNING")  # the first process says it all
+        _follow(tune)
     files = DataFiles(train_data, val_data, items_data, users_data, rejects, events)
     source = load_source(dataset, data_dir, files, settings, offline=offline)
     if not 0 <= tune <= MAX_TRIALS:
@@ -311,6 +311,13 @@ def serve(
 
     flags = {"api.host": host, "api.port": port, "api.workers": workers}
     run_server(model_dir, load_config(ServingConfig, config, flags=flags))
+
+
+def _follow(tune: int) -> None:
+    """Be silent beside the process that says it all, and refuse what is not done together."""
+    configure_logging("WARNING")
+    if tune:
+        raise ConfigError("--tune searches in one process", hint="search first, then train by the tuned.yaml it writes")
 
 
 def _ray_workers(engine: Engine, workers: int | None) -> int:

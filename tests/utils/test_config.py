@@ -22,7 +22,7 @@ OTHER_VALUES: dict[str, object] = {"milvus.uri": "http://vectors:19530", "milvus
     "training.loss": "sampled", "training.device": "cpu", "faiss.index_type": "HNSW", "faiss.metric": "inner_product",
     "ctr.model_type": "none", "ctr.objective": "lambdarank", "text.encoder": "none", "text.max_tokens": 9,
     "evaluation.split": "random", "api.host": "127.0.0.2", "redis.host": "cache",
-    "redis.username": "shop", "redis.tls": True, "redis.tls_ca": "ca.pem", "api.cors_origins": ["https://shop.example"],
+    "redis.username": "shop", "redis.cluster": True, "redis.tls": True, "redis.tls_ca": "ca.pem", "api.cors_origins": ["https://shop.example"],
     "logging.style": "json", "logging.level": "ERROR", "logging.access": True, "api.dashboard": False,
 }  # fmt: skip
 FRACTIONS = {"data.max_rejected", "model.dropout", "model.temperature", "faiss.recall_floor", "training.learning_rate",
