@@ -94,7 +94,7 @@ async function askForKey() {
 
 function showKey() {
   const held = access.needs_key ? access.scopes.at(-1) || "none" : "not needed";
-  fill(document.getElementById("key"), `Key: ${held}`);
+  fill(document.getElementById("key"), icon("key"), h("span", { class: "wordy" }, `Key: ${held}`));
 }
 
 function isDark() {
@@ -104,7 +104,7 @@ function isDark() {
 
 function nameTheme() {
   const button = document.getElementById("theme");
-  fill(button, isDark() ? "Light theme" : "Dark theme");
+  fill(button, icon(isDark() ? "light" : "dark"), h("span", { class: "wordy" }, isDark() ? "Light theme" : "Dark theme"));
 }
 
 function changeTheme() {

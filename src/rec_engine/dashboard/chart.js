@@ -58,7 +58,7 @@ function options(width, series, format, bands, hasZero) {
     legend: { show: false },
     cursor: { show: false },
     scales: { y: { range: (_, low, high) => range(low, high, hasZero) } },
-    axes: [{ ...axis, space: 80, values: (_, ticks) => ticks.map((at) => moment(at, ticks)) }, { ...axis, size: 62, values: (_, ticks) => ticks.map(format) }],
+    axes: [{ ...axis, space: 80, size: 32, values: (_, ticks) => ticks.map((at) => moment(at, ticks)) }, { ...axis, size: 62, values: (_, ticks) => ticks.map(format) }],
     bands: bands.map((band) => ({ ...band, fill: colour("accent-wash") })),
     series: [{}, ...series.map((each) => ({
       label: each.name,

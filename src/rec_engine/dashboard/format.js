@@ -43,3 +43,10 @@ export const named = (item) => item.title || `Item ${item.item_id}`;
 
 /** Return words for a name of the code, such as a stage or a step. */
 export const words = (name) => String(name).replaceAll("_", " ");
+
+/** Return the value of an attribute: lists with commas, Unix seconds of what is called like a moment as that. */
+export function attribute(name, value) {
+  if (Array.isArray(value)) return value.join(", ");
+  if (typeof value !== "number") return String(value);
+  return /released|joined|since|date|_at$/.test(name) && value > 1e8 && value < 1e10 ? when(value) : figure(value, 6);
+}

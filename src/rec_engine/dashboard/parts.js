@@ -39,11 +39,13 @@ export function button(text, onclick, { kind = "", disabled = false, label = nul
 export function table(caption, columns, rows, { hidden = false } = {}) {
   const isNumber = columns.map((name) => name.endsWith("#"));
   const cells = (row) => row.map((cell, at) => h(at ? "td" : "th", { scope: at ? null : "row", class: isNumber[at] ? "number" : null }, cell));
-  return h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": caption },
-    h("table", {},
-      h("caption", { class: hidden ? "unseen" : null }, caption),
-      h("thead", {}, h("tr", {}, columns.map((name, at) => h("th", { scope: "col", class: isNumber[at] ? "number" : null }, name.replace("#", ""))))),
-      h("tbody", {}, rows.map((row) => h("tr", {}, cells(row))))));
+  const made = h("table", {},
+    h("caption", { class: "unseen" }, caption),
+    h("thead", {}, h("tr", {}, columns.map((name, at) => h("th", { scope: "col", class: isNumber[at] ? "number" : null }, name.replace("#", ""))))),
+    h("tbody", {}, rows.map((row) => h("tr", {}, cells(row)))));
+  // What the eye reads stands outside of what scrolls; whoever listens has the caption.
+  return h("div", {}, hidden ? null : h("p", { class: "caption", "aria-hidden": "true" }, caption),
+    h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": caption }, made));
 }
 
 /** Return a bar from 0 to 1; what it says stands beside it as text, so it is for the eye only. */
@@ -137,5 +139,8 @@ const ICONS = {
   models: ["M12 3l8 4.5v9L12 21l-8-4.5v-9z", "M4 7.5l8 4.5 8-4.5", "M12 12v9"],
   experiments: ["M9 3h6", "M10 3v6l-5.5 9.5A1.7 1.7 0 0 0 6 21h12a1.7 1.7 0 0 0 1.5-2.5L14 9V3", "M7.5 15h9"],
   events: ["M3 12h4l3 7 4-14 3 7h4"],
+  light: ["M12 16a4 4 0 1 0 0-8 4 4 0 0 0 0 8z", "M12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.4 1.4M17.6 17.6 19 19M5 19l1.4-1.4M17.6 6.4 19 5"],
+  dark: ["M20 14.5A8 8 0 0 1 9.5 4a8 8 0 1 0 10.5 10.5z"],
+  key: ["M8 19a4 4 0 1 0 0-8 4 4 0 0 0 0 8z", "M11 12l8-8M16 7l3 3"],
   shop: ["M5 8h14l1 12H4z", "M9 8V6a3 3 0 0 1 6 0v2"],
 };

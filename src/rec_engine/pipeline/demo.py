@@ -28,6 +28,7 @@ Try next, in another terminal:
   curl -s http://127.0.0.1:{port}/recommend -H 'content-type: application/json' \\
        -d '{{"user_id": {user}, "num_recommendations": 5, "filter_categories": ["{category}"]}}'
   curl -s 'http://127.0.0.1:{port}/similar-items/{item}?num_items=5'
+  open http://127.0.0.1:{port}/      (the dashboard)
   open http://127.0.0.1:{port}/docs
   rec-engine recommend --model-dir {model_dir} --users all --k 20 --output recs.parquet
 Your own data:

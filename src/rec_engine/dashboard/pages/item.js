@@ -2,7 +2,7 @@
 
 import { get, may, path } from "../api.js";
 import { h } from "../dom.js";
-import { count, figure, named, time, when, words } from "../format.js";
+import { attribute, count, figure, named, when, words } from "../format.js";
 import { shortList, sources } from "../items.js";
 import { badge, button, card, empty, field, head, load, table } from "../parts.js";
 
@@ -32,15 +32,9 @@ export async function render({ parts, signal }) {
 
 function about(item) {
   const facts = [["Id", h("span", { class: "mono" }, String(item.item_id))], ["Users who met it", count(item.n_users)],
-    ...Object.entries(item.attributes).map(([name, value]) => [words(name), shownValue(name, value)])];
+    ...Object.entries(item.attributes).map(([name, value]) => [words(name), attribute(name, value)])];
   return card("What it is", item.description && h("p", {}, item.description),
     h("dl", { class: "facts" }, facts.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
-}
-
-function shownValue(name, value) {
-  if (Array.isArray(value)) return value.join(", ");
-  if (typeof value === "number" && /released|_at$|date/.test(name) && value > 1e8 && value < 1e10) return when(value);
-  return typeof value === "number" ? figure(value, 6) : String(value);
 }
 
 function similarOf(answer) {
@@ -57,7 +51,7 @@ function eventsOf(found) {
 
 function answersOf(found) {
   if (!found.answers.length) return empty("Nobody was shown it of late", "The latest 2,000 answers were looked through.");
-  return table("Latest answers", ["User", "Place#", "When"], found.answers.map((each) => [user(each.user_id), each.position, `${time(each.timestamp)}`]), { hidden: true });
+  return table("Latest answers", ["User", "Place#", "When"], found.answers.map((each) => [user(each.user_id), each.position, when(each.timestamp)]), { hidden: true });
 }
 
 function whyNot(itemId, signal) {

@@ -28,7 +28,7 @@ function models(found, show) {
     card("Versions", versions(found, choose, show), rollBack(found, show)),
     comparison,
     card("What was promoted, and why", found.history.length ? table("Latest first", ["When", "What", "Version", "Instead of", "Reason"],
-      found.history.map((each) => [day(each.at), each.action, name(each.version), each.replaced ? name(each.replaced) : "–", each.reason])) : empty("No promotion is on record", "rec-engine train promotes the first version.")),
+      found.history.map((each) => [day(each.at), each.action, name(each.version), each.replaced ? name(each.replaced) : "–", h("span", { class: "long" }, each.reason)])) : empty("No promotion is on record", "rec-engine train promotes the first version.")),
   ];
 }
 

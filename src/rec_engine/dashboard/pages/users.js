@@ -2,19 +2,19 @@
 
 import { get, may, path, post } from "../api.js";
 import { announce, fill, h, settled } from "../dom.js";
-import { age, count, figure, named, percent, when } from "../format.js";
+import { age, attribute, count, figure, named, percent, when, words } from "../format.js";
 import { itemLink, recommendation } from "../items.js";
 import { badge, bar, button, card, empty, field, freshId, head, load } from "../parts.js";
 
 const WANTED = 10;
-const SHOWN_CATEGORIES = 14;
+const SHOWN_CATEGORIES = 100;
 
 export async function render({ parts, signal }) {
   const userId = parts.join("/");
   const search = finder(userId, signal);
   if (!userId) {
     const hint = "Give the id of somebody whom the model knows, or of nobody: then you see what a newcomer is shown.";
-    return [head("Users", "A user's history beside what the service recommends, with the reason for each item."), card("Find a user", search), h("div", { class: "stack" }, empty("No user is chosen yet", hint))];
+    return [head("Users", "A user's history beside what the service recommends, with the reason for each item."), h("div", { class: "stack" }, card("Find a user", search), empty("No user is chosen yet", hint))];
   }
   const profile = h("div", {});
   const asked = { diversity: null, categories: new Set(), whatIf: [] };
@@ -51,9 +51,9 @@ function profileOf(profile) {
   return h("div", { class: "stack" },
     card("Profile",
       h("div", { class: "row" }, profile.is_known ? badge("known to the model", "good") : badge("new to the model", "worry"), badge(`${count(profile.n_interactions)} interactions`)),
-      h("p", { class: "soft small" }, profile.last_seen ? `Last seen ${when(profile.last_seen)}, ${age(Date.now() / 1000 - profile.last_seen)} ago` : "Never seen"),
-      attributes.length ? h("dl", { class: "facts" }, attributes.map(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))])) : null,
-      categories.length ? [h("h3", {}, "What he likes"), h("ul", { class: "shares" }, categories.slice(0, 6).map(([name, share]) => h("li", {}, h("span", {}, name), bar(share), h("span", {}, percent(share, 0)))))] : null),
+      h("p", { class: "soft small spaced" }, profile.last_seen ? `Last seen ${when(profile.last_seen)}, ${age(Date.now() / 1000 - profile.last_seen)} ago` : "Never seen"),
+      attributes.length ? h("dl", { class: "facts" }, attributes.map(([name, value]) => [h("dt", {}, words(name)), h("dd", {}, attribute(name, value))])) : null,
+      categories.length ? [h("h3", {}, "What he likes"), h("ul", { class: "shares" }, categories.slice(0, 6).map(([name, share]) => h("li", {}, h("span", {}, name), bar(share / categories[0][1]), h("span", {}, percent(share, 0)))))] : null),
     card("History", profile.recent.length
       ? h("ul", { class: "items" }, profile.recent.map((entry) => h("li", {}, h("div", {}, h("div", { class: "title" }, itemLink(entry)), h("div", { class: "about" }, when(entry.timestamp))), entry.weight > 0 ? null : badge("disliked", "worry"))))
       : empty("Nothing is known of him", "He gets what is popular, until he meets something.")));
@@ -68,7 +68,7 @@ function controls(asked, show, signal) {
     fill(shown, figure(asked.diversity, 2));
     changed();
   });
-  const chips = h("ul", { class: "chips" });
+  const chips = h("ul", { class: "chips picker" });
   load(chips, () => get("categories", {}, signal), (found) => found.categories.slice(0, SHOWN_CATEGORIES).map((name) => h("li", {}, chip(name, asked, show))), { lines: 1, signal });
   return h("div", {},
     h("div", { class: "field" }, h("label", { for: "diversity" }, "Diversity: ", shown), Object.assign(slider, { id: "diversity" })),
