@@ -30,7 +30,6 @@ TABLE_WIDTH = 120
 DEFAULT_WORKERS = 2
 Engine = Literal["local", "ray"]
 TABLE_METRICS = ("ndcg", "hit_rate", "recall", "coverage")
-
 USAGE, DATA, INTERRUPTED = 2, 3, 130
 EPILOGUE = """Try first:
 

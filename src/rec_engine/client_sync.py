@@ -223,12 +223,7 @@ class RecEngineClient:
         return self._send(Call("GET", "/users", UserList, {"prefix": prefix, "num_users": num_users}))
 
     def events(
-        self,
-        *,
-        after: int | None = None,
-        item_id: Id | None = None,
-        user_id: Id | None = None,
-        num_events: int | None = None,
+        self, *, after: int = 0, item_id: Id | None = None, user_id: Id | None = None, num_events: int | None = None
     ) -> EventList:
         """Return the latest events: of an item, of a user, or after a position of the log."""
         query = {"after": after, "item_id": item_id, "user_id": user_id, "num_events": num_events}
@@ -242,12 +237,7 @@ class RecEngineClient:
         return self._send(Call("GET", "/impressions", AnswerList, query))
 
     def items(
-        self,
-        query: str | None = None,
-        *,
-        category: str | None = None,
-        first: int | None = None,
-        num_items: int | None = None,
+        self, query: str = "", *, category: str | None = None, first: int = 0, num_items: int | None = None
     ) -> ItemsFound:
         """Return items whose titles have words that begin so, those that most users met first."""
         asked = {"query": query, "category": category, "first": first, "num_items": num_items}
@@ -308,15 +298,10 @@ class RecEngineClient:
         return self._send(Call("PUT", called, Experiment, body=proposal, is_repeatable=False))
 
     def ramp_experiment(
-        self,
-        experiment_id: str,
-        *,
-        coverage: float | None = None,
-        shares: Sequence[float] | None = None,
-        reason: str | None = None,
+        self, experiment_id: str, *, coverage: float | None = None, shares: Sequence[float] = (), reason: str = ""
     ) -> Experiment:
         """Give an experiment more users, or other shares; who met an arm stays in it."""
-        body = {"coverage": coverage, "shares": shares, "reason": reason}
+        body = {"coverage": coverage, "shares": shares or None, "reason": reason}
         return self._send(Call("POST", path("/experiments/{}/ramp", experiment_id), Experiment, body=body))
 
     def step_experiment(self, experiment_id: str, step: Step, *, reason: str | None = None) -> Experiment:

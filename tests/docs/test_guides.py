@@ -11,7 +11,15 @@ import pytest
 from servers import free_port, served
 
 DOCS = Path(__file__).parents[2] / "docs"
-OF_A_SERVICE = ["serving.md", "dashboard.md", "python-client.md", "rules.md", "filters.md", "cold-start.md", "monitoring.md"]
+OF_A_SERVICE = [
+    "serving.md",
+    "dashboard.md",
+    "python-client.md",
+    "rules.md",
+    "filters.md",
+    "cold-start.md",
+    "monitoring.md",
+]
 OF_A_SHELL = ["own-data.md"]
 ADDRESS = "http://127.0.0.1:8000"
 
