@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import date, datetime, time
 
 import numpy as np
+import polars as pl
 from pydantic import JsonValue
 
 from rec_engine.data.dataset import ExternalId, IntArray
@@ -27,6 +28,7 @@ from rec_engine.serving.explore_schemas import (
     UserList,
 )
 from rec_engine.serving.inference import unmeasured
+from rec_engine.serving.live import LiveModel
 from rec_engine.serving.schemas import RecommendRequest
 
 MAX_CATEGORIES = 1_000
@@ -46,14 +48,14 @@ async def find_items(engine: Engine, query: str, category: str | None, first: in
         NotFoundError: if the category does not exist.
     """
     engine.catch_up()
-    live = engine.live
+    live = engine.live  # to the end: another model, with other codes, may take over meanwhile
     eligible = live.inference.allowed([category] if category else [])
     views = dict(live.catalogue.changed)  # while this searches, others may change
-    codes = await asyncio.to_thread(_matching, engine, query, eligible, {code: views[code].title for code in views})
+    codes = await asyncio.to_thread(_matching, live, query, eligible, {code: views[code].title for code in views})
     popularity = live.knowledge.popularity[codes]
     exact = codes == live.catalogue.code(query)
     order = codes[np.lexsort((codes, -popularity, ~exact))]
-    return ItemsFound(n_found=len(codes), items=[_found(engine, code) for code in order[first : first + n_items]])
+    return ItemsFound(n_found=len(codes), items=[_found(live, code) for code in order[first : first + n_items]])
 
 
 async def describe_item(engine: Engine, item_id: ExternalId) -> ItemDetails:
@@ -63,12 +65,12 @@ async def describe_item(engine: Engine, item_id: ExternalId) -> ItemDetails:
         NotFoundError: if there is none, or it was deleted.
     """
     engine.catch_up()
-    catalogue = engine.live.catalogue
-    code = engine.answerer.code(item_id)
+    live, code = engine.live, engine.answerer.code(item_id)
+    catalogue = live.catalogue
     change = await asyncio.to_thread(item_change, engine.store, str(item_id))
     if change is not None and change.status == "deleted":
         raise NotFoundError(f"the item {item_id!r} was deleted", hint="add it again with POST /items")
-    values = engine.bundle.items.row(code, named=True) if change is None else change.values
+    values = _of_training(live.bundle.items, code) if change is None else change.values
     view = catalogue.view(code)
     description = values.get("description")
     own = {"item_id", "title", "description", "categories"}
@@ -79,7 +81,7 @@ async def describe_item(engine: Engine, item_id: ExternalId) -> ItemDetails:
         categories=list(view.categories),
         attributes=_shown({name: value for name, value in values.items() if name not in own}),
         is_visible=bool(catalogue.visible.keeps(np.array([code], dtype=np.int32))[0]),
-        n_users=int(engine.live.knowledge.popularity[code]),
+        n_users=int(live.knowledge.popularity[code]),
     )
 
 
@@ -148,8 +150,8 @@ async def latest_shown(engine: Engine, asked: Tail) -> AnswerList:
     )
 
 
-def _matching(engine: Engine, query: str, eligible: Eligible, new_titles: Mapping[int, str | None]) -> IntArray:
-    items, mask = engine.bundle.items, eligible.mask()
+def _matching(live: LiveModel, query: str, eligible: Eligible, new_titles: Mapping[int, str | None]) -> IntArray:
+    items, mask = live.bundle.items, eligible.mask()
     if not query.strip():
         return np.flatnonzero(mask).astype(np.int32)
     has_words = np.zeros(len(mask), dtype=np.bool_)
@@ -157,19 +159,24 @@ def _matching(engine: Engine, query: str, eligible: Eligible, new_titles: Mappin
         has_words[: items.height] = begins_a_word(items["title"], query)
     if new_titles:
         has_words[list(new_titles)] = begins_a_word(list(new_titles.values()), query)
-    if (code := engine.live.catalogue.code(query)) >= 0:
+    if (code := live.catalogue.code(query)) >= 0:
         has_words[code] = True
     return np.flatnonzero(mask & has_words).astype(np.int32)
 
 
-def _found(engine: Engine, code: int) -> FoundItem:
-    view = engine.live.catalogue.view(code)
+def _found(live: LiveModel, code: int) -> FoundItem:
+    view = live.catalogue.view(code)
     return FoundItem(
         item_id=view.item_id,
         title=view.title,
         categories=list(view.categories),
-        n_users=int(engine.live.knowledge.popularity[code]),
+        n_users=int(live.knowledge.popularity[code]),
     )
+
+
+def _of_training(items: pl.DataFrame, code: int) -> dict[str, object]:
+    """Return an item's row; of one that came later, and that the log has lost since, nothing."""
+    return items.row(code, named=True) if code < items.height else {}
 
 
 def _shown(values: Mapping[str, object]) -> dict[str, JsonValue]:
