@@ -49,10 +49,10 @@ class MilvusCollection:
         object.__setattr__(self, "name", PREFIX + _fingerprint(self.vectors))
 
     def prepare(self) -> None:
-        """Return once all vectors are there, and a first search, which takes Milvus some seconds, has been made.
+        """Return once all vectors are there and found in time, after a first search, which takes Milvus some seconds.
 
         Raises:
-            MilvusException: if Milvus cannot be reached or refuses.
+            Exception: one of `failures` if Milvus cannot be reached, refuses, or is slower than a search may be.
         """
         if self.client.has_collection(self.name):
             self._wait_for_others()
@@ -62,6 +62,7 @@ class MilvusCollection:
             self._fill()
         self.client.load_collection(self.name)
         self.search(self.vectors[0], 1, seconds=PREPARING_SECONDS)
+        self.search(self.vectors[0], 1)
 
     def search(self, query: FloatArray, n: int, *, seconds: float | None = None) -> IntArray:
         """Return (n,) int32 codes of the nearest vectors to a query (dim,), or fewer, in no order.
@@ -72,7 +73,7 @@ class MilvusCollection:
             seconds: that it may take, if not as long as any call.
 
         Raises:
-            MilvusException: if Milvus cannot be reached, refuses, or takes too long.
+            Exception: one of `failures` if Milvus cannot be reached, refuses, or takes too long.
         """
         (hits,) = self.client.search(
             self.name,
@@ -89,7 +90,7 @@ class MilvusCollection:
         """Return how many vectors are there.
 
         Raises:
-            MilvusException: if Milvus cannot be reached or refuses.
+            Exception: one of `failures` if Milvus cannot be reached or refuses.
         """
         self.client.load_collection(self.name)
         (row,) = self.client.query(self.name, output_fields=["count(*)"], consistency_level="Strong")
@@ -125,6 +126,14 @@ class MilvusCollection:
             )
         self.client.flush(self.name)
         logger.info("%d vectors are in Milvus as %s, in %.1f s", n, self.name, time.monotonic() - started)
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Return what Milvus' client raises where Milvus is the reason: a call that took too long is gRPC's own error."""
+    import grpc
+    from pymilvus.exceptions import MilvusException
+
+    return MilvusException, grpc.RpcError, grpc.FutureTimeoutError, OSError, ValueError
 
 
 def _fingerprint(vectors: FloatArray) -> str:
