@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -195,6 +196,23 @@ def test_a_milvus_that_hangs_breaks_no_request(milvus: Milvus, embedded: FAISSIn
     finally:
         milvus.process.send_signal(signal.SIGCONT)
     wait_until(lambda: engine_of(index).is_connected)
+
+
+def test_a_client_that_takes_its_time_is_waited_for_no_longer_than_it_was_given(
+    milvus: Milvus, embedded: FAISSIndex, served: FAISSIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does to connect again, when the connection breaks while it is asked."""
+    client, is_over = MilvusClient(milvus.settings.uri or ""), threading.Event()
+    monkeypatch.setattr(client, "search", lambda *_, **__: is_over.wait(PATIENCE_SECONDS))
+    index = embedded.searched_by(
+        lambda engine: MilvusEngine(
+            engine, embedded.vectors, milvus.settings, MilvusCollection(client, embedded.vectors, 0.1)
+        )
+    )
+    started, query = time.monotonic(), vectors_of(1, seed=32)[0]
+    assert np.array_equal(index.nearest(query, 20)[1], embedded.nearest(query, 20)[1])
+    assert time.monotonic() - started < PATIENCE_SECONDS / 2
+    is_over.set()
 
 
 def test_a_milvus_that_is_too_slow_for_a_search_is_not_searched(

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ ROWS_AT_ONCE = 2_000
 MOST_FOUND = 16_384
 """Milvus finds no more in one search."""
 PREPARING_SECONDS = 60.0
+N_SEARCHES = 8
+"""That wait for Milvus at once, at most."""
 STALLED_SECONDS = 30.0
 """When the rows have not grown for so long, whoever put them there has ended, and another one goes on."""
 
@@ -44,6 +47,9 @@ class MilvusCollection:
     seconds: float
     sleep: Callable[[float], None] = time.sleep
     name: str = field(init=False)
+    _searches: ThreadPoolExecutor = field(
+        init=False, default_factory=lambda: ThreadPoolExecutor(N_SEARCHES, "milvus search")
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", PREFIX + _fingerprint(self.vectors))
@@ -75,15 +81,22 @@ class MilvusCollection:
         Raises:
             Exception: one of `failures` if Milvus cannot be reached, refuses, or takes too long.
         """
-        (hits,) = self.client.search(
+        seconds = seconds or self.seconds
+        # Beside the caller: whatever its timeout is, the client takes as long as it likes to connect again.
+        asked = self._searches.submit(
+            self.client.search,
             self.name,
             data=[query],
             anns_field=VECTOR,
             limit=min(n, MOST_FOUND),
             output_fields=[CODE],
             search_params={"metric_type": "IP"},
-            timeout=seconds or self.seconds,
+            timeout=seconds,
         )
+        try:
+            (hits,) = asked.result(seconds)
+        except TimeoutError:
+            raise TimeoutError(f"no answer in {seconds:g} s") from None
         return np.array(hits.ids, dtype=np.int32)
 
     def n_rows(self) -> int:
