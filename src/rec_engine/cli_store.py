@@ -14,6 +14,9 @@ from rec_engine.utils.config import ServingConfig, load_config
 
 MB = 1e6
 DAY_SECONDS = 86_400
+FIRST_SECOND, LAST_SECOND = (
+    int(moment.replace(tzinfo=UTC, microsecond=0).timestamp()) for moment in (datetime.min, datetime.max)
+)
 
 store_app = App(name="store", help="Migrate, back up, restore and prune the event store.")
 
@@ -80,9 +83,8 @@ def restore(*, input: Path, store: str | None = None, config: Path | None = None
     started = time.monotonic()
     url = _url(store, config)
     restored = restore_store(input, url)
-    at = datetime.fromtimestamp(restored.made_at, tz=UTC)
     _say(
-        f"{restored.rows:,} rows of {len(restored.tables)} tables as of {at:%Y-%m-%d %H:%M:%S} UTC, in "
+        f"{restored.rows:,} rows of {len(restored.tables)} tables as of {_moment(restored.made_at)}, in "
         f"{time.monotonic() - started:,.1f} s. Users who asked to be forgotten since then have to be erased again. "
         "Next: rec-engine serve"
     )
@@ -98,21 +100,23 @@ def prune(*, older_than: str, store: str | None = None, config: Path | None = No
         config: settings, such as configs/serving_config.yaml.
         dry_run: only say what would be removed.
     """
+    from rec_engine.data.database import no_log
     from rec_engine.data.pruning import count_older
     from rec_engine.data.pruning import prune as prune_store
     from rec_engine.data.schema import standing
     from rec_engine.experiments.retention import cut_off
 
-    days = re.fullmatch(r"([1-9]\d{0,5})d", older_than)
+    days = re.fullmatch(r"([1-9]\d{0,4})d", older_than)
     if days is None:
         raise ConfigError(f"--older-than {older_than}: not a number of days", hint="such as 365d")
     url, now = _url(store, config), int(time.time())
-    standing(url)
+    name, revision = standing(url)
+    if revision is None:
+        raise no_log(name)
     cut = cut_off(url, now - int(days[1]) * DAY_SECONDS, now)
     done = (count_older if dry_run else prune_store)(url, cut.before)
-    moment = f"{datetime.fromtimestamp(cut.before, tz=UTC):%Y-%m-%d %H:%M:%S} UTC"
     _say(
-        f"{done.store}: {done.events:,} events and {done.impressions:,} impressions from before {moment} "
+        f"{done.store}: {done.events:,} events and {done.impressions:,} impressions from before {_moment(cut.before)} "
         f"{'would be' if dry_run else 'were'} removed"
     )
     if cut.held_by:
@@ -123,6 +127,12 @@ def prune(*, older_than: str, store: str | None = None, config: Path | None = No
 
 def _url(store: str | None, config: Path | None) -> str:
     return load_config(ServingConfig, config, flags={"store.url": store}).store.url
+
+
+def _moment(seconds: int) -> str:
+    """Return Unix seconds for people; what lies beyond the years of a calendar as the first or last of them."""
+    within = min(max(seconds, FIRST_SECOND), LAST_SECOND)
+    return f"{datetime.fromtimestamp(within, tz=UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _say(text: str) -> None:

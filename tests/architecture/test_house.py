@@ -9,7 +9,7 @@ import pytest
 import rec_engine
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"torch", "onnx", "onnxscript", "sentence_transformers", "transformers", "ray"}
+HEAVY = {"torch", "onnx", "onnxscript", "sentence_transformers", "transformers", "ray", "pymilvus", "grpc"}
 SERVING = [
     "rec_engine",
     "rec_engine.bundle",

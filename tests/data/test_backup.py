@@ -1,24 +1,31 @@
 """A backup holds all that was acknowledged, of one moment; restored it is the same rows, wherever to."""
 
+import hashlib
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
 import pytest
+import sqlalchemy as sql
 from conftest import empty_database, store_rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from releases import fill_with_release
+from sqlalchemy.exc import DBAPIError
 
 from rec_engine import cli
-from rec_engine.data import backup, schema
+from rec_engine.data import backup, restoring, schema
 from rec_engine.data.backup import back_up, read_manifest
+from rec_engine.data.database import event_rows
 from rec_engine.data.events import Event, EventStore, Impression, ItemChange
 from rec_engine.data.experiment_log import ExperimentLog, Exposure
 from rec_engine.data.restoring import restore
@@ -155,6 +162,55 @@ def test_a_backup_that_is_killed_leaves_nothing_that_looks_like_one(tmp_path: Pa
     assert os.listdir(directory.parent) == ["monday"]
 
 
+def test_a_backup_is_for_the_user_who_made_it(tmp_path: Path) -> None:
+    url, left = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / ".monday.partial"
+    fill_with_release(url, "0.1.0")
+    left.mkdir(mode=0o755)  # by a backup that was interrupted
+    for name in ("monday", "tuesday"):
+        back_up(url, tmp_path / name, now=0)
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
+
+
+def test_two_backups_of_one_name_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:///{tmp_path / 'events.db'}"
+    fill_with_release(url, "0.1.0")
+    to_disk, refused = backup._to_disk, []
+
+    def meanwhile(path: Path) -> None:
+        to_disk(path)
+        if path.name == "marks-00000.parquet":
+            with pytest.raises(DataError, match="written by another backup") as error:
+                back_up(url, tmp_path / "monday", now=0)
+            refused.append(error)
+
+    monkeypatch.setattr(backup, "_to_disk", meanwhile)
+    backup.verify_files(tmp_path / "monday", back_up(url, tmp_path / "monday", now=0))
+    assert refused
+
+
+def test_what_a_link_leads_to_is_not_removed_for_a_backup(tmp_path: Path) -> None:
+    url, elsewhere = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "elsewhere"
+    fill_with_release(url, "0.1.0")
+    elsewhere.mkdir()
+    (elsewhere / "kept").touch()
+    (tmp_path / ".monday.partial").symlink_to(elsewhere)
+    with pytest.raises(OSError, match="monday"):
+        back_up(url, tmp_path / "monday", now=0)
+    assert (elsewhere / "kept").exists()
+
+
+def test_long_rows_make_more_files_not_larger_ones(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "BYTES_A_FILE", 2_500)
+    monkeypatch.setattr(backup, "ROWS_AT_ONCE", 1)
+    store = EventStore(store_url)
+    store.write([Event(f"e-{place}", "ann", "tea", "click", 1, context="x" * 1_000) for place in range(7)])
+    store.close()
+    made = back_up(store_url, tmp_path / "backup", now=0)
+    assert [file.rows for file in made.tables["events"]] == [3, 3, 1]
+
+
 def test_a_damaged_backup_is_refused_before_anything_is_written(store_url: str, tmp_path: Path) -> None:
     source = f"sqlite:///{tmp_path / 'source.db'}"
     fill_with_release(source, "0.1.0")
@@ -174,6 +230,17 @@ def test_a_damaged_backup_is_refused_before_anything_is_written(store_url: str, 
     manifest.write_text(text.replace('"revision": "0001"', '"revision": "9999"'), encoding="utf-8")
     with pytest.raises(DataError, match="later release"):
         restore(tmp_path / "backup", store_url)
+    for name in ("events", "log_identity", "log_position"):
+        tables = {key: files for key, files in json.loads(text)["tables"].items() if key != name}
+        manifest.write_text(json.dumps(json.loads(text) | {"tables": tables}), encoding="utf-8")
+        with pytest.raises(DataError, match=f"the table {name} is missing"):
+            restore(tmp_path / "backup", store_url)
+    path.write_bytes(b"PAR1")
+    digest = backup.sha256(path)
+    manifest.write_text(text.replace(hashlib.sha256(content).hexdigest(), digest), encoding="utf-8")
+    with pytest.raises(DataError, match="not readable as Parquet"):
+        restore(tmp_path / "backup", store_url)
+    path.write_bytes(content)
     manifest.write_text(text, encoding="utf-8")
     restore(tmp_path / "backup", store_url)
     assert store_rows(store_url) == store_rows(source)
@@ -188,6 +255,33 @@ def test_a_store_that_holds_anything_is_not_restored_into(store_url: str, tmp_pa
     assert [event.event_id for event in store.events_of("ann")] == ["e-1"]
     store.close()
     log.close()
+
+
+def test_what_a_service_writes_while_a_backup_is_restored_is_not_deleted(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = f"sqlite:///{tmp_path / 'source.db'}", empty_database(postgres_url)
+    for url in (source, target):
+        EventStore(url).close()
+    back_up(source, tmp_path / "backup", now=0)
+    store, count, acknowledged = EventStore(target), restoring._count, []
+
+    def meanwhile(connection: sql.Connection, table: sql.Table) -> int:
+        found = count(connection, table)
+        if table.name == "events":
+            with suppress(DBAPIError):
+                with store._writer.begin() as service:
+                    service.exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
+                    row = {"position": 1, "event_id": "e-1", "user_id": "ann", "item_id": "tea", "event": "click"}
+                    service.execute(sql.insert(event_rows).values(row | {"timestamp": 1}))
+                acknowledged.append("e-1")
+        return found
+
+    monkeypatch.setattr(restoring, "_count", meanwhile)
+    with suppress(DataError):
+        restore(tmp_path / "backup", target)
+    assert [event.event_id for event in store.events_of("ann")] == acknowledged
+    store.close()
 
 
 def test_an_empty_store_that_a_service_has_made_is_restored_into(store_url: str, tmp_path: Path) -> None:
@@ -224,6 +318,8 @@ def test_events_of_a_backup_can_be_added_to_another_store(tmp_path: Path, capsys
     directory = tmp_path / "backup"
     assert "of 12 tables" in run("store", "backup", "--store", source, "--output", str(directory))
     assert "3 new events" in run("ingest", *map(str, directory.glob("events-*.parquet")), "--store", target)
-    assert "rows of 12 tables as of" in run(
+    manifest = directory / "manifest.json"
+    manifest.write_text(re.sub(r'"made_at": \d+', '"made_at": 1000000000000000', manifest.read_text()))
+    assert "rows of 12 tables as of 9999-12-31" in run(
         "store", "restore", "--store", f"sqlite:///{tmp_path / 'third.db'}", "--input", str(directory)
     )

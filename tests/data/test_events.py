@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rec_engine.data.database import open_engines
 from rec_engine.data.events import Erasure, Event, EventStore, Impression, ItemChange, user_hash
 from rec_engine.data.group_commit import GroupCommit
 from rec_engine.data.rules import RuleChange, StoredRules
@@ -338,15 +339,25 @@ def test_nothing_acknowledged_is_lost_when_the_process_is_killed_ten_times(store
         ("mysql://host/name", "mysql is not supported"),
         ("events.db", "Could not parse"),
         ("mongodb://host/name", "mongodb"),
+        ("postgresql://user:se@cr:et@host/name", "the port is not a number"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_named(url: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason) as caught:
         EventStore(url)
     assert "sqlite:///" in caught.value.hint
+    assert "et@" not in str(caught.value)
 
 
-def test_a_database_that_does_not_answer_is_a_store_error_without_its_password() -> None:
-    with pytest.raises(StoreError) as caught:
-        EventStore("postgresql://user:secret@127.0.0.1:1/name")
+@pytest.mark.parametrize(
+    "url", ["postgresql://user:secret@127.0.0.1:1/name", "postgresql://127.0.0.1:1/name?user=user&password=secret"]
+)
+def test_a_database_that_does_not_answer_is_a_store_error_without_its_password(url: str) -> None:
+    with pytest.raises(StoreError, match="127") as caught:
+        EventStore(url)
     assert "secret" not in str(caught.value)
+
+
+def test_a_password_in_the_query_is_used(postgres_url: str) -> None:
+    writer, *_ = open_engines(f"{postgres_url}&password=secret")
+    assert "secret" in writer.dialect.create_connect_args(writer.url)[1].values()

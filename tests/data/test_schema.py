@@ -110,6 +110,16 @@ def test_what_no_release_made_is_not_migrated_not_even_in_part(old_url: str) -> 
     assert definitions(old_url) == before
 
 
+@pytest.mark.parametrize("name", ["items", "rules"])
+def test_a_database_whose_tables_have_our_names_is_left_alone(store_url: str, name: str) -> None:
+    change(store_url, f"CREATE TABLE {name} (number INTEGER)")
+    before = definitions(store_url)
+    for open_store in (EventStore, ExperimentLog, schema.migrate):
+        with pytest.raises(StoreError, match=f"the table {name} has the columns number: no release made it"):
+            open_store(store_url)
+    assert definitions(store_url) == before
+
+
 def test_tables_that_a_build_before_the_release_had_not_yet_are_added(old_url: str) -> None:
     for name in ("rules", "turns", "log_identity"):
         change(old_url, f"DROP TABLE {name}")

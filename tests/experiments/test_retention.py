@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import store_rows
+from conftest import empty_database, store_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from proposals import proposed, running
@@ -14,6 +14,7 @@ from rec_engine.data import pruning
 from rec_engine.data.events import Event, EventStore, Impression
 from rec_engine.data.experiment_log import ExperimentLog, Exposure
 from rec_engine.data.pruning import count_older, prune
+from rec_engine.data.schema import standing
 from rec_engine.errors import ExperimentError
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.lifecycle import Lifecycle
@@ -140,7 +141,17 @@ def test_the_command_says_what_it_removed_and_what_it_kept(store_url: str, capsy
     assert "running is not stopped" in said
     assert "3 events and 0 impressions" in run("--older-than", "50d")[1]
     assert "0 events" in run("--older-than", "50d")[1]
-    for wrong in ("50", "0d", "-3d", "a year"):
+    for wrong in ("50", "0d", "-3d", "a year", "999999d"):
         code, said = run("--older-than", wrong)
         assert code == 2
         assert "such as 365d" in said or "--help" in said
+
+
+def test_a_database_without_a_log_is_not_given_one_to_prune(
+    postgres_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = empty_database(postgres_url)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["store", "prune", "--store", url, "--older-than", "50d"])
+    assert "there is no event store" in capsys.readouterr().err
+    assert standing(url)[1] is None

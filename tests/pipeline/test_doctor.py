@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,6 +22,7 @@ from rec_engine.data.database import opened
 from rec_engine.data.events import EventStore
 from rec_engine.pipeline import doctor
 from rec_engine.pipeline.doctor import Finding, examine
+from rec_engine.pipeline.service_probe import probe
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +183,25 @@ def test_the_command_asks_a_service_and_its_exit_code_and_json_are_for_machines(
     assert "FAULT   service:" in text
     assert "does not answer" in text
     assert run("--url", "ftp://nowhere")[0] == 2
+
+
+def test_what_is_no_web_server_is_a_finding() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def greet() -> None:
+            asked, _ = other.accept()
+            with asked:
+                asked.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+                asked.recv(10_000)
+
+        greeting = threading.Thread(target=greet)
+        greeting.start()
+        [(state, message, _)] = probe(f"http://127.0.0.1:{other.getsockname()[1]}", None)
+        greeting.join()
+    assert (state, "does not answer" in message) == ("fault", True)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:port", "http://not an address"])
+def test_what_is_no_address_is_a_finding(address: str) -> None:
+    [(state, message, _)] = probe(address, None)
+    assert (state, "does not answer" in message) == ("fault", True)

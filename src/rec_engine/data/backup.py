@@ -3,10 +3,10 @@
 The same on SQLite and PostgreSQL, so what one of them held can be restored into the other (`restoring`).
 """
 
+import fcntl
 import hashlib
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -20,8 +20,9 @@ from rec_engine.data.schema import revision_of
 from rec_engine.errors import DataError
 from rec_engine.utils.logger import get_logger
 
-ROWS_A_FILE = 100_000
-"""So many rows are in memory at once."""
+ROWS_A_FILE, BYTES_A_FILE = 100_000, 64_000_000
+"""A file is full with the first of them; so much is in memory at once."""
+ROWS_AT_ONCE = 1_000
 MANIFEST = "manifest.json"
 
 logger = get_logger(__name__)
@@ -68,31 +69,24 @@ def back_up(url: str, directory: Path, *, now: int) -> Manifest:
 
     Args:
         url: `sqlite:///path` or `postgresql://user:password@host/name`; it may be in use.
-        directory: that is made.
+        directory: that is made, for this user alone: it holds data of others.
         now: Unix seconds.
 
     Raises:
         ConfigError: if the URL names no database that can be used here.
-        DataError: if there is no log in it, or the directory is there already.
+        DataError: if there is no log in it, or the directory is there already or being made by another process.
         StoreError: if the database fails.
     """
     require_file(url)
     if directory.exists():
         raise DataError(f"{directory} is there already", hint="each backup has a directory of its own")
     partial = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a backup that was interrupted
-    partial.mkdir(parents=True)
-    with _snapshot(url) as (store, connection):
-        revision = revision_of(connection)
-        if revision is None:
-            raise no_log(store)
-        log_id = str(connection.execute(identity_row.select()).scalar_one())
-        files = {table.name: tuple(_write(connection, table, partial)) for table in reflected(connection)}
-    manifest = Manifest(made_at=now, revision=revision, log_id=log_id, tables=files)
-    (partial / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    _to_disk(partial / MANIFEST)
-    _to_disk(partial)
-    partial.rename(directory)
+    with _alone_in(partial):
+        manifest = _write_tables(url, partial, now)
+        (partial / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        _to_disk(partial / MANIFEST)
+        _to_disk(partial)
+        partial.rename(directory)
     _to_disk(directory.parent)
     return manifest
 
@@ -155,16 +149,63 @@ def _snapshot(url: str) -> Iterator[tuple[str, sql.Connection]]:
             yield store, connection
 
 
+def _write_tables(url: str, directory: Path, now: int) -> Manifest:
+    with _snapshot(url) as (store, connection):
+        revision = revision_of(connection)
+        if revision is None:
+            raise no_log(store)
+        log_id = str(connection.execute(identity_row.select()).scalar_one())
+        files = {table.name: tuple(_write(connection, table, directory)) for table in reflected(connection)}
+    return Manifest(made_at=now, revision=revision, log_id=log_id, tables=files)
+
+
 def _write(connection: sql.Connection, table: sql.Table, directory: Path) -> Iterator[BackupFile]:
     schema = {column.name: _type(column.type) for column in table.columns}
     statement = sql.select(table).order_by(*table.primary_key.columns)
-    parts = connection.execute(statement, execution_options={"yield_per": ROWS_A_FILE}).partitions()
-    for place, rows in enumerate(parts):
+    n_rows = min(ROWS_AT_ONCE, ROWS_A_FILE)
+    parts = connection.execute(statement, execution_options={"yield_per": n_rows}).partitions()
+    frames = (pl.DataFrame(list(map(tuple, rows)), schema=schema, orient="row") for rows in parts)
+    for place, rows in enumerate(_full(frames)):
         path = directory / f"{table.name}-{place:05d}.parquet"
-        pl.DataFrame(list(map(tuple, rows)), schema=schema, orient="row").write_parquet(path)
+        rows.write_parquet(path)
         _to_disk(path)
         yield BackupFile(name=path.name, rows=len(rows), bytes=path.stat().st_size, sha256=sha256(path))
         logger.info("%s: %d rows are written", path.name, len(rows))
+
+
+def _full(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Yield the same rows, as many at once as a file takes."""
+    held: list[pl.DataFrame] = []
+    for frame in frames:
+        held.append(frame)
+        n_rows, n_bytes = sum(map(len, held)), sum(each.estimated_size() for each in held)
+        if n_rows >= ROWS_A_FILE or n_bytes >= BYTES_A_FILE:
+            yield pl.concat(held)
+            held = []
+    if held:
+        yield pl.concat(held)
+
+
+@contextmanager
+def _alone_in(partial: Path) -> Iterator[None]:
+    """Make an empty directory that no other process writes into meanwhile.
+
+    Raises:
+        DataError: if another one does.
+    """
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    partial.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        partial.chmod(0o700)
+        for path in partial.iterdir():  # of a backup that was interrupted
+            path.unlink()
+        yield
+    except BlockingIOError:
+        raise DataError(f"{partial} is being written by another backup", hint="wait for it to end") from None
+    finally:
+        os.close(descriptor)
 
 
 def _type(kind: "sql.types.TypeEngine[object]") -> type[pl.DataType]:

@@ -76,7 +76,7 @@ def open_engines(url: str) -> tuple[sql.Engine, sql.Engine, SqliteFiles | None]:
         ConfigError: if the URL names no database that can be used here.
     """
     try:
-        parsed = sql.make_url(url)
+        parsed = _parsed(url)
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
         if parsed.get_backend_name() not in (SQLITE, "postgresql"):
@@ -121,11 +121,31 @@ def require_file(url: str) -> None:
         DataError: if there is none.
     """
     try:
-        parsed = sql.make_url(url)
-    except ArgumentError:
+        parsed = _parsed(url)
+    except (ArgumentError, ConfigError):
         return  # whoever opens it says what is wrong
     if parsed.get_backend_name() == SQLITE and not (parsed.database and Path(parsed.database).is_file()):
         raise no_log(url)
+
+
+def _parsed(url: str) -> sql.URL:
+    """Return a URL whose password, wherever it was written, stands where it is hidden when the URL is shown.
+
+    Raises:
+        ArgumentError: if it is no URL.
+        ConfigError: if what should be its port is no number; SQLAlchemy would show it, and it may be of the password.
+    """
+    try:
+        parsed = sql.make_url(url)
+    except ValueError:
+        raise ConfigError(
+            "store.url: the port is not a number", hint=f"{_URLS}; in a password @ is written %40, : is %3A, / is %2F"
+        ) from None
+    password = parsed.query.get("password")
+    if password is None:
+        return parsed
+    shown = parsed.difference_update_query(["password"])
+    return shown if isinstance(password, tuple) else shown.set(password=password)
 
 
 def no_log(name: str) -> DataError:

@@ -13,6 +13,8 @@ from rec_engine.data.database import SQLITE, opened, transaction
 from rec_engine.data.schema import HEAD, REVISIONS, lock_start, revision_of, upgrade
 from rec_engine.errors import DataError
 
+_NEEDED = {"events", "log_identity", "log_position"}
+"""Tables without which the others are no log; builds before the first release lacked some of the rest."""
 _OF_EVERY_LOG = {"log_identity", "log_position", "turns"}
 """Tables in which a service writes although nothing has happened yet."""
 
@@ -42,9 +44,8 @@ def restore(directory: Path, url: str) -> Manifest:
         lock_start(connection)
         _make_room(connection, store, manifest.revision)
         there = {table.name: table for table in reflected(connection)}
+        _check_tables(directory, set(manifest.tables), set(there))
         for name in manifest.tables:
-            if name not in there:
-                raise DataError(f"{directory}: no release has a table {name!r}", hint="take another backup")
             _fill(connection, there[name], directory, manifest)
         upgrade(connection, HEAD)
     return manifest
@@ -59,6 +60,9 @@ def _make_room(connection: sql.Connection, store: str, revision: str) -> None:
         upgrade(connection, revision)
         return
     there = reflected(connection)
+    if connection.dialect.name != SQLITE:  # or a service could write what is deleted below
+        names = ", ".join(table.name for table in there)
+        connection.exec_driver_sql(f"LOCK TABLE {names} IN EXCLUSIVE MODE")
     is_empty = all(table.name in _OF_EVERY_LOG or _count(connection, table) == 0 for table in there)
     if found != revision or not is_empty:
         raise DataError(
@@ -70,10 +74,17 @@ def _make_room(connection: sql.Connection, store: str, revision: str) -> None:
         connection.execute(sql.delete(table))
 
 
+def _check_tables(directory: Path, named: set[str], there: set[str]) -> None:
+    for name in sorted(named - there):
+        raise DataError(f"{directory}: no release has a table {name!r}", hint="take another backup")
+    for name in sorted(_NEEDED - named):
+        raise DataError(f"{directory}: the table {name} is missing", hint="take another backup")
+
+
 def _fill(connection: sql.Connection, table: sql.Table, directory: Path, manifest: Manifest) -> None:
     expected = 0
     for file in manifest.tables[table.name]:
-        rows = pl.read_parquet(directory / file.name)
+        rows = _read(directory / file.name)
         if set(rows.columns) != set(table.columns.keys()):
             raise DataError(f"{directory / file.name} has other columns than the table {table.name}")
         expected += len(rows)
@@ -92,6 +103,13 @@ def _fill(connection: sql.Connection, table: sql.Table, directory: Path, manifes
             and column.server_default is not None
         ):
             _go_on_counting(connection, table.name, column.name)
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{path}: not readable as Parquet: {error}", hint="take another backup") from None
 
 
 def _insert(connection: sql.Connection, table: str, rows: pl.DataFrame) -> None:

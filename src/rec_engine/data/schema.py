@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sql
+from sqlalchemy.exc import SQLAlchemyError
 
 import rec_engine.data.experiment_tables  # noqa: F401 - its tables are the log's too
 from rec_engine.data.database import (
@@ -56,18 +57,20 @@ def prepare(engine: sql.Engine) -> str:
     """Return the id of the log, after making it where there is none.
 
     Raises:
-        StoreError: if its tables are of another revision than this release works with.
+        StoreError: if its tables are of another revision than this release works with, or none of ours.
     """
-    with engine.begin() as connection:
-        lock_start(connection)
-        found = revision_of(connection)
-        if found is None:
-            _make(connection)
-            found = HEAD
-        if found == HEAD:
+    try:
+        with engine.begin() as connection:
+            lock_start(connection)
+            found = revision_of(connection)
+            if found is None:
+                _make(connection)
+            elif found != HEAD:
+                raise _of_other_revision(engine.url.render_as_string(hide_password=True), found)
             return str(connection.execute(identity_row.select()).scalar_one())
-    engine.dispose()
-    raise _of_other_revision(engine.url.render_as_string(hide_password=True), found)
+    except (StoreError, SQLAlchemyError):
+        engine.dispose()
+        raise
 
 
 def revision_of(connection: sql.Connection) -> str | None:
@@ -138,10 +141,17 @@ def lock_start(connection: sql.Connection) -> None:
 
 
 def _make(connection: sql.Connection) -> None:
-    """Make the tables as the latest revision has them: that they are the same is held by a test."""
-    tables.create_all(connection)
-    _revision_row.create(connection)
-    connection.execute(sql.insert(_revision_row).values(version_num=HEAD))
+    """Make the tables as the latest revision has them: that they are the same is held by a test.
+
+    Raises:
+        StoreError: if there are tables of these names that are none of ours.
+    """
+    if set(sql.inspect(connection).get_table_names()).isdisjoint(tables.tables):
+        tables.create_all(connection)
+        _revision_row.create(connection)
+        connection.execute(sql.insert(_revision_row).values(version_num=HEAD))
+    else:
+        upgrade(connection, HEAD)  # which looks at what is there
     _begin(connection)
 
 

@@ -5,6 +5,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from typing import Literal
 
 from rec_engine.pipeline.replay import KEY_VARIABLE
@@ -64,5 +65,5 @@ def _ask(url: str) -> tuple[int | None, str]:
     except urllib.error.HTTPError as refused:
         with refused:
             return refused.code, ""
-    except (OSError, ValueError) as error:
-        return None, str(getattr(error, "reason", error))
+    except (OSError, ValueError, HTTPException) as error:
+        return None, str(getattr(error, "reason", error)).strip()

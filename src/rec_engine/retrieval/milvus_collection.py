@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ ROWS_AT_ONCE = 2_000
 MOST_FOUND = 16_384
 """Milvus finds no more in one search."""
 PREPARING_SECONDS = 60.0
+N_SEARCHES = 8
+"""That wait for Milvus at once, at most."""
 STALLED_SECONDS = 30.0
 """When the rows have not grown for so long, whoever put them there has ended, and another one goes on."""
 
@@ -44,15 +47,18 @@ class MilvusCollection:
     seconds: float
     sleep: Callable[[float], None] = time.sleep
     name: str = field(init=False)
+    _searches: ThreadPoolExecutor = field(
+        init=False, default_factory=lambda: ThreadPoolExecutor(N_SEARCHES, "milvus search")
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", PREFIX + _fingerprint(self.vectors))
 
     def prepare(self) -> None:
-        """Return once all vectors are there, and a first search, which takes Milvus some seconds, has been made.
+        """Return once all vectors are there and found in time, after a first search, which takes Milvus some seconds.
 
         Raises:
-            MilvusException: if Milvus cannot be reached or refuses.
+            Exception: one of `failures` if Milvus cannot be reached, refuses, or is slower than a search may be.
         """
         if self.client.has_collection(self.name):
             self._wait_for_others()
@@ -62,6 +68,7 @@ class MilvusCollection:
             self._fill()
         self.client.load_collection(self.name)
         self.search(self.vectors[0], 1, seconds=PREPARING_SECONDS)
+        self.search(self.vectors[0], 1)
 
     def search(self, query: FloatArray, n: int, *, seconds: float | None = None) -> IntArray:
         """Return (n,) int32 codes of the nearest vectors to a query (dim,), or fewer, in no order.
@@ -72,24 +79,31 @@ class MilvusCollection:
             seconds: that it may take, if not as long as any call.
 
         Raises:
-            MilvusException: if Milvus cannot be reached, refuses, or takes too long.
+            Exception: one of `failures` if Milvus cannot be reached, refuses, or takes too long.
         """
-        (hits,) = self.client.search(
+        seconds = seconds or self.seconds
+        # Beside the caller: whatever its timeout is, the client takes as long as it likes to connect again.
+        asked = self._searches.submit(
+            self.client.search,
             self.name,
             data=[query],
             anns_field=VECTOR,
             limit=min(n, MOST_FOUND),
             output_fields=[CODE],
             search_params={"metric_type": "IP"},
-            timeout=seconds or self.seconds,
+            timeout=seconds,
         )
+        try:
+            (hits,) = asked.result(seconds)
+        except TimeoutError:
+            raise TimeoutError(f"no answer in {seconds:g} s") from None
         return np.array(hits.ids, dtype=np.int32)
 
     def n_rows(self) -> int:
         """Return how many vectors are there.
 
         Raises:
-            MilvusException: if Milvus cannot be reached or refuses.
+            Exception: one of `failures` if Milvus cannot be reached or refuses.
         """
         self.client.load_collection(self.name)
         (row,) = self.client.query(self.name, output_fields=["count(*)"], consistency_level="Strong")
@@ -125,6 +139,14 @@ class MilvusCollection:
             )
         self.client.flush(self.name)
         logger.info("%d vectors are in Milvus as %s, in %.1f s", n, self.name, time.monotonic() - started)
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Return what Milvus' client raises where Milvus is the reason: a call that took too long is gRPC's own error."""
+    import grpc
+    from pymilvus.exceptions import MilvusException
+
+    return MilvusException, grpc.RpcError, grpc.FutureTimeoutError, OSError, ValueError
 
 
 def _fingerprint(vectors: FloatArray) -> str:

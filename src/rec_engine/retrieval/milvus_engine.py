@@ -6,6 +6,7 @@ import math
 import os
 import threading
 import time
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from rec_engine.errors import ConfigError
 from rec_engine.retrieval.cells import Engine
 from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.retrieval.filters import Eligible
-from rec_engine.retrieval.milvus_collection import MOST_FOUND, MilvusCollection
+from rec_engine.retrieval.milvus_collection import MOST_FOUND, MilvusCollection, failures
 from rec_engine.utils.background import Retry
 from rec_engine.utils.logger import get_logger
 from rec_engine.utils.service_settings import MilvusSettings
@@ -52,7 +53,7 @@ def in_milvus(index: FAISSIndex, settings: MilvusSettings) -> FAISSIndex:
     return index.searched_by(engine_of)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class MilvusEngine:
     """Asks Milvus for what is near; what it fails to answer, the embedded engine does.
 
@@ -69,6 +70,7 @@ class MilvusEngine:
     settings: MilvusSettings
     _collection: MilvusCollection | None = None
     _added: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+    _losing: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def is_connected(self) -> bool:
@@ -76,8 +78,19 @@ class MilvusEngine:
         return self._collection is not None
 
     def start(self) -> None:
-        """Let a thread connect and put the vectors there, however often it takes; requests do not wait for it."""
-        threading.Thread(target=self._connect, name="milvus", daemon=True).start()
+        """Let a thread connect, however often it takes, as long as somebody holds this; requests do not wait for it."""
+        threading.Thread(target=_connect, args=(weakref.ref(self),), name="milvus", daemon=True).start()
+
+    def connect(self) -> None:
+        """Put the vectors there, unless they are, and search there from now on.
+
+        Raises:
+            Exception: one of `failures` if Milvus cannot be reached, refuses, or is too slow.
+        """
+        collection = MilvusCollection(_client(self.settings), self.vectors, self.settings.timeout_ms / 1e3)
+        collection.prepare()
+        self._collection = collection
+        logger.info("searches go to Milvus at %s, collection %s", self.settings.uri, collection.name)
 
     def near(self, query: FloatArray, breadth: int, k: int, eligible: Eligible) -> IntArray:
         """Return eligible items near a query (dim,): k and some more, or fewer where the filter left too few.
@@ -91,15 +104,16 @@ class MilvusEngine:
         collection = self._collection
         if collection is None:
             return self.embedded.near(query, breadth, k, eligible)
-        from pymilvus.exceptions import MilvusException
-
         try:
             found = self._found(collection, query, k, eligible)
-        except MilvusException as error:
+        except failures() as error:
             logger.warning("Milvus does not answer, the process searches itself: %s", error)
             self._lose(collection)
             return self.embedded.near(query, breadth, k, eligible)
-        return np.concatenate([found[eligible.keeps(found)], self._added[eligible.keeps(self._added)]])
+        if len(found) < k:
+            return found  # too few of all but the latest items: with those they would look like enough
+        added = self._added
+        return np.concatenate([found, added[eligible.keeps(added)]])
 
     def add(self, vectors: FloatArray) -> None:
         """Know of vectors (n, dim) behind the others; they stay in the process."""
@@ -112,35 +126,40 @@ class MilvusEngine:
         self.embedded.save(directory)
 
     def _found(self, collection: MilvusCollection, query: FloatArray, k: int, eligible: Eligible) -> IntArray:
-        """Return what is near, eligible or not: as much as the filter should need, and if that was too little, all."""
+        """Return what is near and eligible, of as much as the filter should need, and of all if that was too little."""
         n_asked = _wanted(k, eligible)
         found = collection.search(query, n_asked)
-        n_left = np.count_nonzero(eligible.keeps(found))
-        if n_left < k and n_asked < min(MOST_FOUND, len(self.vectors)):
-            return collection.search(query, MOST_FOUND)
-        return found
+        kept = found[eligible.keeps(found)]
+        if len(kept) < k and n_asked < min(MOST_FOUND, len(self.vectors)):
+            found = collection.search(query, MOST_FOUND)
+            kept = found[eligible.keeps(found)]
+        return kept
 
     def _lose(self, collection: MilvusCollection) -> None:
         """Go on without Milvus and try to reach it again, unless another request has seen to that."""
-        if self._collection is collection:
+        with self._losing:
+            if self._collection is not collection:
+                return
             self._collection = None
-            self.start()
+        self.start()
 
-    def _connect(self) -> None:
-        from pymilvus.exceptions import MilvusException
 
-        retry = Retry()
-        while self._collection is None:
-            try:
-                collection = MilvusCollection(_client(self.settings), self.vectors, self.settings.timeout_ms / 1e3)
-                collection.prepare()
-            except MilvusException as error:
-                wait_seconds = retry.failed()
-                logger.warning("Milvus at %s: %s; next try in %.0f s", self.settings.uri, error, wait_seconds)
-                time.sleep(wait_seconds)
-            else:
-                self._collection = collection
-                logger.info("searches go to Milvus at %s, collection %s", self.settings.uri, collection.name)
+def _connect(waiting: "weakref.ref[MilvusEngine]") -> None:
+    retry = Retry()
+    while (engine := waiting()) is not None and not engine.is_connected:
+        uri = engine.settings.uri
+        try:
+            engine.connect()
+        except failures() as error:
+            wait_seconds = retry.failed()
+            logger.warning("Milvus at %s: %s; next try in %.0f s", uri, str(error), wait_seconds)
+        except Exception:
+            wait_seconds = retry.failed()
+            logger.exception("Milvus at %s cannot be used; next try in %.0f s", uri, wait_seconds)
+        else:
+            return
+        del engine  # a model that was replaced meanwhile is not kept in memory by this
+        time.sleep(wait_seconds)
 
 
 def _wanted(k: int, eligible: Eligible) -> int:
