@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,11 @@ import sqlalchemy as sql
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from conftest import store_rows
+from conftest import empty_database, store_rows
 from releases import fill_with_release
 
 from rec_engine import cli
-from rec_engine.data import schema
+from rec_engine.data import database, schema
 from rec_engine.data.database import opened, tables
 from rec_engine.data.events import Event, EventStore, Impression
 from rec_engine.data.experiment_log import ExperimentLog
@@ -152,6 +154,24 @@ def test_the_command_says_what_it_did_and_its_check_changes_nothing(
     assert "went from revision 0001 to 0002" in run()[1]
     assert "nothing was changed" in run()[1]
     assert run("--check")[0] == 0
+
+
+def test_who_starts_while_another_migrates_waits_longer_than_a_query_may_take(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = empty_database(postgres_url)
+    EventStore(url).close()
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 200)
+    with opened(url) as (_, writer, _, _), ThreadPoolExecutor() as others, writer.connect() as connection:
+        with connection.begin():
+            schema.lock_start(connection)
+            assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "200ms"
+            migrated, started = others.submit(schema.migrate, url), others.submit(EventStore, url)
+            time.sleep(0.6)
+            assert not migrated.done()
+            assert not started.done()
+        assert migrated.result().after == schema.HEAD
+        started.result().close()
 
 
 def test_to_open_a_store_loads_no_alembic(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ HEAD = REVISIONS[-1]
 REVISION_TABLE = "log_revision"
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _START_LOCK = 7305
-_LOCK_TIMEOUT = "10s"
+_START_TIMEOUT, _LOCK_TIMEOUT = "60s", "10s"
 _revision_row = sql.Table(
     REVISION_TABLE,
     sql.MetaData(),
@@ -135,9 +135,11 @@ def upgrade(connection: sql.Connection, revision: str) -> None:
 
 
 def lock_start(connection: sql.Connection) -> None:
-    """Let others who start or migrate wait until the transaction ends."""
+    """Let others who start or migrate wait until the transaction ends, at most a minute."""
     if connection.dialect.name != SQLITE:  # several workers start at once; CREATE TABLE IF NOT EXISTS alone races
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{_START_TIMEOUT}'")
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_START_LOCK})")
+        connection.exec_driver_sql("SET LOCAL statement_timeout TO DEFAULT")
 
 
 def _make(connection: sql.Connection) -> None:
