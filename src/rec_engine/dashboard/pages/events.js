@@ -26,7 +26,7 @@ export async function render({ signal }) {
   });
   const action = h("select", { onchange: () => { state.action = action.value; show(); } }, h("option", { value: "" }, "All"), ACTIONS.map((name) => h("option", { value: name }, words(name))));
   const user = h("input", { type: "search", autocomplete: "off", oninput: () => { state.user = user.value.trim(); show(); } });
-  poll(() => look(state, failure, show, signal), SECONDS, signal);
+  poll((current) => look(state, failure, show, current), SECONDS, signal);
   return [
     head("Events", "What users did, as it reaches the log.", pause),
     h("div", { class: "stack" }, h("div", { class: "card search" }, field("What", action), field("User id", user)), card("Latest", failure, about, list)),
