@@ -291,8 +291,9 @@ def test_an_experiment_is_planned_reckoned_started_and_stopped(browser: Browser,
 def test_events_show_as_they_come(browser: Browser, url: str) -> None:
     page = opened(browser, url, "#/events")
     expect(page.locator(".tail li").first).to_be_visible()
-    told(url, "feedback", {"user_id": "late", "item_id": 107, "action": "like"})
+    told(url, "feedback", {"user_id": "late", "item_id": 107, "action": "like", "timestamp": "2001-02-03"})
     expect(page.get_by_role("link", name="late")).to_be_visible()
+    expect(page.locator(".tail li", has_text="late").locator("time")).to_contain_text("2001")
     page.get_by_label("What").select_option("purchase")
     expect(page.get_by_role("link", name="late")).to_have_count(0)
     closed(page)

@@ -2,7 +2,7 @@
 
 import { get, may } from "../api.js";
 import { announce, fill, h } from "../dom.js";
-import { count, time, when, words } from "../format.js";
+import { count, lately, when, words } from "../format.js";
 import { badge, button, card, empty, field, head, trouble } from "../parts.js";
 import { poll } from "../poll.js";
 
@@ -60,7 +60,7 @@ function rows(state) {
   const found = wanted(state);
   if (!found.length) return h("li", { class: "nothing" }, empty("No event yet", "Send one to POST /feedback, or click something in the demo shop."));
   return found.slice(0, SHOWN).map((each) => h("li", { class: state.fresh.has(each.position) ? "fresh" : null },
-    h("time", { datetime: new Date(1000 * each.timestamp).toISOString(), title: when(each.timestamp) }, time(each.timestamp)),
+    h("time", { datetime: new Date(1000 * each.timestamp).toISOString(), title: when(each.timestamp) }, lately(each.timestamp)),
     h("span", {}, badge(words(each.action), each.action === "dislike" ? "worry" : GOOD.has(each.action) ? "good" : "accent"), each.value === null ? null : ` ${each.value}`),
     h("span", {}, h("a", { href: `#/items/${encodeURIComponent(each.item_id)}` }, each.title || `Item ${each.item_id}`)),
     h("span", { class: "soft" }, "by ", h("a", { href: `#/users/${encodeURIComponent(each.user_id)}` }, each.user_id))));
