@@ -381,9 +381,13 @@ def test_a_service_that_hangs_and_a_proxy_that_answers_for_it_are_told(browser: 
         "const ends = new AbortController(); setTimeout(() => ends.abort(new DOMException('', 'TimeoutError')), 300);"
     )
     page.add_init_script(f"AbortSignal.timeout = () => {{ {soon} return ends.signal; }}")
-    page.route("**/stats", lambda _: None)
+    for path in ("stats", "model/status"):
+        page.route(f"**/{path}", lambda _: None)
     page.reload()
-    expect(page.locator(".trouble")).to_contain_text("The service cannot be reached")
+    expect(page.locator("main > div > .trouble")).to_contain_text("The service cannot be reached")
+    page.unroute("**/model/status")
+    page.get_by_role("region", name="Model").get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("region", name="Model")).to_contain_text("Trained on")
     page.route("**/models", lambda route: route.fulfill(status=502, json={"message": "Bad Gateway"}))
     page.get_by_role("link", name="Models").click()
     expect(page.locator(".trouble")).to_contain_text("The service answered 502")

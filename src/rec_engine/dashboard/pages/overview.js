@@ -94,7 +94,7 @@ async function showModel(element, current, signal) {
     } catch {
       // The tiles above say that the service does not answer.
     }
-  } else await load(element, () => get("model/status", {}, current), modelOf, { lines: 6, signal });
+  } else await load(element, () => get("model/status", {}, current.aborted ? signal : current), modelOf, { lines: 6, signal });
 }
 
 function modelOf(status) {
