@@ -15,7 +15,7 @@ from rec_engine.cli_experiments import experiments_app, show_demo
 from rec_engine.cli_ingest import ingest
 from rec_engine.cli_keys import keys_app
 from rec_engine.cli_models import models_app
-from rec_engine.cli_output import AsJson
+from rec_engine.cli_output import AsJson, told
 from rec_engine.cli_simulate import simulate
 from rec_engine.cli_store import store_app
 from rec_engine.errors import ConfigError, DataError, RecEngineError
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     except RecEngineError as error:
         _fail(str(error), error.hint, error.exit_code)
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}", "is the path right, writable, and is there space left?", DATA)
+        _fail(*told(error), DATA)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
@@ -389,11 +389,11 @@ def _write(path: Path, text: str) -> None:
 
 
 def _say(text: str) -> None:
-    Console(highlight=False, markup=False, soft_wrap=True).print(text)
+    Console(highlight=False, markup=False, emoji=False, soft_wrap=True).print(text)
 
 
 def _fail(message: str, hint: str, exit_code: int) -> None:
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(f"Error: {message}")
     if hint:
         console.print(f"Hint: {hint}")

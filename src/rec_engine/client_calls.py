@@ -23,7 +23,7 @@ CANNOT_BE_SENT = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
 REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
 
 T = TypeVar("T")
-Outcome = httpx2.Response | httpx2.TransportError
+Outcome = httpx2.Response | httpx2.RequestError
 """What came of sending a call once."""
 
 
@@ -75,8 +75,8 @@ class Call(Generic[T]):
 
 
 def path(template: str, *ids: int | str) -> str:
-    """Return a path with an id in the place of each `{}`."""
-    return template.format(*(quote(str(each), safe="") for each in ids))
+    """Return a path with an id in the place of each `{}`; one of dots alone must not lead to another path."""
+    return template.format(*(_quoted(str(each)) for each in ids))
 
 
 def pause_seconds(call: Call[T], outcome: Outcome, attempt: int, attempts: int) -> float | None:
@@ -94,7 +94,7 @@ def pause_seconds(call: Call[T], outcome: Outcome, attempt: int, attempts: int) 
     if attempt >= attempts or not _may_be_sent_again(call, outcome):
         return None
     wanted = 0.0
-    if isinstance(outcome, httpx2.Response) and (asked := outcome.headers.get("retry-after", "")).isdigit():
+    if isinstance(outcome, httpx2.Response) and (asked := outcome.headers.get("retry-after", "")).isdecimal():
         wanted = float(asked)
     if wanted > LONGEST_PAUSE_SECONDS:
         return None
@@ -108,7 +108,7 @@ def read(call: Call[T], outcome: Outcome) -> T:
     Raises:
         ServiceError: if the call was refused or failed, or its answer is not what was agreed.
     """
-    if isinstance(outcome, httpx2.TransportError):
+    if isinstance(outcome, httpx2.RequestError):
         raise ServiceError(
             f"{call}: no answer ({type(outcome).__name__}: {outcome})",
             hint="is the service running, and the address right? GET /ready says whether it can answer",
@@ -130,6 +130,10 @@ def read(call: Call[T], outcome: Outcome) -> T:
             status_code=outcome.status_code,
         ) from None
     return found
+
+
+def _quoted(text: str) -> str:
+    return text.replace(".", "%2E") if text in {".", ".."} else quote(text, safe="")
 
 
 def _may_be_sent_again(call: Call[T], outcome: Outcome) -> bool:

@@ -391,7 +391,7 @@ class RecEngineClient:
         while True:
             try:
                 outcome: Outcome = self._http.request(**sent)
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 outcome = error
             pause = pause_seconds(call, outcome, attempt, self._attempts)
             if pause is None:

@@ -127,6 +127,22 @@ def test_bad_input_is_one_clear_sentence_and_its_exit_code(
     assert left <= {"dates.rejects.csv"}
 
 
+def test_an_error_is_told_letter_by_letter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["models", "verify", ":smile:", "--model-dir", str(tmp_path)])
+    assert "':smile:'" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_told() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "rec_engine", "models", "list", "--json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        3,
+        "Error: the output could not be written: No space left on device",
+    )
+
+
 def test_port_in_use_is_said_before_anything_starts(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

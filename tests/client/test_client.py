@@ -228,3 +228,27 @@ def test_the_client_loads_neither_the_service_nor_the_training_stack() -> None:
     code = f"import sys, rec_engine.client; print(*sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_an_id_of_dots_leads_to_its_own_path() -> None:
+    paths: list[bytes] = []
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        paths.append(request.url.raw_path)
+        return httpx2.Response(204)
+
+    for item_id in (".", "..", "...", "a/.."):
+        asking(handle).delete_item(item_id)
+    assert paths == [b"/items/%2E", b"/items/%2E%2E", b"/items/...", b"/items/a%2F.."]
+
+
+def test_an_answer_that_cannot_be_unpacked_is_told() -> None:
+    broken = httpx2.Response(200, headers={"content-encoding": "gzip"}, stream=httpx2.ByteStream(b"no gzip"))
+    with pytest.raises(ServiceError, match="DecodingError"):
+        asking(lambda _: broken, attempts=1).health()
+
+
+def test_a_pause_that_is_no_number_is_none(pauses: list[float]) -> None:
+    handle, asked = failing(1, httpx2.Response(503, headers=[(b"retry-after", b"\xb2")]), {"status": "alive"})
+    asking(handle).health()
+    assert (len(asked), len(pauses)) == (2, 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from servers import served
 
 CHROMIUM = "/usr/bin/chromium"
@@ -291,8 +291,9 @@ def test_an_experiment_is_planned_reckoned_started_and_stopped(browser: Browser,
 def test_events_show_as_they_come(browser: Browser, url: str) -> None:
     page = opened(browser, url, "#/events")
     expect(page.locator(".tail li").first).to_be_visible()
-    told(url, "feedback", {"user_id": "late", "item_id": 107, "action": "like"})
+    told(url, "feedback", {"user_id": "late", "item_id": 107, "action": "like", "timestamp": "2001-02-03"})
     expect(page.get_by_role("link", name="late")).to_be_visible()
+    expect(page.locator(".tail li", has_text="late").locator("time")).to_contain_text("2001")
     page.get_by_label("What").select_option("purchase")
     expect(page.get_by_role("link", name="late")).to_have_count(0)
     closed(page)
@@ -322,3 +323,72 @@ def test_the_theme_is_switched_and_kept(browser: Browser, url: str) -> None:
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     expect(page.get_by_role("button", name="Light theme")).to_be_visible()
     closed(page)
+
+
+def test_an_answer_that_comes_late_replaces_no_later_one(browser: Browser, url: str) -> None:
+    held: list[Route] = []
+    page = opened(browser, url, "#/catalogue")
+    page.route("**/items?query=item+1&*", lambda route: held.append(route))  # noqa: PLW0108 - it marks what it is given
+    with page.expect_request("**/items?query=item+1&*"):
+        page.get_by_label("Words or id").fill("item 1")
+    page.get_by_label("Words or id").fill("item 12")
+    expect(page.get_by_role("table")).to_contain_text("1 to 1 of 1")
+    with page.expect_response("**/items?query=item+1&*"):
+        held[0].continue_()
+    page.wait_for_timeout(200)
+    expect(page.get_by_role("table")).to_contain_text("1 to 1 of 1")
+    page.get_by_label("Words or id").fill("item")
+    page.evaluate("location.hash = '#/models'")  # before the search begins
+    page.wait_for_timeout(400)
+    assert page.url.endswith("#/models")
+    closed(page)
+
+
+def test_a_shelf_of_one_shopper_is_not_shown_to_the_next(browser: Browser, url: str) -> None:
+    held: list[Route] = []
+    page = opened(browser, url, "#/shop")
+    page.route(
+        "**/recommend", lambda route: held.append(route) if '"2"' in route.request.post_data else route.continue_()
+    )
+    for shopper in ("2", "newcomer"):
+        page.get_by_label("Shopper id").fill(shopper)
+        with page.expect_request("**/recommend"):
+            page.get_by_role("button", name="Enter as this shopper").click()
+    own = page.get_by_role("region", name="For you")
+    expect(own).to_contain_text("Nothing is known of you yet")
+    with page.expect_response("**/recommend"):
+        held[0].continue_()
+    page.wait_for_timeout(200)
+    expect(own).to_contain_text("Nothing is known of you yet")
+    closed(page)
+
+
+def test_what_is_no_key_is_told_and_the_one_in_use_is_kept(browser: Browser, url: str) -> None:
+    page = opened(browser, url)
+    page.get_by_role("button", name="Key: admin").click()
+    page.get_by_label("Key", exact=True).fill("rek_…")
+    page.get_by_role("button", name="Use it").click()
+    expect(page.get_by_role("dialog")).to_contain_text("This is no key")
+    page.get_by_role("button", name="Close").click()
+    page.reload()
+    expect(page.get_by_role("button", name="Key: admin")).to_be_visible()
+    closed(page)
+
+
+def test_a_service_that_hangs_and_a_proxy_that_answers_for_it_are_told(browser: Browser, url: str) -> None:
+    page = opened(browser, url)
+    soon = (
+        "const ends = new AbortController(); setTimeout(() => ends.abort(new DOMException('', 'TimeoutError')), 300);"
+    )
+    page.add_init_script(f"AbortSignal.timeout = () => {{ {soon} return ends.signal; }}")
+    for path in ("stats", "model/status"):
+        page.route(f"**/{path}", lambda _: None)
+    page.reload()
+    expect(page.locator("main > div > .trouble")).to_contain_text("The service cannot be reached")
+    page.unroute("**/model/status")
+    page.get_by_role("region", name="Model").get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("region", name="Model")).to_contain_text("Trained on")
+    page.route("**/models", lambda route: route.fulfill(status=502, json={"message": "Bad Gateway"}))
+    page.get_by_role("link", name="Models").click()
+    expect(page.locator(".trouble")).to_contain_text("The service answered 502")
+    closed(page, "502")

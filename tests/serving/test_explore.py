@@ -1,20 +1,24 @@
 """What people ask of the service: previews that nothing remembers, the catalogue, users, the end of the log."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from conftest import N_USERS, service
+from conftest import N_ITEMS, N_USERS, service
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rec_engine.bundle import ModelBundle
+from rec_engine.data.dataset import FloatArray, IntArray
 from rec_engine.data.events import Event, EventStore, Impression
 from rec_engine.data.log_tail import Tail, latest_answers, latest_events
-from rec_engine.retrieval.text_search import begins_a_word, begins_with
+from rec_engine.retrieval.candidates import top_of
+from rec_engine.retrieval.text_search import MAX_WORDS, begins_a_word, begins_with
+from rec_engine.serving import explore
 from rec_engine.serving.cache import InMemoryCache
 
 ODD_IDS = ["a/b", "a/b/", "what?", "--5", "a b", "profile", "é", "100%"]
@@ -181,6 +185,26 @@ def test_the_tail_begins_where_the_last_one_ended(client: TestClient) -> None:
     assert [(each["user_id"], each["title"]) for each in later] == [("bob", None)]
 
 
+def test_the_tail_shows_what_a_later_release_has_written(bundle: ModelBundle, tmp_path: Path) -> None:
+    store = EventStore(f"sqlite:///{tmp_path / 'events.db'}")
+    store.write([Event("e-1", "ann", "104", "wish", 1)])
+    with service(bundle, store) as client:
+        assert [each["action"] for each in asked(client, "/events")["events"]] == ["wish"]  # type: ignore[attr-defined]
+
+
+def test_a_search_keeps_nobody_else_waiting(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes long for a million items is not done where requests are answered."""
+    has_loop = []
+
+    def watched(items: IntArray, scores: FloatArray, k: int) -> IntArray:
+        has_loop.append(asyncio._get_running_loop() is not None)
+        return top_of(items, scores, k)
+
+    monkeypatch.setattr(explore, "top_of", watched)
+    assert asked(client, "/items")["n_found"] == N_ITEMS
+    assert has_loop == [False]
+
+
 def test_the_tail_is_of_one_item_or_user_where_it_is_asked_for(store: EventStore) -> None:
     store.write([Event(f"{user}-{item}", user, item, "click", 1) for user in ("ann", "bob") for item in ("tea", "cup")])
     position, events = latest_events(store, Tail(10, item_id="tea"))
@@ -212,6 +236,13 @@ def test_a_search_takes_any_text_and_finds_what_begins_so(titles: list[str | Non
             assert not is_found
         if title is not None and query.split() and all(f" {title}".find(f" {word}") >= 0 for word in query.split()):
             assert is_found
+
+
+@given(titles=st.lists(st.text("ab ", max_size=8), min_size=1, max_size=6), words=st.lists(st.text("ab", min_size=1)))
+def test_an_item_is_found_by_several_words_where_each_finds_it(titles: list[str], words: list[str]) -> None:
+    found = begins_a_word(titles, " ".join(words))
+    each = [begins_a_word(titles, word) for word in words[:MAX_WORDS]]
+    assert found.tolist() == np.logical_and.reduce([np.ones(len(titles), dtype=np.bool_), *each]).tolist()
 
 
 def test_the_letters_of_a_search_are_letters() -> None:

@@ -137,6 +137,7 @@ def test_the_report_is_a_page_with_the_segments_of_the_model_users(client: TestC
         metadata(client, user)
     page = client.get("/experiments/exp/report")
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "sandbox" in page.headers["content-security-policy"]
     assert "continue_running" in page.text
     assert "country: fr" in page.text
     assert client.get("/experiments/none/report").status_code == 404

@@ -65,6 +65,7 @@ def test_what_training_left_of_a_version_is_shown(of_registry: TestClient, secon
     report = of_registry.get(f"/models/{second.name}/report")
     assert report.headers["content-type"].startswith("text/html")
     assert second.name in report.text
+    assert "sandbox" in report.headers["content-security-policy"]
     assert of_registry.get(f"/models/{second.name}/figures").json()["version"] == second.name
 
 

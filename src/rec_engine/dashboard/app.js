@@ -86,7 +86,12 @@ async function askForKey() {
   const forget = key() && h("p", { class: "small" }, "Leave the field empty to forget the key that is in use.");
   const given = await dialog("Key of this session", [about, field("Key", input), forget], "Use it", () => input.value.trim());
   if (given === null) return;
-  await useKey(given);
+  try {
+    await useKey(given);
+  } catch (problem) {
+    await dialog("The key is not used", trouble(problem), "Close");
+    return;
+  }
   showKey();
   toast(access.scopes.length ? `You may: ${access.scopes.join(", ")}` : "This key opens nothing here");
   show();
@@ -110,7 +115,11 @@ function nameTheme() {
 function changeTheme() {
   const wanted = isDark() ? "light" : "dark";
   document.documentElement.dataset.theme = wanted;
-  localStorage.setItem("rec-engine theme", wanted);
+  try {
+    localStorage.setItem("rec-engine theme", wanted);
+  } catch {
+    // A browser that keeps nothing forgets it with the page.
+  }
   nameTheme();
   document.dispatchEvent(new Event("themechange"));
 }

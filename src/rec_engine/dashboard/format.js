@@ -19,6 +19,8 @@ export const milliseconds = (value) => (known(value) ? `${value < 10 ? value.toF
 export const when = (unixSeconds) => moment.format(new Date(1000 * unixSeconds));
 export const time = (unixSeconds) => clock.format(new Date(1000 * unixSeconds));
 export const date = (unixSeconds) => calendar.format(new Date(1000 * unixSeconds));
+/** Return a moment: the time of day of one within a day, else its date too. */
+export const lately = (unixSeconds, now = Date.now() / 1000) => (Math.abs(now - unixSeconds) < 43_200 ? time(unixSeconds) : when(unixSeconds));
 export const day = (text) => (text ? moment.format(new Date(text)) : NOTHING);
 
 export function bytes(value) {

@@ -78,22 +78,36 @@ export function trouble(error, retry = null) {
     retry && button("Try again", retry));
 }
 
-/** Show in an element what is asked for, a skeleton before that, and a problem with a way to try again. */
+const turns = new WeakMap();
+
+/** Return what says whether an element still waits for this, or is by now to show something else. */
+export function turn(element, signal = undefined) {
+  const mine = {};
+  turns.set(element, mine);
+  return () => turns.get(element) === mine && !signal?.aborted;
+}
+
+/** Show in an element what is asked for, a skeleton before that, and a problem with a way to try again.
+ *
+ * What was asked for last is what it shows, whatever is answered last; null is returned for what is not shown.
+ */
 export async function load(element, asked, shown, { lines = 4, signal = undefined } = {}) {
+  const isWanted = turn(element, signal);
   fill(element, skeleton(lines));
   element.setAttribute("aria-busy", "true");
   try {
     const found = await asked();
-    if (!signal?.aborted) fill(element, shown(found));
+    if (!isWanted()) return null;
+    fill(element, shown(found));
     return found;
   } catch (error) {
-    if (error.name !== "AbortError" && !signal?.aborted) {
+    if (error.name !== "AbortError" && isWanted()) {
       if (!(error instanceof Problem)) console.error(error);
       fill(element, trouble(error, () => load(element, asked, shown, { lines, signal })));
     }
     return null;
   } finally {
-    element.removeAttribute("aria-busy");
+    if (isWanted()) element.removeAttribute("aria-busy");
   }
 }
 

@@ -1,4 +1,7 @@
-"""Finding by words: a column of texts is read through, which takes a tenth of a second for a million of them."""
+"""Finding by words: a column of texts is read through, which takes a tenth of a second for a million of them.
+
+Each further word reads only what the ones before it have left.
+"""
 
 import re
 from collections.abc import Sequence
@@ -16,9 +19,11 @@ def begins_a_word(texts: pl.Series | Sequence[str | None], query: str) -> BoolAr
     """Return (n,) bool: whether each word of the query is how some word of the text begins, upper or lower case."""
     column = texts if isinstance(texts, pl.Series) else pl.Series(texts, dtype=pl.String)
     column = column.cast(pl.String)
-    has_all = np.ones(len(column), dtype=np.bool_)
-    for word in query.split()[:MAX_WORDS]:
-        has_all &= column.str.contains(rf"(?i)(^|\W){re.escape(word)}").fill_null(value=False).to_numpy()
+    has_all, places = np.zeros(len(column), dtype=np.bool_), np.arange(len(column))
+    for word in sorted(query.split()[:MAX_WORDS], key=len, reverse=True):  # long ones leave little for the others
+        has_word = column.str.contains(rf"(?i)(^|\W){re.escape(word)}").fill_null(value=False)
+        column, places = column.filter(has_word), places[has_word.to_numpy()]
+    has_all[places] = True
     return has_all
 
 

@@ -34,6 +34,7 @@ from rec_engine.serving.explore_routes import add_access, add_catalogue, add_log
 from rec_engine.serving.opening import open_served
 from rec_engine.serving.path_ids import PathId
 from rec_engine.serving.protocol import BoundedProtocol
+from rec_engine.serving.reports import report_response
 from rec_engine.serving.rule_schemas import DryRunRequest, DryRunResponse, Rule, RuleId, RuleList, RuleView
 from rec_engine.serving.schemas import (
     RecommendRequest,
@@ -279,7 +280,7 @@ def _add_experiment_steps(app: FastAPI, engine: Engine) -> None:
     @app.get("/experiments/{experiment_id}/report", response_class=HTMLResponse)
     async def experiment_report(experiment_id: PathId) -> Response:
         """Show what is known of an experiment as a page: verdict, effects, arms, sample ratio, health, segments."""
-        return HTMLResponse(await experiments.report(experiment_id, engine.bundle.users))
+        return report_response(await experiments.report(experiment_id, engine.bundle.users))
 
 
 def _add_feedback(app: FastAPI, engine: Engine) -> None:

@@ -13,6 +13,8 @@ from pydantic import JsonValue
 from rec_engine.data.dataset import ExternalId, IntArray
 from rec_engine.data.log_tail import Tail, item_change, latest_answers, latest_events
 from rec_engine.errors import NotFoundError
+from rec_engine.retrieval.candidates import top_of
+from rec_engine.retrieval.catalogue import ItemView
 from rec_engine.retrieval.filters import Eligible
 from rec_engine.retrieval.text_search import begins_a_word, begins_with
 from rec_engine.serving.engine import Engine
@@ -50,12 +52,9 @@ async def find_items(engine: Engine, query: str, category: str | None, first: in
     engine.catch_up()
     live = engine.live  # to the end: another model, with other codes, may take over meanwhile
     eligible = live.inference.allowed([category] if category else [])
-    views = dict(live.catalogue.changed)  # while this searches, others may change
-    codes = await asyncio.to_thread(_matching, live, query, eligible, {code: views[code].title for code in views})
-    popularity = live.knowledge.popularity[codes]
-    exact = codes == live.catalogue.code(query)
-    order = codes[np.lexsort((codes, -popularity, ~exact))]
-    return ItemsFound(n_found=len(codes), items=[_found(live, code) for code in order[first : first + n_items]])
+    changed = dict(live.catalogue.changed)  # while this searches, others may change
+    n_found, codes = await asyncio.to_thread(_best_found, live, query, eligible, changed, first + n_items)
+    return ItemsFound(n_found=n_found, items=[_found(live, code) for code in codes[first:].tolist()])
 
 
 async def describe_item(engine: Engine, item_id: ExternalId) -> ItemDetails:
@@ -150,15 +149,25 @@ async def latest_shown(engine: Engine, asked: Tail) -> AnswerList:
     )
 
 
-def _matching(live: LiveModel, query: str, eligible: Eligible, new_titles: Mapping[int, str | None]) -> IntArray:
+def _best_found(
+    live: LiveModel, query: str, eligible: Eligible, changed: Mapping[int, ItemView], n: int
+) -> tuple[int, IntArray]:
+    """Return how many items are found, and the codes of the first n: that of this id, then those that most met."""
+    codes = _matching(live, query, eligible, changed)
+    scores = live.knowledge.popularity[codes]
+    scores[codes == live.catalogue.code(query)] = np.inf
+    return len(codes), top_of(codes, scores, n)
+
+
+def _matching(live: LiveModel, query: str, eligible: Eligible, changed: Mapping[int, ItemView]) -> IntArray:
     items, mask = live.bundle.items, eligible.mask()
     if not query.strip():
         return np.flatnonzero(mask).astype(np.int32)
     has_words = np.zeros(len(mask), dtype=np.bool_)
     if "title" in items.columns:
         has_words[: items.height] = begins_a_word(items["title"], query)
-    if new_titles:
-        has_words[list(new_titles)] = begins_a_word(list(new_titles.values()), query)
+    if changed:
+        has_words[list(changed)] = begins_a_word([view.title for view in changed.values()], query)
     if (code := live.catalogue.code(query)) >= 0:
         has_words[code] = True
     return np.flatnonzero(mask & has_words).astype(np.int32)

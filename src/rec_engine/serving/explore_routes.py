@@ -22,6 +22,7 @@ from rec_engine.serving.explore_schemas import (
     UserList,
 )
 from rec_engine.serving.path_ids import PathId
+from rec_engine.serving.reports import report_response
 from rec_engine.serving.schemas import RecommendRequest, RecommendResponse
 from rec_engine.serving.security import Gate
 
@@ -105,7 +106,7 @@ def add_versions(app: FastAPI, engine: Engine) -> None:
     @app.get("/models/{version}/report", response_class=HTMLResponse)
     async def report(version: PathId) -> Response:
         """Show what training found out about a version, as a page."""
-        return HTMLResponse(await versions.report_of(engine, version))
+        return report_response(await versions.report_of(engine, version))
 
     @app.get("/models/{version}/figures", response_class=JSONResponse)
     async def figures(version: PathId) -> Response:

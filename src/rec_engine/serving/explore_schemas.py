@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from rec_engine.serving.wire import Action, Asked, Id, Wire
+from rec_engine.serving.wire import Asked, Id, Wire
 from rec_engine.utils.config import ScopeName
 
 
@@ -67,7 +67,8 @@ class LoggedEvent(Wire):
     item_id: str
     title: str | None
     """Of the item; null where it has none, or nobody knows the item."""
-    action: Action
+    action: str
+    """One of those of `POST /feedback`, or what a later release knows beside them."""
     value: float | None
     timestamp: int
     """Unix seconds at which it happened, which may be long before it was logged."""

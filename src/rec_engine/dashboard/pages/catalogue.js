@@ -27,6 +27,7 @@ export async function render({ query, signal }) {
 }
 
 async function find(element, query, category, first, signal) {
+  if (signal.aborted) return; // the address is another page's by now
   history.replaceState(null, "", `#/catalogue${query ? `?query=${encodeURIComponent(query)}` : ""}`);
   const asked = () => get("items", { query, category, first, num_items: PAGE }, signal);
   const answer = await load(element, asked, (found) => listOf(found, first, (at) => find(element, query, category, at, signal)), { lines: 10, signal });

@@ -2,7 +2,7 @@
 
 import { get, may } from "../api.js";
 import { announce, fill, h } from "../dom.js";
-import { count, time, when, words } from "../format.js";
+import { count, lately, when, words } from "../format.js";
 import { badge, button, card, empty, field, head, trouble } from "../parts.js";
 import { poll } from "../poll.js";
 
@@ -26,7 +26,7 @@ export async function render({ signal }) {
   });
   const action = h("select", { onchange: () => { state.action = action.value; show(); } }, h("option", { value: "" }, "All"), ACTIONS.map((name) => h("option", { value: name }, words(name))));
   const user = h("input", { type: "search", autocomplete: "off", oninput: () => { state.user = user.value.trim(); show(); } });
-  poll(() => look(state, failure, show, signal), SECONDS, signal);
+  poll((current) => look(state, failure, show, current), SECONDS, signal);
   return [
     head("Events", "What users did, as it reaches the log.", pause),
     h("div", { class: "stack" }, h("div", { class: "card search" }, field("What", action), field("User id", user)), card("Latest", failure, about, list)),
@@ -60,7 +60,7 @@ function rows(state) {
   const found = wanted(state);
   if (!found.length) return h("li", { class: "nothing" }, empty("No event yet", "Send one to POST /feedback, or click something in the demo shop."));
   return found.slice(0, SHOWN).map((each) => h("li", { class: state.fresh.has(each.position) ? "fresh" : null },
-    h("time", { datetime: new Date(1000 * each.timestamp).toISOString(), title: when(each.timestamp) }, time(each.timestamp)),
+    h("time", { datetime: new Date(1000 * each.timestamp).toISOString(), title: when(each.timestamp) }, lately(each.timestamp)),
     h("span", {}, badge(words(each.action), each.action === "dislike" ? "worry" : GOOD.has(each.action) ? "good" : "accent"), each.value === null ? null : ` ${each.value}`),
     h("span", {}, h("a", { href: `#/items/${encodeURIComponent(each.item_id)}` }, each.title || `Item ${each.item_id}`)),
     h("span", { class: "soft" }, "by ", h("a", { href: `#/users/${encodeURIComponent(each.user_id)}` }, each.user_id))));

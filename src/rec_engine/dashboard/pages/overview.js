@@ -27,8 +27,8 @@ export function render({ signal }) {
   const store = h("div", {}, skeleton(5));
   const model = h("div", {}, skeleton(6));
   const failure = h("div", {});
-  poll(() => look(tiles, charts, { stages, store, failure }), SECONDS, signal);
-  poll(() => showModel(model, signal), MODEL_SECONDS, signal);
+  poll((current) => look(tiles, charts, { stages, store, failure }, current), SECONDS, signal);
+  poll((current) => showModel(model, current, signal), MODEL_SECONDS, signal);
   return [
     head("Overview", "All server processes together, since the service started. The charts begin when this page is opened.", badge("live", "good")),
     failure,
@@ -41,10 +41,10 @@ export function render({ signal }) {
 
 let before = null;
 
-async function look(tiles, charts, parts) {
+async function look(tiles, charts, parts, signal) {
   try {
     const at = performance.now() / 1000;
-    const now = read(await get("stats"));
+    const now = read(await get("stats", {}, signal));
     const since = before && before.now.answers <= now.answers ? between(before.now, now, Math.max(at - before.at, 0.1)) : null;
     before = { at, now };
     showTiles(tiles, now, since);
@@ -54,7 +54,7 @@ async function look(tiles, charts, parts) {
     fill(parts.store, storeOf(now));
     fill(parts.failure);
   } catch (error) {
-    fill(parts.failure, trouble(error));
+    if (error.name !== "AbortError") fill(parts.failure, trouble(error));
   }
 }
 
@@ -87,15 +87,14 @@ function storeOf(now) {
   ]);
 }
 
-async function showModel(element, signal) {
-  const asked = async () => get("model/status", {}, signal);
+async function showModel(element, current, signal) {
   if (element.querySelector("dl")) {
     try {
-      fill(element, modelOf(await asked()));
+      fill(element, modelOf(await get("model/status", {}, current)));
     } catch {
       // The tiles above say that the service does not answer.
     }
-  } else await load(element, asked, modelOf, { lines: 6, signal });
+  } else await load(element, () => get("model/status", {}, current.aborted ? signal : current), modelOf, { lines: 6, signal });
 }
 
 function modelOf(status) {

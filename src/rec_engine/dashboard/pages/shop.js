@@ -3,7 +3,7 @@
 import { get, may, path, post } from "../api.js";
 import { announce, fill, h } from "../dom.js";
 import { named } from "../format.js";
-import { button, card, empty, field, freshId, head, toast, trouble } from "../parts.js";
+import { button, card, empty, field, freshId, head, toast, trouble, turn } from "../parts.js";
 
 const SHOPPER = "rec-engine shopper";
 const SHOWN = 12;
@@ -29,13 +29,14 @@ export async function render({ query, signal }) {
 }
 
 async function show(state, element, signal) {
+  const isWanted = turn(element, signal);
   element.setAttribute("aria-busy", "true");
   const [own, similar, trending] = await Promise.all([
     asked(post("recommend", { user_id: state.shopper, num_recommendations: SHOWN }, signal)),
     state.chosen ? asked(get(path("similar-items", state.chosen.item_id), { num_items: SHOWN }, signal)) : null,
     asked(get("trending", { num_items: SHOWN, time_window: "7d" }, signal)),
   ]);
-  if (signal.aborted) return;
+  if (!isWanted()) return;
   if (own.recommendations) state.requestByItem = new Map(own.recommendations.map((item) => [String(item.item_id), own.request_id]));
   const click = (item) => choose(state, item, element, signal);
   fill(element,

@@ -103,9 +103,10 @@ function lister(userId, asked, element, signal) {
     };
     const fresh = h("div", {});
     if (!before) fill(element, fresh);
-    await load(fresh, () => post("recommend/preview", body, signal), (answer) => listOf(answer, before, asked, show), { lines: 12, signal });
+    const answer = await load(fresh, () => post("recommend/preview", body, signal), (found) => listOf(found, before, asked, show), { lines: 12, signal });
     if (mine !== turn || signal.aborted) return;
     fill(element, whatIfOf(asked, show), fresh);
+    if (!answer) return;
     before = new Map([...fresh.querySelectorAll("[data-item]")].map((each, at) => [each.dataset.item, at]));
     announce(`${before.size} recommendations`);
   };
