@@ -27,8 +27,6 @@ from rec_engine.utils.config import ModelConfig, ServingConfig
 
 NO_DEADLINE_MS = 600_000
 """What an answer holds must not depend on how busy the machine is."""
-NEW_ITEM_SHARE = 0.1
-"""Of the drawn places: nobody can like what nobody is shown."""
 NAME = "the closed loop"
 K_OF_CANDIDATES = 10
 
@@ -84,7 +82,7 @@ class ServedModel:
         exploration: float,
         *,
         is_served: bool = True,
-        new_item_share: float = NEW_ITEM_SHARE,
+        new_item_share: float = 0.0,
     ) -> None:
         config = ServingConfig.model_validate(
             {
@@ -192,7 +190,7 @@ class Shop:
         exploration: float,
         *,
         is_served: bool = True,
-        new_item_share: float = NEW_ITEM_SHARE,
+        new_item_share: float = 0.0,
     ) -> ServedModel:
         """Return a version ready to answer."""
         return ServedModel(bundle, self._opened(), exploration, is_served=is_served, new_item_share=new_item_share)
