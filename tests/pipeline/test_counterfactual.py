@@ -10,6 +10,7 @@ from conftest import N_USERS, service
 from rec_engine.bundle import ModelBundle
 from rec_engine.cli import app
 from rec_engine.data.events import EventStore
+from rec_engine.data.impressions import load_impressions
 from rec_engine.errors import DataError
 from rec_engine.pipeline.counterfactual import judge_from_log
 from rec_engine.utils.config import RecommendationSettings, ServingConfig
@@ -73,6 +74,14 @@ def test_a_policy_earns_what_the_log_of_another_says(bundle: ModelBundle, log: s
     for estimate in (value.ips, value.snips, value.dr):
         assert estimate is not None
         assert abs(estimate.mean - truth) < (estimate.high - estimate.low)  # four standard errors
+
+
+def test_only_the_answers_count_that_are_asked_for(bundle: ModelBundle, log: str) -> None:
+    some = load_impressions(log).request_ids.to_list()[::8]
+    [found] = judge_from_log({"same": bundle}, log, exploration=EXPLORATION, n_positions=1, request_ids=some)
+    assert found.n_answers == len(some) == N_USERS
+    with pytest.raises(DataError, match="was drawn"):
+        judge_from_log({"same": bundle}, log, exploration=EXPLORATION, n_positions=1, request_ids=["no such"])
 
 
 def test_a_log_in_which_nothing_was_drawn_has_nothing_to_judge_by(bundle: ModelBundle, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ arrangements = st.builds(
 ) | st.builds(
     Arrangement,
     exploration=st.sampled_from([0.1, 1.0, 10.0]),
+    new_item_share=st.sampled_from([0.0, 0.3]),
     caps=st.sampled_from([{}, {"brand": 1}]),
     labels=st.just(LABELS),
     seed=st.integers(0, 5),
@@ -52,8 +53,13 @@ def pinning(positions: dict[int, int], n_before: int = 0) -> Directives:
     return Directives(pins=pins, n_before=n_before)
 
 
+NEW: FloatArray = np.where(CODES % 4 == 1, CODES // 4 + 1, np.nan).astype(np.float32)
+"""Ranks among the new items, which are 1, 5 and 9."""
+
+
 def arranged(values: list[float], k: int, arrangement: Arrangement, asked: Directives = NO_DIRECTIVES) -> Slate:
-    return arrange(np.array(values, dtype=np.float32), CODES[: len(values)], k, arrangement, ITEMS, asked)
+    n = len(values)
+    return arrange(np.array(values, dtype=np.float32), CODES[:n], k, arrangement, ITEMS, asked, NEW[:n])
 
 
 @given(values=scores, k=st.integers(1, 15), arrangement=arrangements, asked=st.just(NO_DIRECTIVES) | directives)
@@ -242,3 +248,26 @@ def test_rules_about_none_of_the_candidates_leave_scores_alone() -> None:
     nothing = Shift("rule", Eligible.of_codes(CODES[:0], N), 1.0)
     scores = np.array([0.3, 0.1], dtype=np.float32)
     assert shifted(scores, CODES[:2], [nothing], are_log_odds=False) is scores
+
+
+def test_new_items_have_their_share_of_the_drawn_places_however_low_they_score() -> None:
+    n, n_draws, share = 80, 3_000, 0.2
+    values, codes = np.linspace(9, -9, n, dtype=np.float32), np.arange(n, dtype=np.int32)
+    ranks = np.full(n, np.nan, dtype=np.float32)
+    ranks[[70, 75]] = 1, 2  # far below the best, of which alone the others are drawn
+    world = ItemTable(np.zeros((n, 4), np.float32), Timeline(interactions([[0]]), n), np.zeros(n, np.uint64), {})
+    counts = np.zeros(n)
+    for seed in range(n_draws):
+        arrangement = Arrangement(exploration=0.5, new_item_share=share, seed=seed)
+        slate = arrange(values, codes, 1, arrangement, world, NO_DIRECTIVES, ranks)
+        counts[slate.places[0]] += 1
+        if slate.places[0] in (70, 75):
+            assert slate.propensities[0] == pytest.approx(share * (2 / 3 if slate.places[0] == 70 else 1 / 3))
+    for place, expected in ((70, share * 2 / 3), (75, share / 3)):
+        assert abs(counts[place] / n_draws - expected) < 4 * np.sqrt(expected * (1 - expected) / n_draws)
+
+
+def test_without_exploration_new_items_have_no_share() -> None:
+    assert arranged([3.0, 1.0, 2.0], 2, Arrangement(new_item_share=0.5)).places.tolist() == [0, 2]
+    caps = Arrangement(new_item_share=0.5, caps={"brand": 9}, labels=LABELS)
+    assert arranged([3.0, 1.0, 2.0], 2, caps).places.tolist() == [0, 2]

@@ -188,3 +188,17 @@ def test_caps_and_exploration_come_from_the_settings(bundle: ModelBundle, tmp_pa
         firsts = [item["categories"][0] for item in answer]  # type: ignore[index]
         assert max(firsts.count(name) for name in firsts) <= 2
     assert len({tuple(item["item_id"] for item in answer) for answer in answers}) > 1
+
+
+def test_an_item_that_has_just_come_has_its_share_of_what_is_drawn(bundle: ModelBundle, tmp_path: Path) -> None:
+    n_places = {0.0: 0, 0.5: 0}
+    for share in n_places:
+        settings = RecommendationSettings(exploration=0.01, new_item_share=share)
+        store = EventStore(f"sqlite:///{tmp_path / f'{share}.db'}")
+        with service(bundle, store, config=ServingConfig(recommendations=settings)) as client:
+            client.post("/items", json={"items": [{"item_id": "just come"}]})
+            for _ in range(20):
+                shown = items(ask(client, user_id=4, num_recommendations=5))
+                n_places[share] += any(item["item_id"] == "just come" for item in shown)
+    assert n_places[0.5] > n_places[0.0]
+    assert n_places[0.5] >= 5

@@ -45,6 +45,7 @@ class LoopSettings:
         past_days: before the first version.
         round_days: that a version is served.
         exploration: temperature of the draw, in log-odds; 0 draws nothing.
+        new_item_share: of the places that are drawn in the rounds, as `recommendations.new_item_share`.
         trial_days: that each part of the trial takes which follows the rounds; 0 for none. Without exploration there is
             none.
         seed: of everything.
@@ -57,6 +58,7 @@ class LoopSettings:
     past_days: float = 14.0
     round_days: float = 14.0
     exploration: float = 0.1
+    new_item_share: float = 0.0
     trial_days: float = 14.0
     seed: int = 0
 
@@ -91,7 +93,7 @@ class Loop:
             new_there (share of new items on the page, and among those that could be), clicks (what he did), and a
             column a policy: what its page was worth at that moment, in expected clicks, and of that its new items
             (`OF_NEW`) and its first place (`OF_FIRST`). Beside them has_joined (he came after the first version),
-            is_first_page (of a visit), clicks_first (at the first place) and version (that answered).
+            is_first_page (of a visit), request_id, clicks_first (at the first place) and version (that answered).
         versions: in order.
         trial: of one more version after the rounds; None where there was none.
         seconds: of everything.
@@ -125,8 +127,11 @@ def run_loop(settings: LoopSettings, directory: Path, config: ModelConfig = SMAL
         shop.ingest(past, simulator.now)
         for number in range(1, settings.n_rounds + 1):
             versions.append(_trained(shop, simulator.now, number))
-            served = shop.served(shop.current(), settings.exploration)
-            beside = beside or {FIRST: shop.served(shop.current(), settings.exploration, is_served=False)}
+            share = settings.new_item_share
+            served = shop.served(shop.current(), settings.exploration, new_item_share=share)
+            if not beside:
+                first = shop.served(shop.current(), settings.exploration, is_served=False, new_item_share=share)
+                beside = {FIRST: first}
             found = people.visit(served, settings.round_days, f"round-{number}", beside)
             if found.is_empty():
                 raise DataError(f"nobody came in round {number}", hint="raise --users and --interactions")

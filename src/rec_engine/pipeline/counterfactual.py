@@ -1,6 +1,6 @@
 """What other versions would have earned, from the log of the one that served: before a user meets them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -42,7 +42,12 @@ class Judged:
 
 
 def judge_from_log(
-    bundles: Mapping[str, ModelBundle], store_url: str, *, exploration: float, n_positions: int
+    bundles: Mapping[str, ModelBundle],
+    store_url: str,
+    *,
+    exploration: float,
+    n_positions: int,
+    request_ids: Collection[str] | None = None,
 ) -> list[Judged]:
     """Return what each version would have earned if it had answered, drawing its lists as `exploration` says.
 
@@ -55,6 +60,7 @@ def judge_from_log(
         store_url: of the log.
         exploration: temperature of the draw, in log-odds, as in `recommendations.exploration`; above 0.
         n_positions: how many positions from the top are judged.
+        request_ids: only by these answers; by all without it.
 
     Raises:
         DataError: if the log has no answer to judge by.
@@ -63,6 +69,8 @@ def judge_from_log(
     since = 1 + max(int(bundle.history.timestamps.max(initial=0)) for bundle in bundles.values())
     shown = load_impressions(store_url, latest=MAX_ANSWERS, since=since)
     answers = _drawn_first_pages(shown)
+    if request_ids is not None:
+        answers = answers[shown.request_ids.gather(answers).is_in(list(request_ids)).to_numpy()]
     if not len(answers):
         raise DataError(
             f"none of {shown.n_requests:,} answers since Unix second {since} was drawn",

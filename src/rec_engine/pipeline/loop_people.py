@@ -97,6 +97,7 @@ class People:
             "is_first": self._user_ids[user] not in self._known,
             "has_joined": bool(self._simulator.world.joined_day[user] > self._days_before),
             "is_first_page": number == 0,
+            "request_id": page.request_id,
             "version": page.version,
         }
 

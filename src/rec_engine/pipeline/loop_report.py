@@ -155,9 +155,9 @@ def tried(trial: TrialFigures) -> dict[str, str]:
         f"{_found(trial.findings[DIFFERENT])}; by the truth {trial.true_difference:+.1%}"
     )
     told["Does an A/A test find nothing?"] = f"{_found(trial.findings[ALIKE])}; by the truth +0.0%"
-    told["What does the next version earn? Clicks an answer at the first place, by the log of the one before"] = (
+    told["What does the next version earn, exploring much? Clicks at the first place, by the log of the one before"] = (
         f"{'refused: ' + '; '.join(forecast.refusals) if forecast.estimate is None else _told(forecast.estimate)}; "
-        f"by the truth there {_told(forecast.by_truth)}; in the time after {_told(forecast.earned)}"
+        f"by the truth there {_told(forecast.by_truth)}; in the time after, exploring less, {_told(forecast.earned)}"
     )
     return told
 

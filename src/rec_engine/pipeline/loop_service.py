@@ -72,14 +72,23 @@ class ServedModel:
         store: the log.
         exploration: temperature of the draw, as `recommendations.exploration`.
         is_served: whether its answers are shown.
+        new_item_share: of the drawn places, as `recommendations.new_item_share`.
     """
 
-    def __init__(self, bundle: ModelBundle, store: EventStore, exploration: float, *, is_served: bool = True) -> None:
+    def __init__(
+        self,
+        bundle: ModelBundle,
+        store: EventStore,
+        exploration: float,
+        *,
+        is_served: bool = True,
+        new_item_share: float = 0.0,
+    ) -> None:
         config = ServingConfig.model_validate(
             {
                 "api": {"deadline_ms": NO_DEADLINE_MS},
                 "redis": {"cache_ttl": 0},
-                "recommendations": {"exploration": exploration},
+                "recommendations": {"exploration": exploration, "new_item_share": new_item_share},
             }
         )
         self.live = LiveModel(bundle, config.recommendations, store, is_served=is_served)
@@ -175,9 +184,16 @@ class Shop:
         """Return the version that is promoted."""
         return open_bundle(self.model_dir / str(current_version(self.model_dir)))
 
-    def served(self, bundle: ModelBundle, exploration: float, *, is_served: bool = True) -> ServedModel:
+    def served(
+        self,
+        bundle: ModelBundle,
+        exploration: float,
+        *,
+        is_served: bool = True,
+        new_item_share: float = 0.0,
+    ) -> ServedModel:
         """Return a version ready to answer."""
-        return ServedModel(bundle, self._opened(), exploration, is_served=is_served)
+        return ServedModel(bundle, self._opened(), exploration, is_served=is_served, new_item_share=new_item_share)
 
     def _opened(self) -> EventStore:
         """Return the log for one more reader: each is told of what is new to it."""

@@ -1,7 +1,8 @@
 """After the rounds of a closed loop, one more version is tried as a careful shop would: by the log, then by experiment.
 
 It is trained on the log of all rounds. For a while the version before it goes on answering, with much exploration: what
-the next one would earn is estimated from that log. Then half of the people meet it, and the others a spoilt one.
+the next one would earn, exploring as much, is estimated from that log. Then half of the people meet it, and the others
+a spoilt one.
 """
 
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ from rec_engine.pipeline.loop_service import Shop
 from rec_engine.utils.logger import get_logger
 
 NEXT = "next version"
-LOGGED_EXPLORATION = 0.5
-"""Temperature of the version that logs, in log-odds: what the next one would show has to be shown now and then."""
+MUCH_EXPLORATION = 1.0
+"""Temperature, in log-odds, of the version that logs and of the one that is judged: a log can say what a policy would
+earn that draws much as it was drawn itself, not what one would that always shows what it takes for the best."""
 JUDGED_POSITIONS = 1
 
 logger = get_logger(__name__)
@@ -35,7 +37,8 @@ class Trial:
     Attributes:
         estimate: what the log of the version before says of the next one: clicks an answer at the first place; None
             where it has no answer to judge by.
-        logged: the answers of that version, as `Loop.answers`; NEXT is what the next one's would have been worth.
+        logged: the answers of that version, as `Loop.answers`; NEXT is what the next one's would have been worth, with
+            MUCH_EXPLORATION as well.
         tested: the answers of the experiment, with the columns CONTROL, TREATMENT and the names of re-rankers likewise.
         version: name of the next one.
         findings: experiment to what it says.
@@ -58,7 +61,7 @@ def run_trial(shop: Shop, people: People, simulator: ClickstreamSimulator, n_day
         people: that come to it.
         simulator: of their world.
         n_days: how long each part takes.
-        exploration: temperature of the draw of the next version, in log-odds, above 0.
+        exploration: temperature of the draw of the next version in the experiment, in log-odds, above 0.
 
     Raises:
         DataError: if nobody comes.
@@ -66,10 +69,10 @@ def run_trial(shop: Shop, people: People, simulator: ClickstreamSimulator, n_day
     now, present = simulator.now, shop.current()
     following = open_bundle(shop.train(now).directory)
     rankers = rankers_with_and_without(shop, following, now)
-    upcoming = shop.served(following, exploration, is_served=False)
-    logged = people.visit(shop.served(present, LOGGED_EXPLORATION), n_days, "logged", {NEXT: upcoming})
+    upcoming = shop.served(following, MUCH_EXPLORATION, is_served=False)
+    logged = people.visit(shop.served(present, MUCH_EXPLORATION), n_days, "logged", {NEXT: upcoming})
     logger.info("%d answers by the version before the next one", logged.height)
-    estimate = _estimate(following, shop.store_url, exploration)
+    estimate = _estimate(following, shop.store_url, logged) if logged.height else None
     models = {name: shop.served(each, 0.0, is_served=False) for name, each in rankers.items()}
     arms = {
         CONTROL: shop.served(spoilt(following, seed=0), exploration),
@@ -86,9 +89,16 @@ def run_trial(shop: Shop, people: People, simulator: ClickstreamSimulator, n_day
     return Trial(estimate, logged, tested, following.version, findings, correlations)
 
 
-def _estimate(bundle: ModelBundle, store_url: str, exploration: float) -> PolicyValue | None:
+def _estimate(bundle: ModelBundle, store_url: str, logged: pl.DataFrame) -> PolicyValue | None:
+    """Return what the log says of a version, by first pages of visits: later ones leave out what these have shown."""
     try:
-        (judged,) = judge_from_log({NEXT: bundle}, store_url, exploration=exploration, n_positions=JUDGED_POSITIONS)
+        (judged,) = judge_from_log(
+            {NEXT: bundle},
+            store_url,
+            exploration=MUCH_EXPLORATION,
+            n_positions=JUDGED_POSITIONS,
+            request_ids=logged.filter("is_first_page")["request_id"].to_list(),
+        )
     except DataError as error:
         logger.warning("no estimate from the log: %s", error)
         return None

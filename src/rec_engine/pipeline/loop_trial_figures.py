@@ -19,13 +19,13 @@ Z = float(norm.ppf(0.975))
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Clicks at the first place of a first page, an answer, by the next version.
+    """Clicks at the first place of a first page, an answer, by the next version; it draws much where it is judged.
 
     Attributes:
         estimate: from the log of the version before; None where it was refused.
         refusals: why.
         by_truth: of the pages that it would have shown there.
-        earned: in the time after, by those who met it.
+        earned: in the time after, by those who met it, as little drawn as in the rounds.
     """
 
     estimate: Estimate | None

@@ -202,6 +202,7 @@ class Answerer:
             caps=settings.caps,
             labels={name: catalogue.labels(name) for name in settings.caps},
             exploration=settings.exploration,
+            new_item_share=settings.new_item_share,
             seed=seed,
         )
         return Query(

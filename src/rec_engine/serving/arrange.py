@@ -25,6 +25,7 @@ class Arrangement:
         labels: attribute to (n_items,) int32 values, -1 for none; of the attributes in `caps`.
         exploration: temperature in log-odds; above 0 the order is drawn, so that others get their chance too. What is
             shown then has known probabilities, which diversity would take from it: only one of the two can be had.
+        new_item_share: of the places that are drawn, what share goes to new items.
         seed: of the draw.
     """
 
@@ -32,6 +33,7 @@ class Arrangement:
     caps: Mapping[str, int] = field(default_factory=dict)
     labels: Mapping[str, IntArray] = field(default_factory=dict)
     exploration: float = 0.0
+    new_item_share: float = 0.0
     seed: int = 0
 
     @property
@@ -61,13 +63,14 @@ class Slate:
     pinned: Mapping[int, str] = field(default_factory=dict)
 
 
-def arrange(  # noqa: PLR0913 - what is ordered, and three kinds of what an order heeds
+def arrange(  # noqa: PLR0913 - what is ordered, and four kinds of what an order heeds
     scores: FloatArray,
     item_codes: IntArray,
     k: int,
     arrangement: Arrangement,
     items: ItemTable,
     directives: Directives = NO_DIRECTIVES,
+    new_ranks: FloatArray | None = None,
 ) -> Slate:
     """Return the min(k, candidates) items that are shown; by score alone, equal ones are ordered by item code.
 
@@ -83,6 +86,7 @@ def arrange(  # noqa: PLR0913 - what is ordered, and three kinds of what an orde
         arrangement: what is heeded beside the scores.
         items: their vectors say how alike two items are.
         directives: of which the pins are followed here.
+        new_ranks: (n_candidates,) float32 from 1, of the new items among them; nan for the others. Without it none is.
     """
     order = np.argsort(-scores, kind="stable")
     n = min(k, len(order))
@@ -91,17 +95,22 @@ def arrange(  # noqa: PLR0913 - what is ordered, and three kinds of what an orde
         return Slate(order[:n], np.ones(n), {})
     fixed = [place for place, _ in pinned.values()]
     n_others = np.cumsum(~np.isin(order, later))  # what waits for its page takes no place from those that may be shown
-    pool = order[(n_others <= pool_size(k)) | np.isin(order, fixed)]
+    is_best = (n_others <= pool_size(k)) | np.isin(order, fixed)
+    new_weights = _new_weights(order, new_ranks, arrangement)
+    kept = is_best | (new_weights > 0)
+    pool, of_best, of_new = order[kept], is_best[kept], new_weights[kept]
     rows, propensities, held_back = _filled(
-        _drawn(scores[pool], arrangement) if arrangement.exploration else _most_marginal(pool, arrangement),
+        _drawn(scores[pool], of_best, of_new, arrangement)
+        if arrangement.exploration
+        else _most_marginal(pool, arrangement),
         items.vectors[item_codes[pool]],
         _Caps(arrangement.caps, {name: values[item_codes[pool]] for name, values in arrangement.labels.items()}),
         n,
         coming={position: int(np.flatnonzero(pool == place)[0]) for position, (place, _) in pinned.items()},
         is_later=np.isin(pool, later),
     )
-    kept = {int(pool[row]): name for row, name in held_back.items() if row not in rows}
-    return Slate(pool[rows], np.array(propensities), kept, dict(pinned.values()))
+    kept_back = {int(pool[row]): name for row, name in held_back.items() if row not in rows}
+    return Slate(pool[rows], np.array(propensities), kept_back, dict(pinned.values()))
 
 
 def pool_size(k: int) -> int:
@@ -218,14 +227,32 @@ def _most_marginal(pool: LongArray, arrangement: Arrangement) -> Choice:
     return choose
 
 
-def _drawn(scores: FloatArray, arrangement: Arrangement) -> Choice:
-    """Draw among those that are allowed."""
+def _new_weights(order: LongArray, new_ranks: FloatArray | None, arrangement: Arrangement) -> NDArray[np.float64]:
+    """Return (n_candidates,) float64, in that order: what each weighs among the new items, 0 for the others.
+
+    It is 1 / rank: scores of items that nobody has met hardly differ, and would show the same few to everybody.
+    """
+    if new_ranks is None or not (arrangement.exploration and arrangement.new_item_share):
+        return np.zeros(len(order))
+    return np.nan_to_num(1 / new_ranks[order].astype(np.float64))
+
+
+def _drawn(
+    scores: FloatArray, is_best: BoolArray, new_weights: NDArray[np.float64], arrangement: Arrangement
+) -> Choice:
+    """Draw among those that are allowed: by scores, or for a share of the places from the new items."""
     rng = np.random.default_rng(arrangement.seed)
-    weights = draw_weights(scores, arrangement.exploration)
+    by_score = np.where(is_best, draw_weights(scores, arrangement.exploration), 0.0)
+    parts = (1 - arrangement.new_item_share, by_score), (arrangement.new_item_share, new_weights)
 
     def choose(allowed: BoolArray, likeness: FloatArray) -> tuple[int, float]:  # noqa: ARG001 - of the other choice
-        shares = np.where(allowed, weights, 0.0)
-        shares /= shares.sum()
+        shares, total = np.zeros(len(allowed)), 0.0
+        for share, weights in parts:
+            left = np.where(allowed, weights, 0.0)
+            if share and left.any():
+                shares += share * (left / left.sum())
+                total += share
+        shares /= total
         row = int(rng.choice(len(shares), p=shares))
         return row, float(shares[row])
 

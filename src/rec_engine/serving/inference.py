@@ -41,6 +41,8 @@ NEW_ITEM_USERS = 5
 """Items that fewer users met are new: they compete among themselves for some of the candidates."""
 MAX_NEW_ITEMS = 1_000
 """New items that compete; where there are more, hardly an item is known and being new means nothing."""
+NEW_ITEMS = "new items"
+"""Name of the source in which they do."""
 NO_ITEMS = np.empty(0, dtype=np.int32)
 PINNED = "pinned"
 Stage = Literal["state", "eligible", "recall", "rank", "arrange", "record"]
@@ -214,7 +216,7 @@ class RecommendationInference:
             LinkSource(knowledge.links[COVISITATION], COVISITATION, last=RECENT_ITEMS, share=0.5),
             LinkSource(knowledge.links[SIMILAR], SIMILAR, share=0.25),
             RecentPopularitySource(knowledge.timeline),
-            TowerSource(index, vector, only=_new_items(knowledge, catalogue), name="new items", share=0.05),
+            TowerSource(index, vector, only=_new_items(knowledge, catalogue), name=NEW_ITEMS, share=0.05),
             *([HistorySource()] if repeats else []),
             PopularitySource(knowledge.popularity),
         ]
@@ -240,7 +242,8 @@ class RecommendationInference:
         scores = retrieval_order(candidates) if ranking_scores is None else ranking_scores
         shifts = query.directives.shifts
         scores = shifted(scores, candidates.item_codes, shifts, are_log_odds=ranking_scores is not None)
-        slate = arrange(scores, candidates.item_codes, query.k, query.arrangement, self.items, query.directives)
+        new = candidates.rank_of(NEW_ITEMS) if query.arrangement.new_item_share else None
+        slate = arrange(scores, candidates.item_codes, query.k, query.arrangement, self.items, query.directives, new)
         lap("arrange")
         return Trace(steps, candidates, ranking_scores, matrix, scores, slate)
 

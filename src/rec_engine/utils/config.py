@@ -240,6 +240,9 @@ class RecommendationSettings(Settings):
     exploration: float = Field(default=0.0, ge=0, le=10)
     """Temperature, in log-odds, at which the order is drawn; 0 shows the best. Drawn answers are never cached, and what
     they show is logged with its probability."""
+    new_item_share: float = Field(default=0.0, ge=0, le=0.5)
+    """Share of the drawn places that goes to items that hardly anybody has met, most often to those nearest to the
+    user's taste. It takes effect where exploration is above 0."""
 
 
 class ServingConfig(Settings):
