@@ -134,12 +134,12 @@ def test_experiments_name_versions_that_there_are(
 
     plan.write_text("treatment: {model_version: nowhere}\n")
     code, said = experiments("create", "old-model", "--definition", str(plan))
-    assert (code, "there is no version 'nowhere'" in said, NEW in said, OLD in said) == (2, True, True, True)
+    assert (code, "there is no version 'nowhere'" in said, NEW in said, OLD in said) == (3, True, True, True)
     plan.write_text(f"treatment: {{model_version: {OLD}}}\n")
     assert experiments("create", "old-model", "--definition", str(plan))[0] == 0
     shutil.rmtree(registry.model_dir / OLD)
     code, said = experiments("start", "old-model")
-    assert (code, f"no version '{OLD}'" in said) == (2, True)
+    assert (code, f"no version '{OLD}'" in said) == (3, True)
 
 
 def test_without_a_model_every_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

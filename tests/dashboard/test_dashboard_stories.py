@@ -243,6 +243,7 @@ def test_a_version_is_promoted_and_rolled_back_with_a_reason(browser: Browser, u
     before = versions(url)
     other = next(each["version"] for each in before["versions"] if not each["is_current"])
     page = opened(browser, url, "#/models")
+    expect(page.get_by_role("checkbox")).to_have_count(len(before["versions"]))
     for each in page.get_by_role("checkbox").all():
         each.check()
     expect(page.get_by_role("heading", name="Comparison")).to_be_visible()

@@ -31,7 +31,8 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
     assert done.returncode == 0, done.stdout + done.stderr
     assert "No issues found" in done.stdout + done.stderr
     pages = {
-        path.relative_to(tmp_path / "site").as_posix(): path.read_text("utf-8") for path in tmp_path.rglob("*.html")
+        path.relative_to(tmp_path / "site").as_posix(): path.read_text("utf-8")
+        for path in (tmp_path / "site").rglob("*.html")
     }
     loaded = r'<(?:script|img|iframe|link rel="?(?:stylesheet|preload|icon)"?)[^>]*(?:src|href)="?(https?:)?//[^" >]*'
     assert {name for name, text in pages.items() if re.search(loaded, text)} == set()

@@ -143,15 +143,15 @@ def test_the_command_says_what_it_removed_and_what_it_kept(store_url: str, capsy
     assert "0 events" in run("--older-than", "50d")[1]
     for wrong in ("50", "0d", "-3d", "a year", "999999d"):
         code, said = run("--older-than", wrong)
-        assert code == 2
-        assert "such as 365d" in said or "--help" in said
+        # What looks like a flag is refused as one.
+        assert (code, "such as 365d" in said, "--help" in said) in {(3, True, False), (2, False, True)}
 
 
 def test_a_database_without_a_log_is_not_given_one_to_prune(
     postgres_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = empty_database(postgres_url)
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(SystemExit, match="3"):
         cli.main(["store", "prune", "--store", url, "--older-than", "50d"])
     assert "there is no event store" in capsys.readouterr().err
     assert standing(url)[1] is None

@@ -182,7 +182,7 @@ def test_the_command_asks_a_service_and_its_exit_code_and_json_are_for_machines(
     assert code == 1
     assert "FAULT   service:" in text
     assert "does not answer" in text
-    assert run("--url", "ftp://nowhere")[0] == 2
+    assert run("--url", "ftp://nowhere")[0] == 3
 
 
 def test_what_is_no_web_server_is_a_finding() -> None:

@@ -102,5 +102,5 @@ def test_workers_belong_to_ray_and_are_at_least_one(
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([command, "--model-dir", str(model_dir if command == "recommend" else tmp_path), *arguments])
-    assert stopped.value.code == 2
+    assert stopped.value.code == 3
     assert f"--workers {arguments[-1]}" in capsys.readouterr().err
