@@ -11,8 +11,9 @@ from rec_engine.utils.config import ENVIRONMENT_PREFIX, ModelConfig, ServingConf
 from rec_engine.utils.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-OTHER_VALUES: dict[str, object] = {"milvus.uri": "http://vectors:19530", "milvus.database": "shop",
-               "store.url": "sqlite:///elsewhere.db", "recommendations.caps": {"brand": 2},
+OTHER_VALUES: dict[str, object] = {
+    "milvus.uri": "http://vectors:19530", "milvus.database": "shop",
+    "store.url": "sqlite:///elsewhere.db", "recommendations.caps": {"brand": 2},
     "security.keys": [{"name": "shop", "sha256": "0" * 64, "scopes": ["serve"]}],
     "security.allow_public_without_keys": True,
     "data.repeat_items": True,
@@ -27,7 +28,7 @@ OTHER_VALUES: dict[str, object] = {"milvus.uri": "http://vectors:19530", "milvus
 }  # fmt: skip
 FRACTIONS = {"data.max_rejected", "model.dropout", "model.temperature", "faiss.recall_floor", "training.learning_rate",
              "model.id_dropout", "training.weight_decay", "ctr.learning_rate", "recommendations.min_score_threshold",
-             "recommendations.diversity",
+             "recommendations.diversity", "recommendations.new_item_share",
              "recommendations.exploration", "evaluation.test_share", "evaluation.validation_share"}  # fmt: skip
 KEYS = [(kind, key) for kind in (ModelConfig, ServingConfig) for key in valid_keys(kind)]
 
