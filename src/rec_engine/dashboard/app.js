@@ -103,8 +103,7 @@ function showKey() {
 }
 
 function isDark() {
-  const chosen = document.documentElement.dataset.theme;
-  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  return document.documentElement.dataset.theme === "dark";
 }
 
 function nameTheme() {
@@ -120,7 +119,6 @@ function changeTheme() {
   } catch {
     // A browser that keeps nothing forgets it with the page.
   }
-  nameTheme();
   document.dispatchEvent(new Event("themechange"));
 }
 
@@ -136,7 +134,7 @@ async function start() {
   document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
   document.getElementById("theme").addEventListener("click", changeTheme);
   document.getElementById("key").addEventListener("click", askForKey);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { nameTheme(); document.dispatchEvent(new Event("themechange")); });
+  document.addEventListener("themechange", nameTheme);
   nameTheme();
   addEventListener("hashchange", show);
   try {
