@@ -220,9 +220,8 @@ def test_a_milvus_that_is_too_slow_for_a_search_is_not_searched(
 ) -> None:
     assert len(served)  # its vectors are there
     index = in_milvus(embedded, MilvusSettings(uri=milvus.settings.uri, timeout_ms=1))
-    wait_until(lambda: "next try" in caplog.text)
+    wait_until(lambda: "no answer in 0.001 s; next try" in caplog.text)  # an earlier test's engine may log meanwhile
     assert not engine_of(index).is_connected
-    assert "searches go to Milvus" not in caplog.text
 
 
 def test_an_error_that_nobody_foresaw_does_not_end_the_tries(
