@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,15 +27,24 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> Path:
-    """interactions.csv, items.csv and a configuration small enough for tests."""
-    interactions_frame().write_csv(tmp_path / "interactions.csv")
-    items_frame().with_columns(pl.col("categories").list.join("|")).write_csv(tmp_path / "items.csv")
-    (tmp_path / "tiny.yaml").write_text(
+def write_files(directory: Path) -> Path:
+    """Write interactions.csv, items.csv and a configuration small enough for tests."""
+    interactions_frame().write_csv(directory / "interactions.csv")
+    items_frame().with_columns(pl.col("categories").list.join("|")).write_csv(directory / "items.csv")
+    (directory / "tiny.yaml").write_text(
         "model: {embedding_dim: 16, tower_dims: [16], max_history_len: 20}\ntraining: {learning_rate: 0.01}\n"
     )
-    return tmp_path
+    return directory
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the files lie, and the model that was trained on them."""
+    directory = write_files(tmp_path_factory.mktemp("trained"))
+    done = run(*custom(), cwd=directory)
+    assert done.returncode == 0, done.stderr
+    assert "is the current model" in done.stdout.replace("\n", " ")
+    return directory
 
 
 def custom(*more: str) -> Sequence[str]:
@@ -42,31 +52,28 @@ def custom(*more: str) -> Sequence[str]:
     return ["train", "--config", "tiny.yaml", *data, *FAST, *more]
 
 
-def test_train_evaluate_recommend_from_own_files(files: Path) -> None:
-    trained = run(*custom(), cwd=files)
-    assert trained.returncode == 0, trained.stderr
-    assert "is the current model" in trained.stdout.replace("\n", " ")
-    evaluated = run("evaluate", "--k-values", "5", "10", "--output-file", "report.json", cwd=files)
+def test_train_evaluate_recommend_from_own_files(trained: Path) -> None:
+    evaluated = run("evaluate", "--k-values", "5", "10", "--output-file", "report.json", cwd=trained)
     assert evaluated.returncode == 0, evaluated.stderr
     assert "Left out: 0 targets" in evaluated.stdout
-    report = json.loads((files / "report.json").read_text())
+    report = json.loads((trained / "report.json").read_text())
     assert {"popularity", "recent popularity", "co-visitation", "ItemKNN", "EASE", "two-tower"} <= set(report)
     assert 0 <= report["two-tower"]["ndcg@10.low"] <= report["two-tower"]["ndcg@10"] <= 1
-    written = run("recommend", "--users", "all", "--k", "3", "--output", "recs.parquet", cwd=files)
+    written = run("recommend", "--users", "all", "--k", "3", "--output", "recs.parquet", cwd=trained)
     assert written.returncode == 0, written.stderr
-    assert pl.read_parquet(files / "recs.parquet").height == 180
+    assert pl.read_parquet(trained / "recs.parquet").height == 180
 
 
-def test_models_can_be_compared_by_name(files: Path) -> None:
-    for directory in ("models/a", "models/b"):
-        assert run(*custom("--model-dir", directory), cwd=files).returncode == 0
-    compared = run("evaluate", "--compare", "baseline:models/a", "improved:models/b", cwd=files)
+def test_models_can_be_compared_by_name(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "models", tmp_path / "models")
+    compared = run("evaluate", "--compare", "baseline:models", f"improved:{tmp_path / 'models'}", cwd=trained)
     assert compared.returncode == 0, compared.stderr
     assert "baseline: two-tower" in compared.stdout
     assert "improved: two-tower" in compared.stdout
 
 
-def test_validation_and_test_data_of_their_own(files: Path) -> None:
+def test_validation_and_test_data_of_their_own(tmp_path: Path) -> None:
+    files = write_files(tmp_path)
     whole = pl.read_csv(files / "interactions.csv").with_columns(pl.int_range(pl.len()).over("user_id").alias("place"))
     last = whole.group_by("user_id").agg(pl.col("place").max().alias("end"))
     whole = whole.join(last, on="user_id")
@@ -171,12 +178,11 @@ def test_exit_codes_are_told_where_they_are_looked_for() -> None:
     assert (RecEngineError.exit_code, CheckError.exit_code) == (cli.DATA, 1)
 
 
-def test_tables_are_printed_as_json_for_programs(files: Path, tmp_path: Path) -> None:
-    assert run(*custom(), cwd=files).returncode == 0
+def test_tables_are_printed_as_json_for_programs(trained: Path, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'state.db'}"
-    assert run("experiments", "create", "variety", "--store", store, cwd=files).returncode == 0
+    assert run("experiments", "create", "variety", "--store", store, cwd=trained).returncode == 0
     printed = {
-        name: json.loads(run(*command.split(), "--json", cwd=files).stdout)
+        name: json.loads(run(*command.split(), "--json", cwd=trained).stdout)
         for name, command in {
             "evaluate": "evaluate --k-values 5",
             "models": "models list",
@@ -211,9 +217,8 @@ def test_a_new_key_opens_the_service_that_knows_its_entry(tmp_path: Path) -> Non
     assert gate.refusal("POST", "/recommend", [], "10.0.0.1") is not None
 
 
-def test_an_open_address_without_keys_is_refused_with_the_ways_out(files: Path) -> None:
-    assert run(*custom(), cwd=files).returncode == 0
-    refused = run("serve", "--host", "0.0.0.0", "--port", "8000", cwd=files)  # noqa: S104 - it is refused
+def test_an_open_address_without_keys_is_refused_with_the_ways_out(trained: Path) -> None:
+    refused = run("serve", "--host", "0.0.0.0", "--port", "8000", cwd=trained)  # noqa: S104 - it is refused
     assert refused.returncode == 3
     assert "rec-engine keys new" in refused.stderr
     assert "allow_public_without_keys" in refused.stderr
