@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from rec_engine.data.database import SQLITE, event_rows, impression_rows, named, open_engines
 from rec_engine.data.experiment_tables import exposure_rows, measure_rows
 from rec_engine.data.sqlite_library import SqliteLibrary, sqlite_library
-from rec_engine.data.sqlite_reading import UserSums, rows_of, sums_by_user
+
+if TYPE_CHECKING:
+    from rec_engine.data.sqlite_reading import UserSums
 
 USERS_AT_ONCE = 50_000
 """Users of one query."""
@@ -188,6 +190,8 @@ class ExperimentTotals:
         schema = {"user_id": pl.String(), "arm": pl.String(), "phase": pl.Int32(), "first": pl.Int64()}
         if self._library is None:
             return self._rows(statement, schema)
+        from rec_engine.data.sqlite_reading import rows_of  # and numba with it, which who only records can do without
+
         frames = [pl.DataFrame(schema=schema)]
         with named(self.name):
             for user_ids, arms, numbers in rows_of(self._library, self._path, *self._compiled(statement), n_integers=2):
@@ -200,6 +204,8 @@ class ExperimentTotals:
 
         To add them up it would ask of each row whether it is of each of ten kinds.
         """
+        from rec_engine.data.sqlite_reading import sums_by_user
+
         rows = _between(query.rows, low, high).order_by(exposure_rows.c.user_id)
         kinds = sorted({column.event for column in query.columns})
         frames = [pl.DataFrame(schema=_schema(query.sums))]
@@ -302,7 +308,7 @@ def _between(statement: "sql.Select[Any]", low: str, high: str | None) -> "sql.S
     return within.where(exposure_rows.c.user_id < high) if high is not None else within
 
 
-def _figures(sums: UserSums, kinds: Sequence[str], columns: Sequence[Summed]) -> dict[str, NDArray[np.float64]]:
+def _figures(sums: "UserSums", kinds: Sequence[str], columns: Sequence[Summed]) -> dict[str, NDArray[np.float64]]:
     """Return (n_users,) float64 each, by the names of `totals`."""
     figures = {"n_events": sums.counts.sum(axis=(1, 2))}
     for column in columns:
