@@ -107,14 +107,11 @@ class ExperimentTotals:
         if selection.phase is not None:
             its &= exposure_rows.c.phase == selection.phase
         columns = (exposure_rows.c.user_id, exposure_rows.c.arm, exposure_rows.c.phase, exposure_rows.c.timestamp)
-        found = self._exposures(sql.select(*columns).where(its))
-        if not found["user_id"].is_duplicated().any():
-            return found.with_columns(n_arms=pl.lit(1, pl.UInt32)).sort("user_id")
-        return (
-            found.sort("user_id", "first", "arm")
-            .group_by("user_id", maintain_order=True)
-            .agg(pl.col("arm", "phase", "first").first(), n_arms=pl.len())
-        )
+        found = self._exposures(sql.select(*columns).where(its)).sort("user_id", "first", "arm")
+        if not (found["user_id"] == found["user_id"].shift()).any():
+            return found.with_columns(n_arms=pl.lit(1, pl.UInt32))
+        of_user = found.group_by("user_id", maintain_order=True)
+        return of_user.agg(pl.col("arm", "phase", "first").first(), n_arms=pl.len())
 
     def totals(self, users: pl.Series, selection: Selection) -> Iterator[pl.DataFrame]:
         """Yield user_id and float64 sums of those users of whom there is anything, in any order.
