@@ -261,7 +261,7 @@ class ABTestManager:
         """
         return self._recording.exposure(experiment_id, user_id, variant, timestamp, attributes or NO_ATTRIBUTES)
 
-    def record_impression(  # noqa: PLR0913 - the brief's
+    def record_impression(
         self,
         experiment_id: str,
         user_id: ExternalId,

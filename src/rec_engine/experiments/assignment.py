@@ -96,9 +96,8 @@ class Draw:
         self._is_for_all = not (experiment.targeting or experiment.holdout or experiment.layer) and (
             experiment.phase.coverage >= 1
         )
-        self._arm_ends = tuple(accumulate(shares))[
-            :-1
-        ]  # the last arm has the rest: shares add up to 1 but for rounding
+        *ends, _ = accumulate(shares)  # the last arm has the rest: shares add up to 1 but for rounding
+        self._arm_ends = ends
         arms = zip(experiment.arm_names, shares, strict=True)
         self._assigned = tuple(_taking_part(arm, "assigned", share, phase) for arm, share in arms)
         self._interleaved = _taking_part(INTERLEAVED, "assigned", 1.0, phase)

@@ -70,7 +70,7 @@ class Recording:
         at = checked_moment(timestamp, self._live.clock())
         return self._expose(experiment, unit, variant, at, attributes)
 
-    def impression(  # noqa: PLR0913 - those of the method that everybody calls
+    def impression(
         self,
         experiment_id: str,
         user_id: ExternalId,
