@@ -9,7 +9,7 @@ import argparse
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import numpy as np
 from rec_engine.data.experiment_log import ExperimentLog, Exposure, Measure, Record
 from rec_engine.evaluation.ab_testing import ABTestManager
 from rec_engine.experiments.analysis import analyze
-from rec_engine.experiments.assignment import assign, assign_all
+from rec_engine.experiments.assignment import Draw, assign_all
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.measuring import measure
 from rec_engine.experiments.proposal import Proposal
@@ -57,27 +57,42 @@ def show_assignment(experiment: Experiment) -> None:
     assign_all(experiment, users)
     at_once = len(users) / (time.perf_counter() - started)
     started = time.perf_counter()
+    draw = Draw(experiment)
     for user in users:
-        assign(experiment, user, STARTED_AT)
+        draw.assign(str(user), STARTED_AT)
     print(f"assigned a second: {at_once:,.0f} at once, {len(users) / (time.perf_counter() - started):,.0f} one by one")
 
 
 def show_recording() -> None:
-    """Print how long it takes to record, while a thread writes what was recorded."""
+    """Print how long it takes to record, while a thread writes what was recorded, and what the machine itself takes."""
+    seen: dict[int, float] = {}
+    users = np.random.default_rng(0).integers(0, 10_000, 50_000).tolist()
+    print(f"an entry in a dict: {_quantiles(_took(lambda user: seen.update({user: time.time()}), users[:5_000]))}")
     with ABTestManager() as manager:
         manager.create_experiment("bench", "Benchmark")
         manager.start_experiment("bench")
-        took = np.empty(50_000)
         started = time.perf_counter()
-        for place, user in enumerate(np.random.default_rng(0).integers(0, 10_000, len(took)).tolist()):
-            before = time.perf_counter()
-            manager.record_impression("bench", user)
-            took[place] = time.perf_counter() - before
-            time.sleep(5e-5)  # requests come one after the other, not in a burst that no service sees
+        took = _took(lambda user: manager.record_impression("bench", user), users)
         manager.flush()
         seconds = time.perf_counter() - started
-        quantiles = ", ".join(f"p{100 * q:g} {1e6 * np.quantile(took, q):.0f} us" for q in (0.5, 0.99, 0.999))
-        print(f"recording: {quantiles}; stored {len(took) / seconds:,.0f} a second while it went on")
+        print(f"recording: {_quantiles(took)}; stored {len(took) / seconds:,.0f} a second while it went on")
+        again = _took(lambda user: manager.record_impression("bench", user), users)
+        print(f"of users who have met the experiment: {_quantiles(again)}")
+
+
+def _took(record: Callable[[int], object], users: list[int]) -> np.ndarray:
+    """Return (n,) seconds; requests come one after the other, not in a burst that no service sees."""
+    took = np.empty(len(users))
+    for place, user in enumerate(users):
+        before = time.perf_counter()
+        record(user)
+        took[place] = time.perf_counter() - before
+        time.sleep(5e-5)
+    return took
+
+
+def _quantiles(took: np.ndarray) -> str:
+    return ", ".join(f"p{100 * q:g} {1e6 * np.quantile(took, q):.0f} us" for q in (0.5, 0.99, 0.999))
 
 
 def fill(url: str, experiment: Experiment, n_users: int, n_events: int) -> None:

@@ -47,6 +47,7 @@ def main() -> None:
         for who in ("users who meet it for the first time", "the same users again"):
             print(f"{who}:")
             _show(_times(bundle, (plain, trying), asked.requests))
+        _show_added(trying)
     print(f"{machine(LIBRARIES)}, commit {commit()}")
 
 
@@ -60,6 +61,22 @@ def _show(milliseconds: np.ndarray) -> None:
     low, high = np.quantile(resampled[:, 1] / resampled[:, 0], (0.025, 0.975), axis=1)
     each = zip(PERCENTILES, ratios, low, high, strict=True)
     print("  ratios: " + ", ".join(f"p{of} {at:.3f} [{least:.3f}, {most:.3f}]" for of, at, least, most in each))
+
+
+def _show_added(engine: Engine) -> None:
+    """Print the processor time of what an answer does for an experiment alone: the least, for load adds to it."""
+    users = [f"added {number}" for number in range(20_000)]
+    for who in ("who meets it for the first time", "who comes again"):
+        took = [_added_seconds(engine, users[start : start + 1_000]) for start in range(0, len(users), 1_000)]
+        print(f"added to the answer of a user {who}: {1e6 * min(took):.1f} us of processor time")
+
+
+def _added_seconds(engine: Engine, users: list[str]) -> float:
+    before = time.thread_time()
+    for user in users:
+        for experiment, arm in engine.experiments.expose(user, engine.treatment(user)):
+            engine.telemetry.exposed(experiment, arm)
+    return (time.thread_time() - before) / len(users)
 
 
 def _engine(bundle: ModelBundle, log: Path, closing: ExitStack) -> Engine:

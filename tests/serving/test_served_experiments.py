@@ -247,6 +247,19 @@ def test_one_of_two_workers_looks_at_guardrails_and_the_other_takes_over(
     assert looks == [(0, "exp"), (1, "exp")]
 
 
+def test_a_treatment_is_made_once_for_all_users_of_the_same_arms(
+    workers: tuple[ServedExperiments, ServedExperiments],
+) -> None:
+    served, _ = workers
+    some = {"experiment_id": "some", "name": "Some", "coverage": 0.5, "holdout": 0.5, "reads_service": True}
+    served._live.lifecycle.create(Proposal.of(**some).experiment(0))
+    served._live.lifecycle.start("some")
+    found = [served.treatment(user, dict) for user in USERS]
+    assert {each.label for each in found if " " not in (each.label or "")} == {"exp/control", "exp/treatment"}
+    assert len({each.label for each in found}) == 6
+    assert len({id(each) for each in found}) == 6  # however they stay out of one of the two
+
+
 def harm(served: ServedExperiments, url: str) -> None:
     """Let 8,000 users meet their arms; all of the control's buy, and hardly any of the treatment's."""
     now, store = int(time.time()), EventStore(url)

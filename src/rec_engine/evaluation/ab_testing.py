@@ -268,13 +268,15 @@ class ABTestManager:
         variant: str | None = None,
         *,
         attributes: Mapping[str, object] | None = None,
-        **when: Unpack[When],
+        event_id: ExternalId | None = None,
+        timestamp: float | None = None,
     ) -> Assignment:
         """Return what a user was assigned, after taking note that he was shown something: his exposure, if the first.
 
         Arguments and errors as of `record_exposure` and `record_click`.
         """
-        return self._recording.impression(experiment_id, user_id, variant, attributes or NO_ATTRIBUTES, **when)
+        of_user = attributes or NO_ATTRIBUTES
+        return self._recording.impression(experiment_id, user_id, variant, of_user, event_id, timestamp)
 
     def record_click(self, experiment_id: str, user_id: ExternalId, **when: Unpack[When]) -> None:
         """Take note of a click.

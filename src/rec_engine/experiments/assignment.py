@@ -5,6 +5,9 @@ arm he meets. With one hash for two of these questions the answers would depend 
 take part would meet the same arm.
 """
 
+import math
+import struct
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +26,7 @@ Reason = Literal[
 ]
 _SEPARATOR = "\x1f"
 _TO_UNIT = 2.0**-53
+_FIRST_64_BITS = struct.Struct(">Q").unpack_from
 NO_ATTRIBUTES: Mapping[str, object] = {}
 
 
@@ -52,7 +56,7 @@ def assign(
     attributes: Mapping[str, object] = NO_ATTRIBUTES,
     met: str | None = None,
 ) -> Assignment:
-    """Return what an experiment has for a user; nothing is written.
+    """Return what an experiment has for a user; nothing is written. Whoever asks again and again keeps a `Draw`.
 
     As long as the arms' shares stay, a larger coverage only adds users, and nobody changes arms. Where shares have
     changed, who met an arm before stays in it. A bandit draws its users anew in each batch, which is
@@ -65,21 +69,84 @@ def assign(
         attributes: of the user; what `targeting` asks for.
         met: the arm that the user met before, where that is known.
     """
-    unit, phase = str(user_id), len(experiment.phases) - 1
-    if forced := experiment.forced.get(unit):
-        return Assignment(forced, in_experiment=False, reason="forced", propensity=1.0, phase=phase)
-    if not experiment.is_open(now):
-        return _nobody("not running", phase)
-    if met is not None:
-        share = experiment.phase.shares[experiment.arm_names.index(met)]
-        return Assignment(met, in_experiment=True, reason="met before", propensity=share, phase=phase)
-    if reason := _stays_out(experiment, unit, attributes):
-        return _nobody(reason, phase)
-    if experiment.kind == "interleaving":
-        return _assigned(INTERLEAVED, 1.0, phase)
-    salt = f"{experiment.salt}:batch {phase}" if experiment.kind == "bandit" else experiment.salt
-    place = _place(experiment, uniform(f"{salt}:assign", unit))
-    return _assigned(experiment.arms[place].name, experiment.phase.shares[place], phase)
+    return Draw(experiment).assign(str(user_id), now, attributes, met)
+
+
+class Draw:
+    """One state of an experiment, ready to be asked at every request: what is the same for all users is known.
+
+    Args:
+        experiment: as it is now.
+
+    Attributes:
+        experiment: whose users are drawn.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        phase = len(experiment.phases) - 1
+        shares = experiment.phase.shares
+        salt = f"{experiment.salt}:batch {phase}" if experiment.kind == "bandit" else experiment.salt
+        self._salt = f"{salt}:assign"
+        self._phase = phase
+        self._forced = experiment.forced
+        self._begins = -math.inf if experiment.starts_at is None else experiment.starts_at
+        self._ends = math.inf if experiment.ends_at is None else experiment.ends_at
+        self._is_running = experiment.status == "running"
+        self._is_for_all = not (experiment.targeting or experiment.holdout or experiment.layer) and (
+            experiment.phase.coverage >= 1
+        )
+        *ends, _ = accumulate(shares)  # the last arm has the rest: shares add up to 1 but for rounding
+        self._arm_ends = ends
+        arms = zip(experiment.arm_names, shares, strict=True)
+        self._assigned = tuple(_taking_part(arm, "assigned", share, phase) for arm, share in arms)
+        self._interleaved = _taking_part(INTERLEAVED, "assigned", 1.0, phase)
+        is_lasting = not (experiment.targeting or experiment.has_moved_shares)
+        # By identity: an arm that somebody else has assigned makes an equal one.
+        self._lasting = frozenset(map(id, (*self._assigned, self._interleaved))) if is_lasting else frozenset()
+        self._is_interleaving = experiment.kind == "interleaving"
+
+    def assign(
+        self, unit: str, now: float, attributes: Mapping[str, object] = NO_ATTRIBUTES, met: str | None = None
+    ) -> Assignment:
+        """Return what the experiment has for a user, who is given as text; see `assign`."""
+        if self._forced and (forced := self._forced.get(unit)):
+            return Assignment(forced, in_experiment=False, reason="forced", propensity=1.0, phase=self._phase)
+        if not self.is_open(now):
+            return _nobody("not running", self._phase)
+        if met is not None:
+            share = self._assigned[self.experiment.arm_names.index(met)].propensity
+            return _taking_part(met, "met before", share, self._phase)
+        if not self._is_for_all and (reason := self._stays_out(unit, attributes)):
+            return _nobody(reason, self._phase)
+        if self._is_interleaving:
+            return self._interleaved
+        return self._assigned[bisect_right(self._arm_ends, uniform(self._salt, unit))]
+
+    def is_open(self, now: float) -> bool:
+        """Return whether users take part at a moment (Unix seconds)."""
+        return self._is_running and self._begins <= now < self._ends
+
+    def holds(self, assignment: Assignment) -> bool:
+        """Return whether what was said of a user who took part would surely be said again, maybe by another state.
+
+        It is not sure where his attributes count, or what he met elsewhere.
+        """
+        return id(assignment) in self._lasting
+
+    def _stays_out(self, unit: str, attributes: Mapping[str, object]) -> Reason | None:
+        experiment = self.experiment
+        targeting = experiment.targeting
+        if targeting and any(attributes.get(name) not in wanted for name, wanted in targeting.items()):
+            return "not targeted"
+        if experiment.holdout and uniform("holdout", unit) < experiment.holdout:
+            return "held out"
+        layer, coverage = experiment.layer, experiment.phase.coverage
+        if layer is not None and not layer.first <= uniform(f"layer:{layer.name}", unit) < layer.last:
+            return "another layer slot"
+        if coverage < 1 and uniform(f"{experiment.salt}:coverage", unit) >= coverage:
+            return "not covered"
+        return None
 
 
 def assign_all(experiment: Experiment, user_ids: Sequence[ExternalId]) -> IntArray:
@@ -106,42 +173,19 @@ def uniform(salt: str, unit: str) -> float:
 
     (first 8 bytes of SHA-256(salt, unit separator, unit), big-endian, >> 11) / 2^53: no modulo, so no arm is favoured.
     """
-    digest = sha256(f"{salt}{_SEPARATOR}{unit}".encode()).digest()
-    return (int.from_bytes(digest[:8], "big") >> 11) * _TO_UNIT
+    first: int = _FIRST_64_BITS(sha256(f"{salt}{_SEPARATOR}{unit}".encode()).digest())[0]
+    return (first >> 11) * _TO_UNIT
 
 
 @lru_cache(maxsize=1_000)
-def _assigned(arm: str, share: float, phase: int) -> Assignment:
+def _taking_part(arm: str, reason: Reason, share: float, phase: int) -> Assignment:
     """Return one and the same object for all users of an arm: it is asked for at every request."""
-    return Assignment(arm, in_experiment=True, reason="assigned", propensity=share, phase=phase)
+    return Assignment(arm, in_experiment=True, reason=reason, propensity=share, phase=phase)
 
 
 @lru_cache(maxsize=1_000)
 def _nobody(reason: Reason, phase: int) -> Assignment:
     return Assignment(None, in_experiment=False, reason=reason, propensity=0.0, phase=phase)
-
-
-def _stays_out(experiment: Experiment, unit: str, attributes: Mapping[str, object]) -> Reason | None:
-    targeting = experiment.targeting
-    if targeting and any(attributes.get(name) not in wanted for name, wanted in targeting.items()):
-        return "not targeted"
-    if experiment.holdout and uniform("holdout", unit) < experiment.holdout:
-        return "held out"
-    layer, coverage = experiment.layer, experiment.phase.coverage
-    if layer is not None and not layer.first <= uniform(f"layer:{layer.name}", unit) < layer.last:
-        return "another layer slot"
-    if coverage < 1 and uniform(f"{experiment.salt}:coverage", unit) >= coverage:
-        return "not covered"
-    return None
-
-
-def _place(experiment: Experiment, drawn: float) -> int:
-    end = 0.0
-    for place, share in enumerate(experiment.phase.shares):
-        end += share
-        if drawn < end:
-            return place
-    return len(experiment.arms) - 1  # shares that add up to 1 but for rounding
 
 
 def _uniforms(salt: str, units: Sequence[bytes]) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from rec_engine.data.dataset import ExternalId
 from rec_engine.data.experiment_log import ExperimentLog, Exposure
 from rec_engine.errors import StoreError
-from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment, assign
+from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment, Draw
 from rec_engine.experiments.definition import Experiment, met_as
 from rec_engine.experiments.lifecycle import Lifecycle
 from rec_engine.experiments.recorder import Recorder
@@ -17,7 +17,7 @@ POLL_SECONDS = 1.0
 SETTLE_SECONDS = 10.0
 """After which all workers know of a new allocation, and users who met an arm by the old one are in the log."""
 MAX_REMEMBERED = 500_000
-"""Exposures that are remembered, so that they are not written again; some 100 MB."""
+"""Exposures that are remembered, so that they are not written again; some 80 MB."""
 
 logger = get_logger(__name__)
 
@@ -45,9 +45,11 @@ class LiveExperiments:
         self.log = ExperimentLog(url)
         self.lifecycle = Lifecycle(self.log, clock)
         self.recorder = Recorder(self.log, full_seconds=full_seconds)
+        self._draws: dict[str, Draw] = {}
         self._met: dict[str, dict[str, str]] = {}
         self._met_as_of: dict[str, tuple[int, bool]] = {}
-        self._remembered: set[tuple[str, str, str]] = set()
+        self._exposed: dict[str, dict[str, Assignment]] = {}
+        self._n_exposed = 0
         self._is_behind = False
         self._look_up_arms()
         self._loop = BackgroundLoop("experiments", self._poll, first_seconds=POLL_SECONDS)
@@ -67,24 +69,44 @@ class LiveExperiments:
         self, experiment: Experiment, user_id: ExternalId, attributes: Mapping[str, object] = NO_ATTRIBUTES
     ) -> Assignment:
         """Return what an experiment has for a user; nothing is written."""
+        draw, unit, now = self._draw(experiment), str(user_id), self.clock()
+        exposed = self._exposed.get(experiment.experiment_id)
+        if exposed and draw.is_open(now) and (known := exposed.get(unit)) and draw.holds(known):
+            return known
         met = self._met.get(experiment.experiment_id)
-        return assign(experiment, user_id, self.clock(), attributes, met.get(str(user_id)) if met else None)
+        return draw.assign(unit, now, attributes, met.get(unit) if met else None)
 
     def expose(self, experiment: Experiment, user_id: str, assignment: Assignment, timestamp: int) -> bool:
         """Take note that a user met the arm that he was assigned to; return whether it was not known here before."""
-        arm = assignment.arm
-        if arm is None:
+        arm, name = assignment.arm, experiment.experiment_id
+        if arm is None or not assignment.in_experiment:
             return False
-        key = (experiment.experiment_id, user_id, met_as(experiment, arm, assignment.phase))
-        if not assignment.in_experiment or key in self._remembered:
+        exposed = self._exposed.get(name) or self._exposed.setdefault(name, {})
+        before = exposed.get(user_id)
+        if before is assignment:
             return False
-        record = Exposure(*key, assignment.phase, timestamp, assignment.propensity, known=self.recorder.known)
-        if not self.recorder.add(record):
-            return False
-        if len(self._remembered) >= MAX_REMEMBERED:
-            self._remembered.clear()
-        self._remembered.add(key)
-        return True
+        phase, met = assignment.phase, met_as(experiment, arm, assignment.phase)
+        is_new = before is None or met_as(experiment, before.arm or "", before.phase) != met
+        if is_new:
+            known = self.recorder.known
+            if not self.recorder.add(Exposure(name, user_id, met, phase, timestamp, assignment.propensity, known)):
+                return False
+            self._n_exposed += 1
+            if self._n_exposed > MAX_REMEMBERED:
+                self._forget()
+        exposed[user_id] = assignment
+        return is_new
+
+    def _forget(self) -> None:
+        for exposed in list(self._exposed.values()):
+            exposed.clear()
+        self._n_exposed = 1
+
+    def _draw(self, experiment: Experiment) -> Draw:
+        draw = self._draws.get(experiment.experiment_id)
+        if draw is None or draw.experiment is not experiment:
+            draw = self._draws[experiment.experiment_id] = Draw(experiment)
+        return draw
 
     def close(self) -> None:
         """Write what is waiting, then end.

@@ -213,16 +213,17 @@ class _Sums:
 
     def __init__(self, user_ids: pl.Series, names: list[str]) -> None:
         self.user_ids = user_ids
-        self._rows = pl.DataFrame({"user_id": user_ids, "row": np.arange(len(user_ids))})
         self._sums = {name: np.zeros(len(user_ids)) for name in [*names, N_EVENTS]}
 
     def add(self, frame: pl.DataFrame) -> None:
         """Add what a frame of ExperimentTotals holds; a user stands once in it."""
-        placed = frame.join(self._rows, on="user_id")
-        rows = placed["row"].to_numpy()
+        # A join would hash all users again for each of the frames.
+        rows = self.user_ids.search_sorted(frame["user_id"]).clip(upper_bound=len(self.user_ids) - 1)
+        is_one = self.user_ids.gather(rows) == frame["user_id"]
+        placed, rows_of_users = frame.filter(is_one), rows.filter(is_one).to_numpy()
         for name in placed.columns:
             if name in self._sums:
-                self._sums[name][rows] += placed[name].to_numpy()
+                self._sums[name][rows_of_users] += placed[name].to_numpy()
 
     def of(self, name: str) -> NDArray[np.float64]:
         """Return (n_users,) float64: one of the sums."""

@@ -49,7 +49,7 @@ class Recording:
 
     def __init__(self, live: LiveExperiments) -> None:
         self._live = live
-        self._prefix, self._numbers = f"{secrets.token_urlsafe(8)}-", itertools.count()
+        self._prefix, self._numbers = f"{secrets.token_urlsafe(8)}-", itertools.count()  # no other event has their id
 
     def exposure(
         self,
@@ -74,17 +74,18 @@ class Recording:
         self,
         experiment_id: str,
         user_id: ExternalId,
-        variant: str | None = None,
-        attributes: Mapping[str, object] = NO_ATTRIBUTES,
-        **when: Unpack[When],
+        variant: str | None,
+        attributes: Mapping[str, object],
+        event_id: ExternalId | None,
+        timestamp: float | None,
     ) -> Assignment:
         """Return what a user was assigned, after taking note of it and of an impression; or of neither, if one fails.
 
         What `exposure` and `measure` do, but each thing that both do is done once: it is what is called most.
         """
         experiment, unit = self._open(experiment_id), checked_user_id(user_id)
-        at = checked_moment(when.get("timestamp"), self._live.clock())
-        shown = self._measured(experiment, unit, IMPRESSIONS, 1.0, at, when.get("event_id"))
+        at = checked_moment(timestamp, self._live.clock())
+        shown = self._measured(experiment, unit, IMPRESSIONS, 1.0, at, event_id)
         found = self._expose(experiment, unit, variant, at, attributes)
         self._live.recorder.add(shown)
         return found
@@ -106,7 +107,7 @@ class Recording:
         self, experiment: Experiment, unit: str, total: str, number: float, at: int, given: ExternalId | None
     ) -> Measure:
         # The same id may be given to a click and to the purchase after it, or to an impression and a click.
-        event = self._next_event_id() if given is None else f"{total} {checked_event_id(given)}"
+        event = f"{self._prefix}{next(self._numbers):x}" if given is None else f"{total} {checked_event_id(given)}"
         return Measure(experiment.experiment_id, unit, event, total, number, at, self._live.recorder.known)
 
     def _expose(
@@ -118,10 +119,6 @@ class Recording:
             found = replace(found, arm=variant, propensity=share)
         self._live.expose(experiment, unit, found, _first_met(experiment, at))
         return found
-
-    def _next_event_id(self) -> str:
-        """Return an id that no other event has."""
-        return f"{self._prefix}{next(self._numbers):x}"
 
     def _open(self, experiment_id: str) -> Experiment:
         experiment = self._live.lifecycle.get(experiment_id)

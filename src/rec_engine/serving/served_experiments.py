@@ -87,7 +87,7 @@ class ServedExperiments:
         self._live = LiveExperiments(url, clock)
         self._seen: Mapping[str, Experiment] = {}
         self._open: tuple[Experiment, ...] = ()
-        self._treatments: dict[str, Treatment] = {}
+        self._treatments: dict[tuple[str | None, ...], tuple[list[Assignment | None], Treatment]] = {}
         self._guard = BackgroundLoop("experiment guard", self._watch_guardrails, first_seconds=GUARD_SECONDS)
         self._guard.start()
         self._batches = BackgroundLoop("bandit batches", self._begin_batches, first_seconds=BATCH_POLL_SECONDS)
@@ -118,13 +118,15 @@ class ServedExperiments:
             self._follow()
         if not self._open:
             return self._none
-        found = []
-        for experiment in self._open:
-            of_user = attributes() if experiment.targeting else NO_ATTRIBUTES
-            assignment = self._live.assign(experiment, user_id, of_user)
-            if assignment.arm is not None:
-                found.append((experiment, assignment))
-        return self._combined(tuple(found)) if found else self._none
+        assign, unit = self._live.assign, str(user_id)
+        given = [assign(each, unit, attributes() if each.targeting else NO_ATTRIBUTES) for each in self._open]
+        arms = tuple([assignment.arm for assignment in given])
+        taken = [assignment if assignment.arm is not None else None for assignment in given]
+        kept = self._treatments.get(arms)
+        if kept is None or kept[0] != taken:
+            met = tuple((each, found) for each, found in zip(self._open, taken, strict=True) if found is not None)
+            kept = self._treatments[arms] = taken, self._treatment(met) if met else self._none
+        return kept[1]
 
     def expose(self, user_id: ExternalId, treatment: Treatment) -> list[tuple[str, str]]:
         """Take note of what a user has met; return experiment and arm of what was not known here before."""
@@ -279,14 +281,8 @@ class ServedExperiments:
         self._open = tuple(each for each in self._seen.values() if _is_served(each))
         self._treatments = {}
 
-    def _combined(self, met: tuple[tuple[Experiment, Assignment], ...]) -> Treatment:
+    def _treatment(self, met: tuple[tuple[Experiment, Assignment], ...]) -> Treatment:
         key = "\n".join(f"{each.experiment_id}/{assignment.arm}/{each.version}" for each, assignment in met)
-        kept = self._treatments.get(key)
-        if kept is None or kept.met != met:
-            kept = self._treatments[key] = self._treatment(key, met)
-        return kept
-
-    def _treatment(self, key: str, met: tuple[tuple[Experiment, Assignment], ...]) -> Treatment:
         label = " ".join(f"{each.experiment_id}/{assignment.arm}" for each, assignment in met)
         chosen = [each.configuration(found.arm or "") for each, found in met if not _is_interleaved(each, found)]
         drafting = next((each for each, found in met if _is_interleaved(each, found)), None)
