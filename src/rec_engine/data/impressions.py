@@ -132,7 +132,8 @@ def _reactions(log: LogFrames, request_ids: pl.Series, settings: DataSettings) -
     found = [pl.DataFrame(schema={**dict.fromkeys(columns, pl.String), "at": pl.Int64})]
     for frame in log.events((*columns[:3], "event", "value", "timestamp"), until=log.position()):
         named = frame.filter(pl.col("request_id").is_in(request_ids.implode())).rename({"timestamp": "at"})
-        places = named["event"].replace_strict(EVENTS, list(range(len(EVENTS))), return_dtype=pl.UInt8)
+        n = len(EVENTS)
+        places = named["event"].replace_strict(EVENTS, list(range(n)), default=n, return_dtype=pl.UInt8)
         values = named["value"].cast(pl.Float32).fill_null(float("nan"))
         weights = event_weights(places.to_numpy(), values.to_numpy(), settings)
         found.append(named.select(columns).filter(pl.Series(weights > 0)))
