@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,7 @@ from rec_engine import cli
 from rec_engine.bundle import MANIFEST, find_bundle
 from rec_engine.data.database import opened
 from rec_engine.data.events import EventStore
+from rec_engine.data.pruning import prune
 from rec_engine.pipeline import doctor
 from rec_engine.pipeline.doctor import Finding, examine
 from rec_engine.pipeline.service_probe import probe
@@ -74,6 +76,20 @@ def test_a_store_of_another_revision(healthy: str, model_dir: Path) -> None:
     assert (found.check, found.state) == ("store", "fault")
     assert "revision 0001" in found.message
     assert "store migrate" in found.hint
+
+
+def test_a_large_log_of_which_nothing_was_ever_removed(
+    healthy: str, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(EventStore(healthy)) as store:
+        store.go_on_from(doctor.MANY_CHANGES)
+    found = only(troubles(model_dir))
+    assert (found.check, found.state) == ("retention", "warning")
+    with monkeypatch.context() as patched:
+        patched.setenv("REC_ENGINE_STORE__KEEP_EVENTS_DAYS", "365")
+        assert troubles(model_dir) == []
+    prune(healthy, 0)
+    assert troubles(model_dir) == []
 
 
 def test_a_store_of_the_first_release_and_one_that_is_missing(

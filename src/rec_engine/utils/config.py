@@ -220,6 +220,10 @@ class StoreSettings(Settings):
 
     url: str = "sqlite:///state/events.db"
     """`sqlite:///path`, or `postgresql://user:password@host/name` for several machines."""
+    keep_events_days: PositiveInt | None = Field(default=None, le=36_500)
+    """Days after which the service removes events, but for what a running experiment measures; never when null."""
+    keep_impressions_days: PositiveInt | None = Field(default=None, le=36_500)
+    """Days after which it removes what was shown, which takes most of the room; never when null."""
 
 
 class RecommendationSettings(Settings):
