@@ -31,6 +31,7 @@ from rec_engine.serving.experiment_schemas import (
     Step,
 )
 from rec_engine.serving.explore_routes import add_access, add_catalogue, add_log, add_versions
+from rec_engine.serving.hosts import Hosts
 from rec_engine.serving.opening import open_served
 from rec_engine.serving.path_ids import PathId
 from rec_engine.serving.protocol import BoundedProtocol
@@ -134,6 +135,7 @@ def _add_edge(app: FastAPI, engine: Engine, gate: Gate, direct: Mapping[tuple[st
     app.add_middleware(
         Edge,
         gate=gate,
+        hosts=Hosts.of(config),
         telemetry=engine.telemetry,
         direct=direct,
         answer_seconds=config.api.answer_seconds,
