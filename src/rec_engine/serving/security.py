@@ -23,7 +23,6 @@ SCOPE_BY_ROUTE: Mapping[tuple[str, str], ScopeName | None] = {
     ("GET", "health"): None,
     ("GET", "ready"): None,
     ("GET", "docs"): None,
-    ("GET", "redoc"): None,
     ("GET", "openapi.json"): None,
     ("GET", "/"): None,
     ("GET", "dashboard"): None,
