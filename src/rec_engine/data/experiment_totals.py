@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import sqlalchemy as sql
 
-from rec_engine.data.database import SQLITE, event_rows, impression_rows, named, open_engines
+from rec_engine.data.database import SQLITE, event_rows, impression_rows, name_of, named, open_engines
 from rec_engine.data.experiment_tables import exposure_rows, measure_rows
 
 USERS_AT_ONCE = 50_000
@@ -79,7 +79,7 @@ class ExperimentTotals:
         if writer is not self._reader:
             writer.dispose()
         self._is_sqlite = self._reader.dialect.name == SQLITE
-        self.name = self._reader.url.render_as_string(hide_password=True)
+        self.name = name_of(self._reader.url)
 
     def close(self) -> None:
         """Give back all connections."""
