@@ -163,7 +163,7 @@ def service(
     engine = Engine(
         bundle, config or ServingConfig(), cache or InMemoryCache(), store, Telemetry(), model_dir=model_dir
     )
-    return TestClient(create_app(engine), raise_server_exceptions=False)
+    return TestClient(create_app(engine), "http://127.0.0.1", raise_server_exceptions=False)
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """`rec-engine doctor`: what is wrong with a deployment, and what to do about it."""
 
-import json as json_format
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
+from rec_engine.cli_output import print_json
 from rec_engine.errors import ConfigError
 
 MARKS = {"ok": "ok     ", "warning": "WARNING", "fault": "FAULT  "}
@@ -31,11 +30,10 @@ def doctor(
         raise ConfigError(f"--url {url}: not the address of a service", hint="such as http://127.0.0.1:8000")
     found = examine(config, model_dir, url.rstrip("/") if url else None)
     has_fault = any(each.state == "fault" for each in found)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
     if json:
-        report = {"is_well": not has_fault, "findings": [asdict(each) for each in found]}
-        console.print(json_format.dumps(report, indent=2))
+        print_json({"is_well": not has_fault, "findings": found})
     else:
+        console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         for each in found:
             console.print(f"{MARKS[each.state]} {each.check}: {each.message}")
             if each.hint:

@@ -66,7 +66,9 @@ def create(  # noqa: PLR0913 - flags
     }
     fields["experiment_id"] = experiment_id
     _check_versions(Proposal.of(**fields).experiment(0), model_dir)
-    with _manager(store) as manager:
+    from rec_engine.evaluation.ab_testing import ABTestManager
+
+    with ABTestManager(store=store) as manager:  # which makes it, where the service has not begun yet
         made = manager.propose(fields)
     _say(f"{made.experiment_id} is planned. Next: rec-engine experiments start {experiment_id} --store {store}")
 
@@ -289,8 +291,18 @@ def bandit_table(title: str, found: "BanditResult") -> Table:
 
 
 def _manager(store: str) -> "ABTestManager":
+    """Open a store that is there: a slip of the pen in its name must not make another one.
+
+    Raises:
+        DataError: if there is none.
+    """
+    from rec_engine.data.database import no_log
+    from rec_engine.data.schema import standing
     from rec_engine.evaluation.ab_testing import ABTestManager
 
+    name, revision = standing(store)
+    if revision is None:
+        raise no_log(name)
     return ABTestManager(store=store)
 
 

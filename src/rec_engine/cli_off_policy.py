@@ -44,6 +44,8 @@ def _show(judged: Sequence[Judged], positions: int) -> None:
     console.width = max(console.width, 110)
     console.print(_table(judged, positions))
     for each in judged:
+        if each.n_left_out:
+            console.print(f"{each.name} could not be asked {each.n_left_out:,} of the requests, which are left out.")
         for refusal in each.value.refusals:
             console.print(f"{each.name} cannot be judged: {refusal}.")
     console.print(_last_line(judged))
@@ -55,6 +57,7 @@ def _plain(judged: Sequence[Judged]) -> list[dict[str, object]]:
         {
             "name": each.name,
             "answers": each.n_answers,
+            "left_out": each.n_left_out,
             **{name: _numbers(getattr(each.value, name)) for name in ("logged", "ips", "snips", "dr")},
             "effective_users": [round(float(n), 3) for n in each.value.effective_users if n == n],
             "refusals": list(each.value.refusals),

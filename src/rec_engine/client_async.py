@@ -349,9 +349,9 @@ class AsyncRecEngineClient:
         """Make a version the current one; it is not compared with the one that is."""
         return await self._send(Call("POST", path("/models/{}/promote", version), Changed, body={"reason": reason}))
 
-    async def roll_back(self, *, reason: str | None = None) -> Changed:
-        """Return to the version that was current before."""
-        return await self._send(Call("POST", "/models/rollback", Changed, body={"reason": reason}))
+    async def roll_back(self, *, leaving: str | None = None, reason: str | None = None) -> Changed:
+        """Return from a version to the one before it; nothing is done where it is not the current one (any more)."""
+        return await self._send(Call("POST", "/models/rollback", Changed, body={"leaving": leaving, "reason": reason}))
 
     async def model_report(self, version: str) -> str:
         """Return what training found out about a version, as a page of HTML."""
@@ -395,6 +395,6 @@ class AsyncRecEngineClient:
                 outcome = error
             pause = pause_seconds(call, outcome, attempt, self._attempts)
             if pause is None:
-                return read(call, outcome)
+                return read(call, outcome, attempt)
             await asyncio.sleep(pause)
             attempt += 1

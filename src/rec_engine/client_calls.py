@@ -16,7 +16,7 @@ from rec_engine.errors import RecEngineError
 from rec_engine.serving.state_schemas import Problem
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 10.0
-NO_CONTENT, TOO_MANY = 204, 429
+NO_CONTENT, NOT_FOUND, TOO_MANY = 204, 404, 429
 NOT_AVAILABLE = frozenset({502, 503, 504})
 NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 CANNOT_BE_SENT = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
@@ -102,8 +102,15 @@ def pause_seconds(call: Call[T], outcome: Outcome, attempt: int, attempts: int) 
     return wanted + random.uniform(0, longest)  # noqa: S311 - nobody need be unable to guess it
 
 
-def read(call: Call[T], outcome: Outcome) -> T:
+def read(call: Call[T], outcome: Outcome, attempt: int = 1) -> T:
     """Return what a call is answered with. Fields that this client does not know are left out.
+
+    What is to be deleted and is not there when it is asked for again is deleted: by the attempt whose answer was lost.
+
+    Args:
+        call: that was sent.
+        outcome: of sending it last.
+        attempt: how often it was sent.
 
     Raises:
         ServiceError: if the call was refused or failed, or its answer is not what was agreed.
@@ -113,9 +120,10 @@ def read(call: Call[T], outcome: Outcome) -> T:
             f"{call}: no answer ({type(outcome).__name__}: {outcome})",
             hint="is the service running, and the address right? GET /ready says whether it can answer",
         ) from outcome
-    if not outcome.is_success:
+    is_gone = call.method == "DELETE" and attempt > 1 and outcome.status_code == NOT_FOUND
+    if not (outcome.is_success or is_gone):
         raise _refused(call, outcome)
-    content: Any = None if outcome.status_code == NO_CONTENT else outcome.content
+    content: Any = None if is_gone or outcome.status_code == NO_CONTENT else outcome.content
     if call.answer is str:
         content = to_json(outcome.text)
     answer: Any = call.answer

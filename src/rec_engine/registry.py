@@ -21,7 +21,7 @@ from rec_engine.bundle import (
     read_manifest,
     verified_manifest,
 )
-from rec_engine.errors import BundleError, DataError, NotFoundError
+from rec_engine.errors import BundleError, DataError, ExperimentError, NotFoundError
 
 VERSION_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 BY_HAND = "by hand"
@@ -134,21 +134,23 @@ class ModelRegistry:
             self.verify(version)
             make_current(self.model_dir, version, "promotion", reason=reason)
 
-    def rollback(self, *, reason: str = BY_HAND) -> str:
+    def rollback(self, *, reason: str = BY_HAND, leaving: str | None = None) -> str:
         """Return to the version that was current before, and return its name.
 
         A second rollback goes further back, never forth to what the first one left.
 
         Args:
             reason: for the record in promotions.jsonl.
+            leaving: the version that is to be left; None for whichever is current.
 
         Raises:
+            ExperimentError: if another one is current than that which is to be left.
             NotFoundError: if no version was current before, or none of those is still there.
             BundleError: if that one cannot be served; the current one stays.
         """
-        self._way_back()
+        self._way_back(leaving)
         with promotions_locked(self.model_dir):
-            version = self._way_back()
+            version = self._way_back(leaving)
             self.verify(version)
             make_current(self.model_dir, version, "rollback", reason=reason)
         return version
@@ -242,8 +244,12 @@ class ModelRegistry:
             damage=damage,
         )
 
-    def _way_back(self) -> str:
-        version = self.before()
+    def _way_back(self, leaving: str | None) -> str:
+        current, version = self.current(), self.before()
+        if leaving not in {None, current}:
+            raise ExperimentError(
+                f"{leaving} is not the current version, {current} is", hint="look at it, and roll back from there"
+            )
         if version is None:
             raise NotFoundError(
                 f"{self.model_dir}: there is no version to go back to", hint="promote one of those that are there"

@@ -37,7 +37,7 @@ def test_an_answered_request_has_not_loaded_the_training_stack(model_dir: Path, 
 import sys
 from fastapi.testclient import TestClient
 from rec_engine.serving.api import app_from_environment
-client = TestClient(app_from_environment())
+client = TestClient(app_from_environment(), "http://127.0.0.1")
 answer = client.post("/recommend", json={{"user_id": 4}})
 assert answer.status_code == 200 and len(answer.json()["recommendations"]) == 10, answer.text
 assert client.get("/similar-items/104").status_code == 200

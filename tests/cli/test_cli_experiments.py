@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import empty_database
 
 from rec_engine.cli import main
+from rec_engine.data.events import EventStore
+from rec_engine.data.schema import standing
 from rec_engine.evaluation.ab_demo import demo_json, run_demo
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +29,7 @@ def test_an_experiment_from_plan_to_verdict(tmp_path: Path, capsys: pytest.Captu
     plan.write_text(
         "name: More variety\ntreatment: {diversity: 0.3}\nguardrails: [conversion_rate]\ntarget_metrics: [ctr]\n"
     )
+    EventStore(store[1]).close()
     assert "no experiment yet" in run(capsys, "experiments", "list", *store)[1]
     assert run(capsys, "experiments", "create", "variety", "--definition", str(plan), *store)[0] == 0
     assert "is running" in run(capsys, "experiments", "start", "variety", *store)[1]
@@ -42,6 +46,24 @@ def test_an_experiment_from_plan_to_verdict(tmp_path: Path, capsys: pytest.Captu
     assert run(capsys, "experiments", "stop", "variety", "--reason", "seen enough", *store)[0] == 0
     code, said = run(capsys, "experiments", "status", "variety", *store)
     assert (code, "is stopped" in said, "seen enough" in said) == (0, True, True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["list", "start exp", "stop exp", "status exp", "analyze exp", "report exp --output page.html"],
+)
+def test_a_store_that_is_not_there_is_an_error_and_is_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    code, said = run(capsys, "experiments", *command.split(), "--store", f"sqlite:///{tmp_path / 'evnets.db'}")
+    assert (code, "there is no event store" in said) == (3, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_database_is_given_no_log_by_a_question(postgres_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    url = empty_database(postgres_url)
+    assert run(capsys, "experiments", "list", "--store", url)[0] == 3
+    assert standing(url)[1] is None
 
 
 def test_an_interleaving_is_analysed_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +100,9 @@ def test_a_bandit_is_analysed_as_one(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_what_is_wrong_is_said_in_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
-    code, printed = run(capsys, "experiments", *arguments, "--store", f"sqlite:///{tmp_path / 'events.db'}")
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    EventStore(store).close()
+    code, printed = run(capsys, "experiments", *arguments, "--store", store)
     assert (code, said in printed) == (3, True)
 
 

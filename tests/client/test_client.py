@@ -2,20 +2,29 @@
 
 import asyncio
 import json
+import shutil
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 
 import httpx2
 import pytest
+from conftest import promote
 from servers import free_port, served
 
 from rec_engine import client_calls
+from rec_engine.bundle import MANIFEST
 from rec_engine.client import AsyncRecEngineClient, FeedbackEvent, Item, RecEngineClient, ServiceError
 from rec_engine.errors import ConfigError
 from rec_engine.experiments.proposal import Proposal
+from rec_engine.registry import ModelRegistry
 from rec_engine.serving.rule_schemas import DryRunRequest, PinRule
 from rec_engine.serving.security import make_key
 
@@ -160,6 +169,66 @@ def test_what_does_no_harm_is_sent_again(failure: httpx2.Response | Exception, p
     assert len({each.headers["x-request-id"] for each in asked}) == 1
     assert 0 <= pauses[0] <= 0.1
     assert 0 <= pauses[1] <= 0.2
+
+
+def whole(sent: BufferedIOBase) -> bytes:
+    """Return one request or answer."""
+    head = list(iter(sent.readline, b"\r\n"))
+    lengths = [int(line.partition(b":")[2]) for line in head if line.lower().startswith(b"content-length:")]
+    return b"".join(head) + b"\r\n" + sent.read(sum(lengths))
+
+
+@contextmanager
+def losing_answers(url: str, n: int) -> Iterator[str]:
+    """Yield where the service answers too, but for the first n answers: the connection ends before they are sent."""
+    port, left = int(url.rpartition(":")[2]), [n]
+
+    class Relay(StreamRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", port)) as service:
+                service.sendall(whole(self.rfile))
+                answer = whole(service.makefile("rb"))
+            left[0] -= 1
+            if left[0] < 0:
+                self.request.sendall(answer)
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Relay) as relay:
+        threading.Thread(target=relay.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{relay.server_address[1]}"
+        relay.shutdown()
+
+
+def test_what_was_deleted_by_an_attempt_whose_answer_was_lost_is_deleted(url: str, pauses: list[float]) -> None:
+    with RecEngineClient(url, api_key=KEY) as service:
+        service.put_rule("lost", PinRule(action="pin", items=["101"]))
+        service.put_items([Item(item_id="lost", title="Lost")])
+        with losing_answers(url, 1) as flaky, RecEngineClient(flaky, api_key=KEY) as via:
+            via.delete_rule("lost")
+        with losing_answers(url, 1) as flaky, RecEngineClient(flaky, api_key=KEY) as via:
+            via.delete_item("lost")
+        assert "lost" not in [each.rule_id for each in service.rules().rules]
+        with pytest.raises(ServiceError, match="there is no rule") as refused:
+            service.delete_rule("lost")
+        assert refused.value.status_code == 404
+    assert len(pauses) == 2
+
+
+def test_a_rollback_whose_answer_was_lost_does_not_go_back_twice(model_dir: Path, second: Path, tmp_path: Path) -> None:
+    registry = tmp_path / "models"
+    shutil.copytree(model_dir, registry)
+    for name in (second.name, "20200101-000000-aaaaaa"):
+        shutil.copytree(second, registry / name)
+        manifest = registry / name / MANIFEST
+        manifest.write_text(manifest.read_text(encoding="utf-8").replace(second.name, name), encoding="utf-8")
+        promote(registry, name)
+    with served(registry, tmp_path / "events.db", 1) as (url, _):
+        with losing_answers(url, 1) as flaky, RecEngineClient(flaky) as via:
+            with pytest.raises(ServiceError, match="no answer"):
+                via.roll_back(leaving="20200101-000000-aaaaaa")
+            with pytest.raises(ServiceError, match="is not the current version") as refused:
+                via.roll_back(leaving="20200101-000000-aaaaaa")
+        assert refused.value.status_code == 409
+    assert ModelRegistry(registry).current() == second.name
 
 
 def test_a_step_of_an_experiment_is_sent_again_only_where_nothing_can_have_happened(pauses: list[float]) -> None:

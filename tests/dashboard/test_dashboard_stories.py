@@ -31,7 +31,7 @@ PAGES = {
     "models": "#/models",
     "version": "#/models/{version}",
     "experiments": "#/experiments",
-    "new experiment": "#/experiments/new",
+    "new experiment": "#/experiments/-new",
     "experiment": "#/experiments/begun",
     "events": "#/events",
     "shop": "#/shop",
@@ -269,8 +269,22 @@ def test_who_may_only_read_can_change_nothing_and_is_told_what_it_takes(browser:
     closed(page)
 
 
-def test_an_experiment_is_planned_reckoned_started_and_stopped(browser: Browser, url: str) -> None:
+def test_an_experiment_that_is_called_new_can_be_opened(browser: Browser, url: str) -> None:
+    told(
+        url,
+        "experiments",
+        {"experiment_id": "new", "name": "Called so", "treatment": {"use_reranking": False}, "coverage": 0},
+    )
     page = opened(browser, url, "#/experiments/new")
+    expect(page.get_by_role("heading", name="Called so")).to_be_visible()
+    page.goto(f"{url}/#/experiments")
+    page.get_by_role("link", name="New experiment").click()
+    expect(page.get_by_role("heading", name="Called so")).to_have_count(0)
+    closed(page)
+
+
+def test_an_experiment_is_planned_reckoned_started_and_stopped(browser: Browser, url: str) -> None:
+    page = opened(browser, url, "#/experiments/-new")
     page.get_by_label("Name").fill("Bolder lists")
     page.get_by_label("Id", exact=True).fill("bolder")
     page.get_by_label("Exploration, 0 to 10").fill("0.5")

@@ -350,7 +350,12 @@ def test_a_url_that_cannot_be_used_is_named(url: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql://user:secret@127.0.0.1:1/name", "postgresql://127.0.0.1:1/name?user=user&password=secret"]
+    "url",
+    [
+        "postgresql://user:secret@127.0.0.1:1/name",
+        "postgresql://127.0.0.1:1/name?user=user&password=secret",
+        "postgresql://127.0.0.1:1/name?sslkey=client.key&sslpassword=secret",
+    ],
 )
 def test_a_database_that_does_not_answer_is_a_store_error_without_its_password(url: str) -> None:
     with pytest.raises(StoreError, match="127") as caught:

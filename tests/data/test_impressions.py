@@ -53,6 +53,11 @@ def test_every_shown_item_is_a_row_with_its_position_and_propensity(store: Event
     assert not found.clicked.any()
 
 
+def test_an_event_of_an_unknown_type_is_no_click(store: EventStore) -> None:
+    store.write([answer("r1", [7, 8]), event("e1", "r1", "7", kind="long_look"), event("e2", "r1", "8")])
+    assert clicked(load_impressions(store.url)) == [("r1", "8")]
+
+
 def test_an_event_counts_for_the_answer_that_it_names_and_the_item_that_was_shown(store: EventStore) -> None:
     store.write([answer("r1", [7, 8]), answer("r2", [7, 8]), answer("r3", ["x"])])
     store.write(

@@ -106,6 +106,12 @@ def test_a_log_alone_is_training_data(store: EventStore) -> None:
     }  # fmt: skip
 
 
+def test_events_of_an_unknown_type_are_no_training_data(store: EventStore) -> None:
+    store.write([event("a", "1", "10"), event("b", "1", "11", kind="long_look"), event("c", "1", "12")])
+    tables, _ = with_log(NOTHING, store.url)
+    assert tables.interactions["item_id"].to_list() == [10, 12]
+
+
 def test_rows_that_were_ingested_as_well_count_once(store: EventStore) -> None:
     rows: list[tuple[object, object, float]] = [(1, 10, START), (1, 11, START + 0.5), (2, 10, START)]
     frame = pl.DataFrame(rows, ["user_id", "item_id", "timestamp"], orient="row").with_columns(event=pl.lit("click"))

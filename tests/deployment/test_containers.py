@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rec_engine import cli, cli_store
+from rec_engine.serving.hosts import Hosts
 from rec_engine.utils.config import ServingConfig, load_config
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +115,9 @@ def test_every_setting_of_the_compose_file_is_one(services: dict[str, Any]) -> N
     settings = load_config(ServingConfig, None, environment=names)
     assert settings.redis.host == "redis"
     assert settings.security.allow_public_without_keys
+    hosts = Hosts.of(settings)
+    assert [hosts.allow(name) for name in (b"api:8000", b"127.0.0.1:8000", b"localhost:8000")] == [True] * 3
+    assert not hosts.allow(b"page.example:8000")
     assert settings.store.url == "postgresql://rec_engine@postgres/rec_engine"
 
 

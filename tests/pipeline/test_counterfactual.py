@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import N_USERS, service
 
-from rec_engine.bundle import ModelBundle
+from rec_engine.bundle import ModelBundle, open_bundle
 from rec_engine.cli import app
 from rec_engine.data.events import EventStore
 from rec_engine.data.impressions import load_impressions
@@ -74,6 +74,59 @@ def test_a_policy_earns_what_the_log_of_another_says(bundle: ModelBundle, log: s
     for estimate in (value.ips, value.snips, value.dr):
         assert estimate is not None
         assert abs(estimate.mean - truth) < (estimate.high - estimate.low)  # four standard errors
+
+
+BESIDES: list[dict[str, object]] = [
+    {"filter_categories": ["Odd"]},
+    {
+        "filter": {
+            "and": [{"attribute": "price", "below": 20}, {"not": {"attribute": "categories", "any_of": ["Rare"]}}]
+        }
+    },
+    {"use_reranking": False},
+    {"context": {"recent_items": [101, 103], "page": "home"}},
+    {},
+]
+
+
+@pytest.fixture(scope="module")
+def asked(bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A log of answers that were asked for something besides: of each of them, what the first did not show."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('asked') / 'events.db'}"
+    config = ServingConfig(recommendations=RecommendationSettings(exploration=EXPLORATION))
+    with service(bundle, EventStore(url), config=config) as client:
+        for user in [*range(N_USERS)] * 2:
+            for besides in BESIDES:
+                first = client.post("/recommend", json={"user_id": user, "num_recommendations": N_SHOWN, **besides})
+                shown = [each["item_id"] for each in first.json()["recommendations"]]
+                second = {"user_id": user, "num_recommendations": N_SHOWN, "exclude_items": shown, **besides}
+                assert client.post("/recommend", json=second).status_code == 200
+    return url
+
+
+def test_what_was_asked_besides_is_asked_again(bundle: ModelBundle, asked: str) -> None:
+    [found] = judge_from_log({"same": bundle}, asked, exploration=EXPLORATION, n_positions=N_SHOWN)
+    assert (found.n_answers, found.n_left_out) == (2 * 2 * len(BESIDES) * N_USERS, 0)
+    assert found.value.mean_weights == pytest.approx(1, abs=1e-3)
+    assert found.value.effective_users == pytest.approx(N_USERS, rel=1e-3)
+
+
+def test_what_a_version_cannot_be_asked_is_left_out_and_counted(
+    bundle: ModelBundle, second: Path, asked: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_prices = open_bundle(second)
+    some, whole = judge_from_log(
+        {"second": without_prices, "same": bundle}, asked, exploration=EXPLORATION, n_positions=1
+    )
+    assert some.n_left_out == 2 * 2 * N_USERS
+    assert some.n_answers + some.n_left_out == whole.n_answers
+    command = ["evaluate", "--off-policy", "--events", asked, "--exploration", "2", "--positions", "1"]
+    app([*command, "--compare", f"second:{second}"], result_action="return_value")
+    assert "second could not be asked 240 of the requests" in capsys.readouterr().out
+
+
+def test_plain_requests_are_logged_as_before(log: str) -> None:
+    assert load_impressions(log).asked.is_null().all()
 
 
 def test_only_the_answers_count_that_are_asked_for(bundle: ModelBundle, log: str) -> None:

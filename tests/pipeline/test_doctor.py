@@ -6,7 +6,9 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +22,7 @@ from rec_engine import cli
 from rec_engine.bundle import MANIFEST, find_bundle
 from rec_engine.data.database import opened
 from rec_engine.data.events import EventStore
+from rec_engine.data.pruning import prune
 from rec_engine.pipeline import doctor
 from rec_engine.pipeline.doctor import Finding, examine
 from rec_engine.pipeline.service_probe import probe
@@ -74,6 +77,20 @@ def test_a_store_of_another_revision(healthy: str, model_dir: Path) -> None:
     assert (found.check, found.state) == ("store", "fault")
     assert "revision 0001" in found.message
     assert "store migrate" in found.hint
+
+
+def test_a_large_log_of_which_nothing_was_ever_removed(
+    healthy: str, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(EventStore(healthy)) as store:
+        store.go_on_from(doctor.MANY_CHANGES)
+    found = only(troubles(model_dir))
+    assert (found.check, found.state) == ("retention", "warning")
+    with monkeypatch.context() as patched:
+        patched.setenv("REC_ENGINE_STORE__KEEP_EVENTS_DAYS", "365")
+        assert troubles(model_dir) == []
+    prune(healthy, 0)
+    assert troubles(model_dir) == []
 
 
 def test_a_store_of_the_first_release_and_one_that_is_missing(
@@ -183,6 +200,43 @@ def test_the_command_asks_a_service_and_its_exit_code_and_json_are_for_machines(
     assert "FAULT   service:" in text
     assert "does not answer" in text
     assert run("--url", "ftp://nowhere")[0] == 3
+
+
+def test_the_key_goes_to_no_other_address_than_the_one_that_was_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REC_ENGINE_API_KEY", "secret")
+    seen: dict[str, list[str | None]] = {"named": [], "other": []}
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen["other"].append(self.headers["authorization"])
+            self.send_response(200)
+            self.end_headers()
+
+    class Named(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen["named"].append(self.headers["authorization"])
+            self.send_response(302)
+            self.send_header("location", f"http://127.0.0.1:{other.server_port}{self.path}")
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Other) as other, HTTPServer(("127.0.0.1", 0), Named) as named:
+        for server in (other, named):
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        list(probe(f"http://127.0.0.1:{named.server_port}", None))
+        other.shutdown()
+        named.shutdown()
+    assert seen == {"named": ["Bearer secret"] * 3, "other": [None] * 3}
+
+
+def test_json_is_what_was_found_to_the_letter(healthy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = tmp_path / ":smile: [bold]"
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", "--model-dir", str(models), "--json"])
+    found = [each for each in json.loads(capsys.readouterr().out)["findings"] if each["check"] == "model"]
+    assert ":smile: [bold]" in found[0]["message"]
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", "--model-dir", str(models)])
+    assert ":smile: [bold]" in capsys.readouterr().out
 
 
 def test_what_is_no_web_server_is_a_finding() -> None:

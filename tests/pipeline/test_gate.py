@@ -327,7 +327,11 @@ def test_a_version_is_judged_against_the_current_one(registry: ModelRegistry) ->
 
 def test_a_current_version_that_cannot_be_opened_is_no_hindrance(registry: ModelRegistry) -> None:
     (registry.model_dir / str(registry.current()) / "ranker.txt").write_text("damaged")
-    assert judge_version(registry, "20200101-000000-aaaaaa", PATIENT).comparison is None
+    verdict = judge_version(registry, "20200101-000000-aaaaaa", PATIENT)
+    assert (verdict.passes, verdict.comparison) == (True, None)
+    assert "cannot be opened" in verdict.sentence
+    assert "ranker.txt" in verdict.sentence
+    assert "no current model" not in verdict.sentence
     (registry.model_dir / CURRENT).unlink()
     assert judge_version(registry, "20200101-000000-aaaaaa", PATIENT).passes
 

@@ -99,6 +99,18 @@ def test_the_same_event_sent_twice_counts_once(client: TestClient) -> None:
     assert client.get("/user/new/profile").json()["n_interactions"] == 1
 
 
+def test_an_event_of_an_unknown_type_changes_no_answer(two_workers: list[TestClient], store_url: str) -> None:
+    click(two_workers[0], "ann", 103)
+    before = recommended(two_workers[0], "ann")
+    with closing(EventStore(store_url)) as newer:
+        newer.write([Event("n", "ann", str(before[0]), "long_look", NOW)])
+    for worker in two_workers:
+        assert recommended(worker, "ann") == before
+        assert worker.get("/user/ann/profile").json()["n_interactions"] == 1
+        events = worker.get("/events", params={"user_id": "ann"}).json()["events"]
+        assert [event["action"] for event in events] == ["long_look", "click"]
+
+
 def test_late_events_find_their_place(client: TestClient) -> None:
     for item, at in ((101, NOW), (103, NOW - 500), (105, "2023-11-14T22:13:19Z"), (107, (NOW - 300) * 1000)):
         click(client, "new", item, timestamp=at)

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from rec_engine.bundle import ModelBundle
-from rec_engine.data.dataset import IdMap
+from rec_engine.data.dataset import IdMap, event_place
 from rec_engine.data.events import Event, EventStore
 from rec_engine.data.state import state_of
 from rec_engine.serving.inference import Query
@@ -81,6 +81,16 @@ def test_a_model_that_is_only_tried_leaves_the_log_as_it_is_and_follows_it(
     live.catch_up()
     assert len(live.user("new").item_codes) == 1
     assert "older copy" in warned.text
+
+
+def test_events_of_a_type_that_only_a_later_release_knows_are_told_of_once_and_ignored(
+    bundle: ModelBundle, store: EventStore, warned: pytest.LogCaptureFixture
+) -> None:
+    event_place.cache_clear()
+    store.write([Event(str(n), "new", "102", "long_look", NOW) for n in range(3)])
+    click(store, "known")
+    assert n_counted(bundle, store) == (1, 1)
+    assert warned.text.count("'long_look'") == 1
 
 
 def test_what_the_first_answer_would_wait_for_is_made_before(bundle: ModelBundle, store: EventStore) -> None:

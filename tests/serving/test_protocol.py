@@ -13,7 +13,7 @@ import pytest
 from servers import ask, served
 
 RECEIVE_SECONDS, MAX_CONNECTIONS = 1.0, 8
-HEAD = b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 BODY = b'{"user_id": 4, "num_recommendations": 2}'
 
 
@@ -135,7 +135,7 @@ def test_every_line_of_the_log_is_json_and_names_the_request_that_it_is_about(ru
     with running.connect() as client:
         client.sendall(HEAD + b"X-Request-ID: order-17\r\nContent-Length: 3\r\n\r\n[1]")
         client.recv(65_536)
-        client.sendall(b"GET /user/ann/profile HTTP/1.1\r\nHost: x\r\nX-Request-ID: order-18\r\n\r\n")
+        client.sendall(b"GET /user/ann/profile HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: order-18\r\n\r\n")
         client.recv(65_536)
     with running.connect() as client:
         client.sendall(b"nonsense\r\n\r\n")

@@ -210,7 +210,7 @@ def timed(bundle: ModelBundle, tmp_path: Path) -> Iterator[tuple[TestClient, Cal
     def set_to(seconds: float) -> None:
         moment[0] = seconds
 
-    with TestClient(create_app(engine)) as client:
+    with TestClient(create_app(engine), "http://127.0.0.1") as client:
         yield client, set_to
 
 

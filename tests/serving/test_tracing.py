@@ -101,7 +101,7 @@ def test_without_a_collector_nothing_that_makes_or_sends_traces_is_loaded(model_
 import sys
 from fastapi.testclient import TestClient
 from rec_engine.serving.api import app_from_environment
-with TestClient(app_from_environment()) as client:
+with TestClient(app_from_environment(), "http://127.0.0.1") as client:
     assert client.post("/recommend", json={"user_id": 4}).status_code == 200
 print(*sorted(name for name in sys.modules if name.startswith(("opentelemetry.sdk.trace", "opentelemetry.exporter"))))
 """

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.events import EventStore
+from rec_engine.serving.hosts import Hosts
 from rec_engine.serving.security import Gate
 from rec_engine.serving.telemetry import Telemetry
 from rec_engine.serving.web import REQUEST_ID, Edge
@@ -250,6 +251,6 @@ def test_a_socket_that_is_no_request_goes_through() -> None:
     async def app(scope: dict[str, str], *_: object) -> None:
         seen.append(scope["type"])
 
-    edge = Edge(app, Gate(SecuritySettings()), Telemetry(), {}, answer_seconds=1, writes_access_log=False)  # type: ignore[arg-type]
+    edge = Edge(app, Gate(SecuritySettings()), Hosts(), Telemetry(), {}, answer_seconds=1, writes_access_log=False)  # type: ignore[arg-type]
     asyncio.run(edge({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
     assert seen == ["lifespan"]

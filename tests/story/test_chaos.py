@@ -33,7 +33,7 @@ def test_redis_that_goes_and_comes_back_is_never_an_error(bundle: ModelBundle, t
     port = free_port()
     store = EventStore(f"sqlite:///{tmp_path / 'events.db'}")
     engine = Engine(bundle, ServingConfig(), RedisCache("127.0.0.1", port), store, Telemetry())
-    with TestClient(create_app(engine), raise_server_exceptions=False) as client:
+    with TestClient(create_app(engine), "http://127.0.0.1", raise_server_exceptions=False) as client:
         for turn in range(2):
             server = ValkeyServer(data_dir=tmp_path / f"valkey{turn}", port=port)
             server.start()

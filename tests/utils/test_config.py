@@ -15,7 +15,7 @@ OTHER_VALUES: dict[str, object] = {
     "milvus.uri": "http://vectors:19530", "milvus.database": "shop",
     "store.url": "sqlite:///elsewhere.db", "recommendations.caps": {"brand": 2},
     "security.keys": [{"name": "shop", "sha256": "0" * 64, "scopes": ["serve"]}],
-    "security.allow_public_without_keys": True,
+    "security.allow_public_without_keys": True, "security.allowed_hosts": ["shop.example"],
     "data.repeat_items": True,
     "training.mixed_precision": "bf16",
     "training.gradient_checkpointing": True,

@@ -10,7 +10,7 @@ import sqlalchemy as sql
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError
 
-from rec_engine.data.database import SQLITE, mark_rows, named, open_engines, take_positions
+from rec_engine.data.database import SQLITE, mark_rows, name_of, named, open_engines, take_positions
 from rec_engine.data.events import ERASED, EventStore, user_hash
 
 SMALLEST, LARGEST = 5_000, 80_000
@@ -46,7 +46,7 @@ class BulkWriter:
         if reader is not self._engine:
             reader.dispose()
         self._is_sqlite = self._engine.dialect.name == SQLITE
-        self.name = self._engine.url.render_as_string(hide_password=True)
+        self.name = name_of(self._engine.url)
         self.n_new = self.n_known = self.n_erased = 0
         self._erased: set[str] = set()
         self._erased_until = 0

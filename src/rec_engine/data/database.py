@@ -105,13 +105,19 @@ def opened(url: str) -> Iterator[tuple[str, sql.Engine, sql.Engine, SqliteFiles 
         StoreError: instead of whatever the database raises.
     """
     writer, reader, files = open_engines(url)
-    name = writer.url.render_as_string(hide_password=True)
+    name = name_of(writer.url)
     try:
         with named(name):
             yield name, writer, reader, files
     finally:
         writer.dispose()
         reader.dispose()
+
+
+def name_of(url: sql.URL) -> str:
+    """Return a URL for people to read: without its password, and without that of the key of its certificate."""
+    secrets = {name: "***" for name in url.query if name == "sslpassword"}
+    return url.update_query_dict(secrets).render_as_string(hide_password=True)
 
 
 def require_file(url: str) -> None:

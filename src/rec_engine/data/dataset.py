@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,7 @@ from rec_engine.data.validation import EVENTS as EVENTS
 from rec_engine.data.validation import Tables, accepted_tables
 from rec_engine.errors import DataError
 from rec_engine.utils.config import DataSettings
+from rec_engine.utils.logger import get_logger
 
 ExternalId = int | str
 IntArray = NDArray[np.int32]
@@ -26,6 +27,8 @@ MaskArray = NDArray[np.uint64]
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
 """How the text of an integer id is written; 07 is another id, and so are digits of other scripts."""
+
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -288,16 +291,25 @@ def _interactions(rows: pl.DataFrame, user_ids: IdMap, item_ids: IdMap, settings
     )
 
 
+@lru_cache(maxsize=1_000)
+def event_place(event: str) -> int:
+    """Return the place of a type in EVENTS; their number, after a warning, for one that another writer has brought."""
+    if event in EVENTS:
+        return EVENTS.index(event)
+    logger.warning("the log holds events of the type %r, which this release does not know: they are ignored", event)
+    return len(EVENTS)
+
+
 def event_weights(events: NDArray[np.uint8], values: FloatArray, settings: DataSettings) -> FloatArray:
     """Return (n,) float32: the weight of each event's type; a rating below `min_rating` counts against the item.
 
     Args:
-        events: (n,) places in EVENTS.
+        events: (n,) places in EVENTS, as of `event_place`; what no release up to this one knows weighs nan.
         values: (n,) float32, such as the stars of a rating; nan where there is none.
         settings: the `data:` section.
     """
     weight_by_event = settings.event_weights.model_dump()
-    weights = np.array([weight_by_event[event] for event in EVENTS], dtype=np.float32)[events]
+    weights = np.array([*(weight_by_event[event] for event in EVENTS), np.nan], dtype=np.float32)[events]
     if settings.min_rating is not None:
         weights[(events == EVENTS.index("rating")) & (values < settings.min_rating)] = -1.0
     return weights

@@ -20,6 +20,7 @@ from rec_engine.data.database import (
     impression_rows,
     item_rows,
     mark_rows,
+    name_of,
     named,
     open_engines,
     position_row,
@@ -191,7 +192,7 @@ class EventStore:
         insert = sqlite_insert(event_rows) if self._files else postgresql_insert(event_rows)
         self._insert_events = insert.on_conflict_do_nothing(index_elements=["event_id"])
         self._seen_version = -1
-        self.name = self._writer.url.render_as_string(hide_password=True)
+        self.name = name_of(self._writer.url)
         with named(self.name):
             self.log_id = prepare(self._writer)
 

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import sqlalchemy as sql
 
-from rec_engine.data.database import SQLITE, event_rows, impression_rows, named, open_engines
+from rec_engine.data.database import SQLITE, event_rows, impression_rows, name_of, named, open_engines
 from rec_engine.data.experiment_tables import exposure_rows
 from rec_engine.data.impressions import ATTRIBUTION_SECONDS, CHOSEN, FOREVER, taken
 
@@ -59,7 +59,7 @@ def credited_lists(
 class _Reader:
     def __init__(self, engine: sql.Engine) -> None:
         self._engine = engine
-        self._name = engine.url.render_as_string(hide_password=True)
+        self._name = name_of(engine.url)
         # Text sorts in Python as SQLite sorts it; PostgreSQL's own order depends on its locale.
         self._user_id = (
             exposure_rows.c.user_id if engine.dialect.name == SQLITE else exposure_rows.c.user_id.collate("C")

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import IntegrityError
 
-from rec_engine.data.database import mark_rows, named, open_engines, position_row, transaction
+from rec_engine.data.database import mark_rows, name_of, named, open_engines, position_row, transaction
 from rec_engine.data.events import ERASED, user_hash
 from rec_engine.data.experiment_tables import (
     PRUNED,
@@ -132,7 +132,7 @@ class ExperimentLog:
     def __init__(self, url: str) -> None:
         self.url = url
         self._writer, self._reader, self._files = open_engines(url)
-        self.name = self._writer.url.render_as_string(hide_password=True)
+        self.name = name_of(self._writer.url)
         insert: Any = sqlite_insert if self._files else postgresql_insert
         self._exposures = _Bulk.of(_earliest(insert(exposure_rows)), self._writer)
         self._measures = _Bulk.of(insert(measure_rows).on_conflict_do_nothing(), self._writer)

@@ -13,7 +13,7 @@ import polars as pl
 import sqlalchemy as sql
 from numpy.typing import NDArray
 
-from rec_engine.data.database import SQLITE, event_rows, impression_rows, named, open_engines
+from rec_engine.data.database import SQLITE, event_rows, impression_rows, name_of, named, open_engines
 from rec_engine.data.experiment_tables import exposure_rows, measure_rows
 from rec_engine.data.sqlite_library import SqliteLibrary, sqlite_library
 
@@ -90,7 +90,7 @@ class ExperimentTotals:
         self._path = self._reader.url.database or ""
         # What SQLAlchemy calls a file may be one in memory, or a URI.
         self._library = sqlite_library() if self._is_sqlite and Path(self._path).is_file() else None
-        self.name = self._reader.url.render_as_string(hide_password=True)
+        self.name = name_of(self._reader.url)
 
     def close(self) -> None:
         """Give back all connections."""

@@ -19,6 +19,7 @@ FOREVER = np.iinfo(np.int64).max
 
 _SHOWN = pl.List(pl.List(pl.String))  # ids may be numbers or text; as text they are those of the events
 _FIELDS = ("item_id", "score", "propensity", "position")
+_ASKED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class Impressions:
         user_ids: (n_requests,) String.
         model_versions: (n_requests,) String, the version that answered.
         timestamps: (n_requests,) int64, Unix seconds of the answer.
-        request_codes: (n,) int32, row of the answer in the four above.
+        asked: (n_requests,) String, JSON of what was asked besides; null where nothing was, or it was not logged yet.
+        request_codes: (n,) int32, row of the answer in the five above.
         item_ids: (n,) String.
         positions: (n,) int32, from 1; counted over all pages where the answer said so, else within it.
         scores: (n,) float32, as the answer gave them.
@@ -43,6 +45,7 @@ class Impressions:
     user_ids: pl.Series
     model_versions: pl.Series
     timestamps: LongArray
+    asked: pl.Series
     request_codes: IntArray
     item_ids: pl.Series
     positions: IntArray
@@ -132,7 +135,8 @@ def _reactions(log: LogFrames, request_ids: pl.Series, settings: DataSettings) -
     found = [pl.DataFrame(schema={**dict.fromkeys(columns, pl.String), "at": pl.Int64})]
     for frame in log.events((*columns[:3], "event", "value", "timestamp"), until=log.position()):
         named = frame.filter(pl.col("request_id").is_in(request_ids.implode())).rename({"timestamp": "at"})
-        places = named["event"].replace_strict(EVENTS, list(range(len(EVENTS))), return_dtype=pl.UInt8)
+        n = len(EVENTS)
+        places = named["event"].replace_strict(EVENTS, list(range(n)), default=n, return_dtype=pl.UInt8)
         values = named["value"].cast(pl.Float32).fill_null(float("nan"))
         weights = event_weights(places.to_numpy(), values.to_numpy(), settings)
         found.append(named.select(columns).filter(pl.Series(weights > 0)))
@@ -157,6 +161,7 @@ def _joined(answers: pl.DataFrame, reactions: pl.DataFrame, attribution_seconds:
         user_ids=answers["user_id"],
         model_versions=answers["model_version"],
         timestamps=answers["timestamp"].to_numpy(),
+        asked=answers.select(pl.col("shown").list.first().list.get(_ASKED, null_on_oob=True)).to_series(),
         request_codes=request_codes,
         item_ids=shown["item_id"],
         positions=shown["position"].cast(pl.Int32).fill_null(pl.Series(_places(request_codes))).to_numpy(),

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from rec_engine.data.dataset import (
-    EVENTS,
     ExternalId,
     FloatArray,
     IdMap,
     IntArray,
     Interactions,
     LongArray,
+    event_place,
     event_weights,
 )
 from rec_engine.data.events import Event, EventStore, News, user_hash
@@ -22,7 +22,6 @@ from rec_engine.utils.config import DataSettings
 
 MAX_USERS = 50_000
 """Users whose latest events are kept in memory; those of others are read again when they come."""
-_PLACE_BY_EVENT = {event: place for place, event in enumerate(EVENTS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +149,15 @@ class LiveHistories:
 def event_arrays(
     events: Sequence[Event], code_of: Callable[[str], int], settings: DataSettings
 ) -> tuple[IntArray, FloatArray, LongArray]:
-    """Return code, weight and Unix seconds of the events whose items are known, each (n,), in the order of events."""
+    """Return code, weight and Unix seconds of the events whose items and types are known, each (n,), in their order."""
     codes = np.array([code_of(event.item_id) for event in events], dtype=np.int32)
     weights = weights_of([event.event for event in events], [event.value for event in events], settings)
     times = np.array([event.timestamp for event in events], dtype=np.int64)
-    known = codes >= 0
+    known = (codes >= 0) & ~np.isnan(weights)
     return codes[known], weights[known], times[known]
 
 
 def weights_of(events: Sequence[str], values: Sequence[float | None], settings: DataSettings) -> FloatArray:
-    """Return (n,) float32, the weights of events by their types, each one of EVENTS, and their values."""
-    places = np.array([_PLACE_BY_EVENT[event] for event in events], dtype=np.uint8)
+    """Return (n,) float32, the weights of events by their types and values; nan for a type that nobody knows here."""
+    places = np.array([event_place(event) for event in events], dtype=np.uint8)
     return event_weights(places, np.array(values, dtype=np.float32), settings)  # None is nan

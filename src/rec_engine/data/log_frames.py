@@ -12,6 +12,7 @@ from rec_engine.data.database import (
     impression_rows,
     item_rows,
     mark_rows,
+    name_of,
     named,
     no_log,
     open_engines,
@@ -67,7 +68,7 @@ class LogFrames:
         writer, self._reader = open_engines(url)[:2]
         if writer is not self._reader:
             writer.dispose()
-        self.name = self._reader.url.render_as_string(hide_password=True)
+        self.name = name_of(self._reader.url)
         with named(self.name):
             inspector = sql.inspect(self._reader)
             is_there, has_identity = (inspector.has_table(table.name) for table in (event_rows, identity_row))

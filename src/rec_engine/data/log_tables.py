@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from rec_engine.data.columns import narrowed
-from rec_engine.data.dataset import LogMark
+from rec_engine.data.dataset import EVENTS, LogMark, event_place
 from rec_engine.data.event_table import event_ids
 from rec_engine.data.events import DELETED, user_hash
 from rec_engine.data.log_frames import STRETCH, LogFrames, nothing
@@ -61,7 +61,9 @@ def _events(log: LogFrames, position: int, *, with_ids: bool) -> pl.DataFrame:
     columns = ("position", *_INTERACTION, *(["event_id"] if with_ids else []))
     n_stretches = -(-position // STRETCH)
     stretches = with_progress(log.events(columns, until=position), f"{log.name}: reading", n_stretches)
-    return pl.concat([nothing(columns), *stretches])
+    events = pl.concat([nothing(columns), *stretches])
+    known = [event for event in events["event"].unique() if event_place(event) < len(EVENTS)]
+    return events.filter(pl.col("event").is_in(known))
 
 
 def _with_sent(items: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:

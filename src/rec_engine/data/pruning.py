@@ -1,19 +1,20 @@
 """Events and impressions that are too old, out of a log that is in use: in transactions that hold up nobody."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import sqlalchemy as sql
 
 from rec_engine.data.database import event_rows, impression_rows, opened, require_file, transaction
 from rec_engine.data.experiment_tables import PRUNED, turn_rows
 
-STRETCH = 20_000
-"""Rows that one transaction looks at."""
-PAUSE_SECONDS = 0.01
-_KEYS: "tuple[sql.Column[int], ...]" = (event_rows.c.position, impression_rows.c.place)
+STRETCH = 4_000
+"""Rows that one transaction looks at: those who write wait as long as it takes."""
+Kind = Literal["events", "impressions"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_KEYS: "dict[Kind, sql.Column[int]]" = {"events": event_rows.c.position, "impressions": impression_rows.c.place}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,16 @@ class Pruned:
     impressions: int
 
 
-def prune(url: str, before: int) -> Pruned:
+def prune(
+    url: str, before: int, kinds: Sequence[Kind] = KINDS, *, is_over: Callable[[], bool] = lambda: False
+) -> Pruned:
     """Remove what happened before a moment; an interruption leaves the rest for the next time.
 
     Args:
         url: `sqlite:///path` or `postgresql://user:password@host/name`; it may be in use.
         before: Unix seconds.
+        kinds: what of it.
+        is_over: asked between two transactions, whether to leave the rest.
 
     Raises:
         ConfigError: if the URL names no database that can be used here.
@@ -44,40 +49,47 @@ def prune(url: str, before: int) -> Pruned:
         StoreError: if the database fails.
     """
     require_file(url)
-    removed = []
+    removed: dict[Kind, int] = dict.fromkeys(KINDS, 0)
     with opened(url) as (store, writer, reader, files):
         with transaction(writer, files) as connection:
             _note(connection, before)  # first: what is removed by half cannot be measured either
-        for key in _KEYS:
-            removed.append(0)
-            for is_within in _stretches(reader, key):
+        for kind in kinds:
+            for is_old in _stretches(reader, _KEYS[kind], before):
+                if is_over():
+                    return Pruned(store, **removed)
+                if not _count(reader, _KEYS[kind], is_old):
+                    continue  # without a transaction that others would wait for
+                started = time.monotonic()
                 with transaction(writer, files) as connection:
-                    old = sql.delete(key.table).where(is_within, key.table.c.timestamp < before)
-                    removed[-1] += connection.execute(old).rowcount
-                time.sleep(PAUSE_SECONDS)
-    return Pruned(store, *removed)
+                    removed[kind] += connection.execute(sql.delete(_KEYS[kind].table).where(is_old)).rowcount
+                time.sleep(time.monotonic() - started)  # whoever has waited gets his turn
+    return Pruned(store, **removed)
 
 
 def count_older(url: str, before: int) -> Pruned:
     """Return what `prune` would remove; arguments and errors as there."""
     require_file(url)
-    counted = []
     with opened(url) as (store, _, reader, _):
-        for key in _KEYS:
-            counted.append(0)
-            for is_within in _stretches(reader, key):
-                old = sql.select(sql.func.count()).where(is_within, key.table.c.timestamp < before)
-                with reader.connect() as connection:
-                    counted[-1] += int(connection.execute(old.select_from(key.table)).scalar_one())
-    return Pruned(store, *counted)
+        counted = {
+            kind: sum(_count(reader, key, is_old) for is_old in _stretches(reader, key, before))
+            for kind, key in _KEYS.items()
+        }
+    return Pruned(store, **counted)
 
 
-def _stretches(reader: sql.Engine, key: "sql.Column[int]") -> "Iterator[sql.ColumnElement[Any]]":
+def _stretches(reader: sql.Engine, key: "sql.Column[int]", before: int) -> "Iterator[sql.ColumnElement[Any]]":
+    """Yield what is true of old rows, stretch by stretch."""
     with reader.connect() as connection:
         first, last = connection.execute(sql.select(sql.func.min(key), sql.func.max(key))).one()
     if first is not None:
         for start in range(first, last + 1, STRETCH):
-            yield key.between(start, min(start + STRETCH - 1, last))
+            yield sql.and_(key.between(start, min(start + STRETCH - 1, last)), key.table.c.timestamp < before)
+
+
+def _count(reader: sql.Engine, key: "sql.Column[int]", is_old: "sql.ColumnElement[Any]") -> int:
+    with reader.connect() as connection:
+        counted = sql.select(sql.func.count()).select_from(key.table).where(is_old)
+        return int(connection.execute(counted).scalar_one())
 
 
 def _note(connection: sql.Connection, before: int) -> None:

@@ -15,6 +15,7 @@ from rec_engine.data.database import (
     SQLITE,
     event_rows,
     identity_row,
+    name_of,
     opened,
     position_row,
     require_file,
@@ -66,7 +67,7 @@ def prepare(engine: sql.Engine) -> str:
             if found is None:
                 _make(connection)
             elif found != HEAD:
-                raise _of_other_revision(engine.url.render_as_string(hide_password=True), found)
+                raise _of_other_revision(name_of(engine.url), found)
             return str(connection.execute(identity_row.select()).scalar_one())
     except (StoreError, SQLAlchemyError):
         engine.dispose()

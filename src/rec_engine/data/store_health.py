@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sql
 
 from rec_engine.data.database import SQLITE, opened, position_row, require_file
+from rec_engine.data.experiment_tables import PRUNED, turn_rows
 from rec_engine.data.schema import HEAD, revision_of
 
 
@@ -18,12 +19,14 @@ class StoreHealth:
         revision: of its tables; None where there is no log.
         position: how far the log has got; None where its tables are of another revision than this release's.
         clock_skew_seconds: by how much the database's clock is ahead of this machine's; 0 for a file.
+        was_pruned: whether old events were ever removed from it.
     """
 
     store: str
     revision: str | None
     position: int | None
     clock_skew_seconds: float
+    was_pruned: bool = False
 
 
 def examine_store(url: str) -> StoreHealth:
@@ -42,9 +45,11 @@ def examine_store(url: str) -> StoreHealth:
             there = connection.exec_driver_sql("SELECT EXTRACT(EPOCH FROM clock_timestamp())").scalar_one()
             skew = float(there) - (before + time.time()) / 2
         revision = revision_of(connection)
-        position = None
+        position, was_pruned = None, False
         if revision == HEAD:
             kept = sql.update(position_row).values(value=position_row.c.value).returning(position_row.c.value)
             position = int(connection.execute(kept).scalar_one())
+            pruned = sql.select(turn_rows.c.until).where(turn_rows.c.work == PRUNED)
+            was_pruned = connection.execute(pruned).first() is not None
         connection.rollback()
-    return StoreHealth(store, revision, position, skew)
+    return StoreHealth(store, revision, position, skew, was_pruned)

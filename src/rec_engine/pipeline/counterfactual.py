@@ -12,10 +12,11 @@ from rec_engine.data.events import EventStore
 from rec_engine.data.impressions import Impressions, load_impressions
 from rec_engine.data.live import LiveHistories
 from rec_engine.data.state import UserState
-from rec_engine.errors import DataError
+from rec_engine.errors import DataError, NotFoundError
 from rec_engine.evaluation.off_policy import DoubleArray, LoggedSlates, PolicyValue, policy_value
 from rec_engine.models.lightgbm_ranker import probability
 from rec_engine.serving.arrange import draw_weights, pool_size
+from rec_engine.serving.asked import request_of
 from rec_engine.serving.inference import Query, RecommendationInference, Trace
 from rec_engine.utils.config import RecommendationSettings
 from rec_engine.utils.logger import get_logger, with_progress
@@ -33,11 +34,13 @@ class Judged:
     Attributes:
         name: of the version.
         n_answers: how many of the log it was judged by.
+        n_left_out: how many it could not be asked again, such as for an attribute that its items do not have.
         value: clicks an answer.
     """
 
     name: str
     n_answers: int
+    n_left_out: int
     value: PolicyValue
 
 
@@ -52,8 +55,8 @@ def judge_from_log(
     """Return what each version would have earned if it had answered, drawing its lists as `exploration` says.
 
     Only answers count that were drawn, that are first pages, and that came after all that any of the versions was
-    trained with: by what it has learned from, none may be judged. What was asked besides (filters, caps) is not in the
-    log: judge answers to plain requests.
+    trained with: by what it has learned from, none may be judged. What was asked (filters, excluded and recent items)
+    is asked again. What the shop wanted (rules, caps) is not in the log: judge answers that followed none.
 
     Args:
         bundles: name to version.
@@ -83,7 +86,13 @@ def judge_from_log(
     with closing(EventStore(store_url)) as store:
         for name, bundle in bundles.items():
             slates = _slates(_Policy(bundle, store, exploration), shown, answers, user_codes, n_positions)
-            judged.append(Judged(name, len(answers), policy_value(slates)))
+            n_judged = len(slates.user_codes)
+            if not n_judged:
+                raise DataError(
+                    f"{name} can answer none of the {len(answers):,} requests of the log",
+                    hint="its items lack the attributes or categories that the requests name",
+                )
+            judged.append(Judged(name, n_judged, len(answers) - n_judged, policy_value(slates)))
     return judged
 
 
@@ -117,12 +126,26 @@ class _Policy:
             since=bundle.manifest.log_position,
         )
 
-    def trace(self, user_id: str, moment: int, k: int) -> Trace:
-        """Return the candidates and their scores for a user who asks for k items at a moment, in Unix seconds."""
-        user = self._histories.user(user_id)
+    def trace(self, user_id: str, moment: int, k: int, asked: str | None) -> Trace:
+        """Return the candidates and their scores for a user who asks for k items at a moment, in Unix seconds.
+
+        Raises:
+            DataError: if this version cannot be asked what was asked.
+            NotFoundError: if its items have no such attribute or category.
+        """
+        user, request = self._histories.user(user_id), request_of(user_id, asked)
         n = int(np.searchsorted(user.timestamps, moment))
         state = UserState(user.user_code, user.item_codes[:n], user.weights[:n], user.timestamps[:n], moment)
-        return self._inference.recommend(Query(state, k))
+        codes = self._inference.catalogue.codes
+        query = Query(
+            state.then(codes(request.context.recent_items)),
+            k,
+            categories=request.filter_categories,
+            filter=request.filter,
+            exclude=codes(request.exclude_items),
+            use_reranking=request.use_reranking,
+        )
+        return self._inference.recommend(query)
 
     def chances(self, trace: Trace, item_ids: list[str], is_settled: list[bool]) -> DoubleArray:
         """Return (3, n) for items shown one below the other: probability, guess of a click, and the mean guess there.
@@ -149,22 +172,32 @@ class _Policy:
 def _slates(
     policy: _Policy, shown: Impressions, answers: IntArray, user_codes: IntArray, n_positions: int
 ) -> LoggedSlates:
-    """Return the answers beside what the policy would have made of them."""
+    """Return the answers beside what the policy would have made of them, without those that it could not answer."""
     shape = len(answers), n_positions
     logged, rewards, chances = np.ones(shape), np.zeros(shape), np.zeros((3, *shape))
-    is_shown = np.zeros(shape, dtype=np.bool_)
+    is_shown, is_answered = np.zeros(shape, dtype=np.bool_), np.ones(len(answers), dtype=np.bool_)
     starts = np.searchsorted(shown.request_codes, np.arange(shown.n_requests + 1))
     for row, answer in enumerate(with_progress(answers.tolist(), "answers of the log")):
         rows = slice(starts[answer], min(starts[answer + 1], starts[answer] + n_positions))
         n = rows.stop - rows.start
-        trace = policy.trace(
-            shown.user_ids[answer], int(shown.timestamps[answer]), int(starts[answer + 1] - rows.start)
-        )
+        k, moment = int(starts[answer + 1] - rows.start), int(shown.timestamps[answer])
+        try:
+            trace = policy.trace(shown.user_ids[answer], moment, k, shown.asked[answer])
+        except (DataError, NotFoundError):
+            is_answered[row] = False
+            continue
         is_shown[row, :n], logged[row, :n] = True, shown.propensities[rows]
         rewards[row, :n] = shown.clicked[rows]
         chances[:, row, :n] = policy.chances(trace, shown.item_ids[rows].to_list(), (logged[row, :n] == 1).tolist())
-    target, guess, of_target = chances
-    return LoggedSlates(user_codes, is_shown, logged, target, rewards, *_to_scale(guess, of_target, rewards))
+    (target, guess, of_target), rewards = chances[:, is_answered], rewards[is_answered]
+    return LoggedSlates(
+        user_codes[is_answered],
+        is_shown[is_answered],
+        logged[is_answered],
+        target,
+        rewards,
+        *_to_scale(guess, of_target, rewards),
+    )
 
 
 def _to_scale(guess: DoubleArray, of_target: DoubleArray, rewards: DoubleArray) -> tuple[DoubleArray, DoubleArray]:

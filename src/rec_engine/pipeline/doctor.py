@@ -14,11 +14,13 @@ from rec_engine.pipeline.machine import disk_state, lacking_packages, n_cores, o
 from rec_engine.pipeline.service_probe import probe
 from rec_engine.serving.cache import RedisCache
 from rec_engine.serving.two_level_cache import open_cache
-from rec_engine.utils.config import ServingConfig, load_config
+from rec_engine.utils.config import ServingConfig, StoreSettings, load_config
 
 MODEL_AGE_DAYS = 30
 SKEW_WARNING_SECONDS, SKEW_FAULT_SECONDS = 2.0, 60.0
 DAY_SECONDS = 86_400
+MANY_CHANGES = 50_000_000
+"""Changes of the log from which on somebody should have thought of how long they stay."""
 SPARE_FILES = 256
 """Open files that a server process has beside its connections."""
 SQLITE = "sqlite:///"
@@ -58,7 +60,7 @@ def examine(config: Path | None, model_dir: Path, url: str | None) -> list[Findi
         return [*found, Finding("settings", "fault", str(error), error.hint)]
     found.append(Finding("settings", "ok", f"{config or 'defaults and environment'}: every setting is one"))
     version, of_model = _model(model_dir)
-    found += [*of_model, *_store(settings.store.url), *_cache(settings), *_machine(settings)]
+    found += [*of_model, *_store(settings.store), *_cache(settings), *_machine(settings)]
     if url is not None:
         found += [Finding("service", *rest) for rest in probe(url, version)]
     return found
@@ -85,7 +87,8 @@ def _model(model_dir: Path) -> tuple[str | None, list[Finding]]:
     return manifest.version, [*found, _disk("disk of the models", model_dir)]
 
 
-def _store(url: str) -> Iterator[Finding]:
+def _store(settings: StoreSettings) -> Iterator[Finding]:
+    url = settings.url
     if url.startswith(SQLITE):
         directory = Path(url.removeprefix(SQLITE)).parent
         if directory.exists() and (reason := try_to_write(directory)) is not None:
@@ -104,6 +107,11 @@ def _store(url: str) -> Iterator[Finding]:
         yield Finding("store", "fault", f"{health.store} {what}", f"rec-engine store migrate --store {health.store}")
     else:
         yield Finding("store", "ok", f"{health.store}: revision {HEAD}, position {health.position:,}, can be written")
+        if not (settings.keep_events_days or health.was_pruned) and (health.position or 0) >= MANY_CHANGES:
+            message = f"{health.position:,} changes were written, and nothing was ever removed"
+            yield Finding(
+                "retention", "warning", message, "set store.keep_events_days, or rec-engine store prune by cron"
+            )
     skew = abs(health.clock_skew_seconds)
     if skew > SKEW_WARNING_SECONDS:
         state: State = "fault" if skew > SKEW_FAULT_SECONDS else "warning"

@@ -17,7 +17,6 @@ from rec_engine.pipeline.evaluate import TUNED_FOR, TrainedModel, measure
 from rec_engine.registry import ModelRegistry
 from rec_engine.serving.inference import Query, RecommendationInference
 from rec_engine.utils.config import RecommendationSettings
-from rec_engine.utils.logger import get_logger
 
 K = 10
 TRIES = 3
@@ -25,8 +24,6 @@ MIN_USERS = 20
 """Fewer say nothing: resampled, one or two users seem to be certain."""
 MATTERS_MS = 1.0
 """Of models that answer faster than this none is too slow: what a user waits for is the network."""
-
-logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +84,15 @@ class GateVerdict:
 
     Attributes:
         candidate: version of the model that was judged.
-        comparison: what was measured; None where no model is current.
+        comparison: what was measured; None where there is no model to compare with.
         objections: what speaks against it, each in words; it passes where nothing does.
+        unopened: why the current model cannot be opened; None where it can, or none is current.
     """
 
     candidate: str
     comparison: Comparison | None
     objections: tuple[str, ...]
+    unopened: str | None = None
 
     @property
     def passes(self) -> bool:
@@ -104,6 +103,8 @@ class GateVerdict:
     def sentence(self) -> str:
         """The verdict for people, with its figures."""
         found = self.comparison
+        if self.unopened is not None:
+            return f"{self.candidate} passes, as the current model cannot be opened to compare it with: {self.unopened}"
         if found is None:
             return f"{self.candidate} passes, as there is no current model to compare it with"
         if self.objections:
@@ -126,7 +127,14 @@ def judge_version(registry: ModelRegistry, version: str, limits: GateLimits | No
         DataError: as `judge`.
     """
     candidate = open_bundle(registry.directory(version))
-    return judge(candidate, _openable(registry, registry.current()), limits)
+    current = registry.current()
+    if current is None:
+        return judge(candidate, None, limits)
+    try:
+        opened = open_bundle(registry.model_dir / current)
+    except BundleError as error:
+        return GateVerdict(candidate.version, None, (), unopened=str(error))
+    return judge(candidate, opened, limits)
 
 
 def judge(candidate: ModelBundle, current: ModelBundle | None, limits: GateLimits | None = None) -> GateVerdict:
@@ -249,13 +257,3 @@ def _quality(found: Comparison) -> str:
 
 def _latency(found: Comparison) -> str:
     return f"a request takes {found.latency}, with {found.current} {found.current_latency}"
-
-
-def _openable(registry: ModelRegistry, version: str | None) -> ModelBundle | None:
-    if version is None:
-        return None
-    try:
-        return open_bundle(registry.model_dir / version)
-    except BundleError as error:
-        logger.warning("the current model cannot be compared with: %s", error)
-        return None

@@ -14,6 +14,7 @@ from rec_engine.errors import NotFoundError
 from rec_engine.retrieval.budget import Budget
 from rec_engine.retrieval.candidates import most
 from rec_engine.serving.arrange import Arrangement
+from rec_engine.serving.asked import asked_of
 from rec_engine.serving.cache import Cache
 from rec_engine.serving.drift import Drift, drift_of
 from rec_engine.serving.explain import WhyNot, in_draft, why_not
@@ -123,7 +124,8 @@ class Answerer:
         budget = Budget(started + self.config.api.deadline_ms / 1000, time.perf_counter)
         pages = [self._page(request, request_id, now, part, lap, budget) for part in parts]
         page = pages[0] if len(pages) == 1 else self._drafted(request, request_id, treatment, pages)
-        answer, shown = self._answer(request, page, version, treatment.label), page.shown(len(request.cursor or []))
+        answer = self._answer(request, page, version, treatment.label)
+        shown = page.shown(len(request.cursor or []), asked_of(request))
         body, degraded = without_stamp(answer), tuple(answer.metadata.degraded)
         n_shown = len(answer.recommendations)
         if key and not is_behind and not budget.missing:  # what was made without a part must not stay

@@ -18,6 +18,7 @@ from rec_engine.data.events import EventStore
 from rec_engine.experiments.assignment import Assignment
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.proposal import Proposal
+from rec_engine.serving.api_docs import api_docs_routes
 from rec_engine.serving.cache import CacheStats, stats_of
 from rec_engine.serving.dashboard import dashboard_routes
 from rec_engine.serving.direct import DirectRoute
@@ -31,6 +32,7 @@ from rec_engine.serving.experiment_schemas import (
     Step,
 )
 from rec_engine.serving.explore_routes import add_access, add_catalogue, add_log, add_versions
+from rec_engine.serving.hosts import Hosts
 from rec_engine.serving.opening import open_served
 from rec_engine.serving.path_ids import PathId
 from rec_engine.serving.protocol import BoundedProtocol
@@ -107,6 +109,8 @@ def create_app(engine: Engine) -> FastAPI:
         lifespan=lifespan,
         responses=PROBLEMS,
         telemetry=telemetry_of_fastapi(traced=traced),
+        docs_url=None,  # its pages load their scripts from elsewhere
+        redoc_url=None,
     )
     add_error_handlers(app)
     direct = _add_recommend(app, engine)
@@ -122,6 +126,7 @@ def create_app(engine: Engine) -> FastAPI:
     add_log(app, engine)
     add_versions(app, engine)
     add_access(app, gate)
+    app.router.routes.extend(api_docs_routes())
     if engine.config.api.dashboard:
         app.router.routes.extend(dashboard_routes())
     # FastAPI's router is what gives a span the name of its route.
@@ -134,6 +139,7 @@ def _add_edge(app: FastAPI, engine: Engine, gate: Gate, direct: Mapping[tuple[st
     app.add_middleware(
         Edge,
         gate=gate,
+        hosts=Hosts.of(config),
         telemetry=engine.telemetry,
         direct=direct,
         answer_seconds=config.api.answer_seconds,

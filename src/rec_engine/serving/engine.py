@@ -30,6 +30,7 @@ from rec_engine.serving.comparisons import Timed, figures
 from rec_engine.serving.dry_run import dry_run
 from rec_engine.serving.live import LiveModel
 from rec_engine.serving.live_statistics import LiveStatistics
+from rec_engine.serving.log_retention import LogRetention
 from rec_engine.serving.opening import open_served
 from rec_engine.serving.rule_schemas import DryRunRequest, DryRunResponse, Rule, RuleList, RuleView
 from rec_engine.serving.schemas import RecommendRequest, SimilarItemsResponse, TrendingResponse, WhyNotResponse
@@ -111,6 +112,8 @@ class Engine:
         telemetry.serves(bundle.version, bundle.manifest.created_at.timestamp())
         self.watch = ModelWatch(model_dir, bundle.version, self._prepare) if model_dir else None
         self.shadow = ShadowMode(model_dir, config, store.url) if model_dir else None
+        self.retention = LogRetention(store.url, config.store, clock)
+        self.retention.start()
 
     @property
     def bundle(self) -> ModelBundle:
@@ -123,6 +126,7 @@ class Engine:
             closing.callback(self.telemetry.close)
             closing.callback(self.tell_how_it_stands)
             closing.callback(self.store.close)
+            closing.callback(self.retention.close)
             if self.watch:
                 closing.callback(self.watch.close)
             if self.shadow:
@@ -138,6 +142,7 @@ class Engine:
         n_users = self.live.histories.n_kept
         self.telemetry.stands(n_waiting=self.writer.n_waiting, n_dropped=self.writer.n_dropped, n_users=n_users)
         self.telemetry.cache_stands(self.cache.levels)
+        self.telemetry.counted(self.retention.take())
         if self.shadow:
             self.telemetry.counted(self.shadow.comparisons.take())
 

@@ -19,6 +19,7 @@ from rec_engine.serving.explore_schemas import (
     ItemsFound,
     ModelVersions,
     Promotion,
+    Rollback,
     UserList,
 )
 from rec_engine.serving.path_ids import PathId
@@ -94,9 +95,9 @@ def add_versions(app: FastAPI, engine: Engine) -> None:
         return await versions.list_versions(engine)
 
     @app.post("/models/rollback")
-    async def rollback(body: Promotion) -> Changed:
-        """Return to the version that was current before; again, to the one before that."""
-        return await versions.roll_back(engine, body.reason)
+    async def rollback(body: Rollback) -> Changed:
+        """Return to the version that was current before; again, to the one before that, unless `leaving` names one."""
+        return await versions.roll_back(engine, body.reason, body.leaving)
 
     @app.post("/models/{version}/promote")
     async def promote(version: PathId, body: Promotion) -> Changed:

@@ -154,10 +154,18 @@ class ModelVersions(Wire):
 
 
 class Promotion(Asked):
-    """What promotion and rollback take."""
+    """What promotion takes."""
 
     reason: str = Field(default="", max_length=1_000, pattern=r"^[^\x00]*$")
     """Why, for the record."""
+
+
+class Rollback(Promotion):
+    """What rollback takes."""
+
+    leaving: str | None = None
+    """The version that is to be left: 409 where another one is current by now, as after a try whose answer was lost.
+    Without it the current one is left, whichever it is."""
 
 
 class Changed(Wire):

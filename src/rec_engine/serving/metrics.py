@@ -62,6 +62,7 @@ METRICS = (
     Metric("degraded_answers_total", "counter", "Answers that had to do without a part.", ("part",)),
     Metric("feedback_events_total", "counter", "Events acknowledged, all of them on disk."),
     Metric("impressions_dropped_total", "counter", "Impressions that never reached the log."),
+    Metric("pruned_rows_total", "counter", "Rows of the log that were removed for their age.", ("kind",)),
     Metric("experiment_exposures_total", "counter", "Users who met an arm.", ("experiment", "arm")),
     Metric("shadow_requests_total", "counter", "Requests that a shadow was to answer too.", ("version", "outcome")),
     Metric("shadow_overlap_total", "counter", "Shares of items that both models had, summed.", ("version",)),

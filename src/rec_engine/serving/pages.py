@@ -10,6 +10,9 @@ import numpy as np
 from rec_engine.experiments.interleaving import team_draft
 from rec_engine.serving.schemas import RecommendedItem
 
+TEAM = 4
+"""Place in a row of the log's list at which it says who picked the item."""
+
 
 @dataclass(frozen=True, slots=True)
 class PlacedItem:
@@ -50,18 +53,20 @@ class Page:
     degraded: tuple[str, ...]
     rule_ids: tuple[str, ...]
 
-    def shown(self, n_before: int) -> bytes:
+    def shown(self, n_before: int, asked: str | None = None) -> bytes:
         """Return the JSON for the log: [item id, score, propensity, position over all pages], and who picked it if any.
 
         Args:
             n_before: items on earlier pages.
+            asked: what was asked besides, which the first item has after who picked it.
         """
-        return msgspec.json.encode(
-            [
-                [each.item.item_id, each.item.score, each.propensity, position, *([each.team] if each.team else [])]
-                for position, each in enumerate(self.items, start=n_before + 1)
-            ]
-        )
+        rows = [
+            [each.item.item_id, each.item.score, each.propensity, position, *([each.team] if each.team else [])]
+            for position, each in enumerate(self.items, start=n_before + 1)
+        ]
+        if asked and rows:
+            rows[0] = [*rows[0][:TEAM], self.items[0].team, asked]
+        return msgspec.json.encode(rows)
 
 
 def picks_of(shown: bytes) -> list[tuple[str, str | None]]:

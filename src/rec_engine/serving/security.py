@@ -23,7 +23,6 @@ SCOPE_BY_ROUTE: Mapping[tuple[str, str], ScopeName | None] = {
     ("GET", "health"): None,
     ("GET", "ready"): None,
     ("GET", "docs"): None,
-    ("GET", "redoc"): None,
     ("GET", "openapi.json"): None,
     ("GET", "/"): None,
     ("GET", "dashboard"): None,
@@ -257,7 +256,7 @@ def check_address(host: str, keyring: Keyring, *, allow_public_without_keys: boo
     Raises:
         ConfigError: if the address can be reached from other machines, there are no keys, and nobody said it is meant.
     """
-    if keyring.keys or allow_public_without_keys or _is_loopback(host):
+    if keyring.keys or allow_public_without_keys or is_loopback(host):
         return
     raise ConfigError(
         f"api.host = {host!r}: whoever reaches this address could read, write and erase, for there are no keys",
@@ -266,7 +265,8 @@ def check_address(host: str, keyring: Keyring, *, allow_public_without_keys: boo
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine itself reaches an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

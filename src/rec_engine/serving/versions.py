@@ -36,16 +36,16 @@ async def promote(engine: Engine, version: str, reason: str) -> Changed:
     return Changed(current=version)
 
 
-async def roll_back(engine: Engine, reason: str) -> Changed:
+async def roll_back(engine: Engine, reason: str, leaving: str | None = None) -> Changed:
     """Return once the version that was current before is it again.
 
     Raises:
         BundleError: if that one cannot be served; the current one stays.
-        ExperimentError: if the service has no registry.
+        ExperimentError: if the service has no registry, or another version is current than the one to be left.
         NotFoundError: if no version was current before.
     """
     registry = _registry(engine)
-    return Changed(current=await asyncio.to_thread(registry.rollback, reason=_by_hand(reason)))
+    return Changed(current=await asyncio.to_thread(registry.rollback, reason=_by_hand(reason), leaving=leaving))
 
 
 async def report_of(engine: Engine, version: str) -> bytes:

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rec_engine.errors import RecEngineError
+from rec_engine.serving.hosts import Hosts
 from rec_engine.serving.security import Gate
 from rec_engine.serving.state_schemas import Problem
 from rec_engine.serving.telemetry import Telemetry
@@ -43,6 +44,7 @@ class Edge:
     Args:
         app: what answers.
         gate: who may come in.
+        hosts: by which names the service may be asked.
         telemetry: counts requests.
         direct: method and path to the routes that are answered without going through the app.
         answer_seconds: how long the app may take.
@@ -53,6 +55,7 @@ class Edge:
         self,
         app: ASGIApp,
         gate: Gate,
+        hosts: Hosts,
         telemetry: Telemetry,
         direct: Mapping[tuple[str, str], Route],
         *,
@@ -61,6 +64,7 @@ class Edge:
     ) -> None:
         self.app = app
         self.gate = gate
+        self.hosts = hosts
         self.telemetry = telemetry
         self.direct = direct
         self.answer_seconds = answer_seconds
@@ -122,6 +126,9 @@ class Edge:
             raise HTTPException(503, detail, {"Retry-After": "1"}) from None
 
     def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> JSONResponse | None:
+        if not self.hosts.allow(headers.get(b"host")):
+            hint = "ask for localhost, or name the host in security.allowed_hosts"
+            return problem(Request(scope), 421, "this is not the service of that host", hint=hint)
         client = scope["client"][0] if scope.get("client") else "unknown"
         if refused := self.gate.refusal(scope["method"], scope["path"], scope["headers"], client):
             request = Request(scope)
@@ -218,6 +225,7 @@ TITLES = {
     409: ("conflict", "Not possible in the present state"),
     411: ("length-required", "Length required"),
     413: ("too-large", "Request too large"),
+    421: ("misdirected", "Asked by a name that is not this service's"),
     422: ("invalid-request", "The request cannot be used"),
     429: ("too-many-requests", "Too many requests"),
     500: ("internal", "Error of the service"),

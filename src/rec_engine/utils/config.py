@@ -16,6 +16,7 @@ from rec_engine.errors import ConfigError
 from rec_engine.utils.service_settings import (
     REDIS_PASSWORD_VARIABLE,
     APISettings,
+    HostName,
     LoggingSettings,
     MilvusSettings,
     RedisSettings,
@@ -209,6 +210,9 @@ class SecuritySettings(Settings):
     """Who may use the service; without any it is open to everybody who reaches it."""
     allow_public_without_keys: bool = False
     """Whether to listen on other addresses than this machine's own although there are no keys."""
+    allowed_hosts: tuple[HostName, ...] = Field(default=(), max_length=100)
+    """Names in `Host` that are answered beside localhost, 127.0.0.1 and [::1]; `*` for any. When empty any is, but for
+    a service without keys that listens on this machine only: a web page could have its own name lead there."""
     requests_per_second: PositiveFloat | None = None
     """Requests that one key (without keys: one address) may send to one server process; no limit when null."""
     burst: PositiveInt = Field(default=100, le=1_000_000)
@@ -220,6 +224,10 @@ class StoreSettings(Settings):
 
     url: str = "sqlite:///state/events.db"
     """`sqlite:///path`, or `postgresql://user:password@host/name` for several machines."""
+    keep_events_days: PositiveInt | None = Field(default=None, le=36_500)
+    """Days after which the service removes events, but for what a running experiment measures; never when null."""
+    keep_impressions_days: PositiveInt | None = Field(default=None, le=36_500)
+    """Days after which it removes what was shown, which takes most of the room; never when null."""
 
 
 class RecommendationSettings(Settings):

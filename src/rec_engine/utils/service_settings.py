@@ -9,6 +9,7 @@ from rec_engine.utils.settings import Settings
 REDIS_PASSWORD_VARIABLE = "REDIS_PASSWORD"  # noqa: S105 - the name of it
 
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s*]+)$", max_length=300)]
+HostName = Annotated[str, Field(pattern=r"^(\*|[^\s:/*@]+|\[[0-9A-Fa-f:.]+\])$", max_length=253)]
 
 
 class APISettings(Settings):

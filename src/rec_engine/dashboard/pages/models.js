@@ -61,7 +61,7 @@ function rollBack(found, show) {
   if (!found.rollback_to) return null;
   const act = async () => {
     const reason = await why("Roll back", h("p", {}, "The service returns to ", name(found.rollback_to), "."));
-    if (reason !== null) await change(() => post("models/rollback", { reason }), show);
+    if (reason !== null) await change(() => post("models/rollback", { reason, leaving: found.current }), show);
   };
   return h("div", { class: "actions end" },
     may("admin") ? null : h("p", { class: "soft small" }, "To change which version is served, enter a key with the scope admin."),
