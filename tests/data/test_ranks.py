@@ -19,6 +19,6 @@ def test_it_is_what_sorting_finds(numbers: list[int], share: float, n_bins: int)
     place = int((len(values) - 1) * share)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rec_engine.data.ranks.BINS", n_bins)
-        patch.setattr("rec_engine.data.ranks.BLOCK_ROWS", 7)
+        patch.setattr("rec_engine.data.scratch.BLOCK_ROWS", 7)
         found = value_at(values, place)
     assert found == np.sort(values)[place] == np.quantile(values, share, method="lower")

@@ -51,7 +51,7 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("rec_engine.data.shards.ROWS_A_BUCKET", 5)
     patch.setattr("rec_engine.data.shards.MIN_COMPACTED", 3)
     patch.setattr("rec_engine.data.table_batches.BATCH_ROWS", 4)
-    for module in ("scratch", "interactions", "ranks"):
+    for module in ("scratch", "interactions"):
         patch.setattr(f"rec_engine.data.{module}.BLOCK_ROWS", 3)
 
 

@@ -3,7 +3,6 @@
 Every row is written twice, once into its bucket and once to where it stays, however little memory there is.
 """
 
-from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -81,15 +80,17 @@ class Buckets:
 
     def sorted(self, settings: DataSettings) -> Interactions:
         """Return the distinct rows sorted by user, time and input order, on disk; the buckets are empty then."""
-        return stacked(self._sorted(settings), self.n_rows, partial(scratch_array, self.directory))
+        named = zip(self._files, pairwise(self.bounds.tolist()), strict=True)
+        parts = (
+            _sorted(file, first, end - first, settings)
+            for file, (first, end) in with_progress(named, "interactions: sorting", len(self._files))
+        )
+        return stacked(parts, self.n_rows, partial(scratch_array, self.directory))
 
-    def _sorted(self, settings: DataSettings) -> Iterator[Interactions]:
-        for file, (first, end) in zip(
-            with_progress(self._files, "interactions: sorting"), pairwise(self.bounds.tolist()), strict=True
-        ):
-            file.rewind()
-            packed = np.frombuffer(file.read(), dtype=ROW)
-            file.close()
-            rows = pl.DataFrame({name: packed[name] for name in ROW.names or ()})
-            distinct = distinct_interactions(rows).with_columns(pl.col("user_id") - first)
-            yield in_order(distinct, end - first, settings)
+
+def _sorted(file: ScratchFile, first_user: int, n_users: int, settings: DataSettings) -> Interactions:
+    file.rewind()
+    packed = np.frombuffer(file.read(), dtype=ROW)
+    file.close()
+    rows = distinct_interactions(pl.DataFrame({name: packed[name] for name in ROW.names or ()}))
+    return in_order(rows.with_columns(pl.col("user_id") - first_user), n_users, settings)

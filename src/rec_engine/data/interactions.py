@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from rec_engine.data.scratch import BLOCK_ROWS, empty_beside, selected
+from rec_engine.data.scratch import BLOCK_ROWS, empty_beside, row_blocks, selected
 
 IntArray = NDArray[np.int32]
 LongArray = NDArray[np.int64]
@@ -97,7 +97,7 @@ class Interactions:
 
     def of_users(self, user_codes: IntArray | LongArray) -> "Interactions":
         """Return the interactions of users (n,), who are 0 to n then: in any order, also twice, -1 for none."""
-        lengths = np.where(user_codes >= 0, np.diff(self.starts)[user_codes], 0)
+        lengths = np.where(user_codes >= 0, self.starts[user_codes + 1] - self.starts[user_codes], 0)
         starts = offsets(lengths)
         places = np.arange(starts[-1]) + np.repeat(self.starts[user_codes] - starts[:-1], lengths)
         return Interactions(
@@ -138,10 +138,15 @@ class Interactions:
 
     def item_counts(self, n_items: int) -> LongArray:
         """Return (n_items,) int64: how often each item was met."""
-        counts = np.zeros(n_items, dtype=np.int64)
-        for first in range(0, len(self), BLOCK_ROWS):
-            counts += np.bincount(self.item_codes[first : first + BLOCK_ROWS], minlength=n_items)
-        return counts
+        return counted(self.item_codes, n_items)
+
+
+def counted(codes: NDArray[np.integer], n: int) -> LongArray:
+    """Return (n,) int64: how often each code occurs, as np.bincount does, which copies all codes."""
+    counts = np.zeros(n, dtype=np.int64)
+    for rows in row_blocks(len(codes)):
+        counts += np.bincount(codes[rows], minlength=n)
+    return counts
 
 
 def offsets(lengths: LongArray | NDArray[np.integer]) -> LongArray:

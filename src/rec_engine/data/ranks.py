@@ -3,7 +3,7 @@
 import numpy as np
 
 from rec_engine.data.interactions import LongArray
-from rec_engine.data.scratch import BLOCK_ROWS
+from rec_engine.data.scratch import row_blocks
 
 BINS = 2**16
 
@@ -19,8 +19,8 @@ def value_at(values: LongArray, place: int) -> int:
     while low < high:
         width = (high - low) // BINS + 1
         counts = np.zeros(BINS, dtype=np.int64)
-        for first in range(0, len(values), BLOCK_ROWS):
-            block = values[first : first + BLOCK_ROWS]
+        for rows in row_blocks(len(values)):
+            block = values[rows]
             counts += np.bincount((block[(block >= low) & (block <= high)] - low) // width, minlength=BINS)
         reached = np.cumsum(counts)
         chosen = int(np.searchsorted(reached, place, side="right"))

@@ -4,6 +4,7 @@ They are gone once nobody holds them, so that nothing has to be cleared away, no
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import Any
@@ -88,11 +89,16 @@ def empty_beside(array: NDArray[Any], n: int, dtype: DTypeLike) -> NDArray[Any]:
     return np.empty(n, dtype=dtype) if directory is None else scratch_array(directory, n, dtype)
 
 
+def row_blocks(n: int) -> Iterator[slice]:
+    """Yield ranges that together are the rows 0 to n, in order, BLOCK_ROWS at a time."""
+    for first in range(0, n, BLOCK_ROWS):
+        yield slice(first, min(first + BLOCK_ROWS, n))
+
+
 def selected(array: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[Any]:
     """Return array[kept], on disk where the array is in scratch; kept has as many rows."""
     chosen, n_chosen = empty_beside(array, int(np.count_nonzero(kept)), array.dtype), 0
-    for first in range(0, len(array), BLOCK_ROWS):
-        rows = slice(first, first + BLOCK_ROWS)
+    for rows in row_blocks(len(array)):
         block = array[rows][kept[rows]]
         chosen[n_chosen : n_chosen + len(block)] = block
         n_chosen += len(block)

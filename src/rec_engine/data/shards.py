@@ -24,7 +24,7 @@ from rec_engine.errors import DataError
 from rec_engine.utils.config import DataSettings
 from rec_engine.utils.logger import with_progress
 
-ROWS_A_BUCKET, MAX_BUCKETS = 2_000_000, 512
+ROWS_A_BUCKET, MAX_BUCKETS = 1_000_000, 512
 """What is sorted at once, unless there would be too many open files."""
 SAMPLES_A_BUCKET = 1_000
 MIN_COMPACTED = 1_000_000
