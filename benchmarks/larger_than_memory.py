@@ -1,7 +1,7 @@
 """What training takes of memory when interactions come as one table, and when they come as Parquet shards.
 
     OMP_NUM_THREADS=1 python benchmarks/larger_than_memory.py
-    OMP_NUM_THREADS=1 python benchmarks/larger_than_memory.py --interactions 100000000 --limit-mib 1536 --no-table
+    OMP_NUM_THREADS=1 python benchmarks/larger_than_memory.py --interactions 100000000 --limit-mib 1536 --shards-only
 
 Both load the same simulated rows, split them and train some steps, each in a process of its own: first as they like,
 then with a limit. Memory is what a process has for itself (RssAnon); pages of files are the kernel's, which takes them
@@ -44,10 +44,11 @@ TABLE, SHARDS = "one table", "shards"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a process has found: memory of its own, and CPU."""
+    """What a process has found: memory of its own, when it begins, to load and in all, and CPU."""
 
+    begin_bytes: int
+    load_bytes: int
     peak_bytes: int
-    load_peak_bytes: int
     load_seconds: float
     result: str
 
@@ -70,14 +71,18 @@ class Peak:
     """The most memory of its own that this process has had since it was asked for."""
 
     def __init__(self) -> None:
-        self.n_bytes = 0
+        self.n_bytes = self.begin_bytes = _own_bytes()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
         while True:
-            status = Path("/proc/self/status").read_text(encoding="utf-8")
-            self.n_bytes = max(self.n_bytes, 1024 * int(status.partition("RssAnon:")[2].split()[0]))
+            self.n_bytes = max(self.n_bytes, _own_bytes())
             time.sleep(0.01)
+
+
+def _own_bytes() -> int:
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * int(status.partition("RssAnon:")[2].split()[0])
 
 
 def run(kind: str, folder: Path, n_steps: int, limit_mib: int) -> Found:
@@ -89,11 +94,11 @@ def run(kind: str, folder: Path, n_steps: int, limit_mib: int) -> Found:
         dataset = load_custom(folder, scratch=folder.parent)
     else:
         dataset = RecommendationDataset(pl.concat([pl.read_parquet(shard) for shard in shards_of(folder)]))
-    load_seconds, load_peak = time.process_time() - before, peak.n_bytes
+    load_seconds, load_bytes = time.process_time() - before, peak.n_bytes
     split = leave_one_out(dataset.interactions)
     loss = train(split.train, dataset.n_users, dataset.n_items, n_steps)
     result = f"data {dataset.fingerprint[:8]}, split {split.fingerprint[:8]}, loss {loss:.6f}"
-    return Found(peak.n_bytes, load_peak, load_seconds, result)
+    return Found(peak.begin_bytes, load_bytes, peak.n_bytes, load_seconds, result)
 
 
 def train(past: Interactions, n_users: int, n_items: int, n_steps: int) -> float:
@@ -128,7 +133,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=50_000)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--limit-mib", type=int, default=1_024)
-    parser.add_argument("--no-table", action="store_true", help="leave out what does not fit this machine")
+    parser.add_argument("--shards-only", action="store_true", help="with the limit, where a table does not fit at all")
     parser.add_argument("--folder", type=Path, default=None, help="a disk with room: 100 bytes an interaction")
     parser.add_argument("--part", choices=(TABLE, SHARDS), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -146,18 +151,20 @@ def compare(folder: Path, chosen: argparse.Namespace) -> None:
     """Print a line for each way and limit, the table without a limit first."""
     n, arrays = chosen.interactions, chosen.interactions * BYTES_A_ROW / MIB
     print(f"{n:,} interactions: the arrays of the dataset are {arrays:,.0f} MiB, as many again those of its parts")
-    kinds = [SHARDS] if chosen.no_table else [TABLE, SHARDS]
+    limits = [chosen.limit_mib] if chosen.shards_only else [0, chosen.limit_mib]
+    kinds = [SHARDS] if chosen.shards_only else [TABLE, SHARDS]
     first: Found | None = None
-    for kind, limit in [(kind, limit) for limit in (0, chosen.limit_mib) for kind in kinds]:
+    for kind, limit in [(kind, limit) for limit in limits for kind in kinds]:
         found = measured(kind, folder, chosen.steps, limit)
         if not found:
             continue
         first = first or found
-        load = f"{found.load_peak_bytes / n:5.0f} bytes and {found.load_seconds / n * 1e6:4.2f} us of CPU"
+        n_bytes, us = (found.load_bytes - found.begin_bytes) / n, found.load_seconds / n * 1e6
         print(
-            f"  {kind:10} {f'{limit:,} MiB' if limit else 'no limit':10} {found.peak_bytes / MIB:7,.0f} MiB at the peak"
-            f" ({found.peak_bytes / first.peak_bytes:4.2f}), {load} ({found.load_seconds / first.load_seconds:4.2f})"
-            f" an interaction to load; {found.result}",
+            f"  {kind:10} {f'{limit:,} MiB' if limit else 'no limit':10} {found.begin_bytes / MIB:4,.0f} MiB at first,"
+            f" {found.load_bytes / MIB:6,.0f} to load, {found.peak_bytes / MIB:6,.0f} in all"
+            f" ({found.peak_bytes / first.peak_bytes:4.2f}); to load an interaction {n_bytes:5.1f} bytes and"
+            f" {us:4.2f} us of CPU ({found.load_seconds / first.load_seconds:4.2f}); {found.result}",
             flush=True,
         )
 

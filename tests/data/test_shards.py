@@ -160,7 +160,7 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> 
     assert not is_sharded(tmp_path / "events[1].parquet")
 
 
-@pytest.mark.parametrize("pattern", ["", "*.parquet", "*"])
+@pytest.mark.parametrize("pattern", ["", "*.parquet", "*", "absent"])
 def test_where_there_is_no_shard_it_is_said(tmp_path: Path, pattern: str) -> None:
     (tmp_path / "events.csv").touch()
     with pytest.raises(DataError, match=r"there is no Parquet file|events.csv: is not a Parquet file"):
@@ -213,6 +213,13 @@ def test_shards_without_a_row_are_no_data(tmp_path: Path) -> None:
     GOOD.clear().write_parquet(tmp_path / "a.parquet")
     with pytest.raises(DataError, match="there is not one row"):
         load_custom(tmp_path)
+
+
+def test_shards_without_a_good_row_are_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink(monkeypatch)
+    pl.concat([GOOD] * 12).with_columns(timestamp=pl.lit(-3, pl.Int64)).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="there is not one interaction in the data"):
+        load_custom(tmp_path, settings=LENIENT, rejects_path=tmp_path / "rejects.csv")
 
 
 def test_a_disk_that_is_full_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

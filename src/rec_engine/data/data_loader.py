@@ -111,6 +111,7 @@ def load_custom(
     features = [(path, table) for path, table in ((users_data, users), (items_data, items)) if path]
     rejects_path = rejects_path or default_rejects(train_data)
     with ShardedRows(shards_of(train_data), scratch or Path(gettempdir()), settings) as rows:
+        rows.read()
         write_rejects([*rows.found, *features], rejects_path)
         for path, table in ((rows.first_bad, rows.judged()), *features):
             check_rejects(path, table, rejects_path)

@@ -39,7 +39,7 @@ def bucket_bounds(sample: IntArray, n_users: int, n_buckets: int) -> LongArray:
         n_buckets: wanted; fewer where one user has the rows of several.
     """
     places = np.arange(1, n_buckets) * len(sample) // n_buckets
-    return np.unique([0, *np.sort(sample)[places], n_users])
+    return np.unique([0, *np.sort(sample)[places[: len(sample)]], n_users])
 
 
 class Buckets:

@@ -4,7 +4,7 @@ What comes out is to the bit what `clean_interactions` and `RecommendationDatase
 """
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -31,8 +31,8 @@ MIN_COMPACTED = 1_000_000
 
 
 def is_sharded(path: Path) -> bool:
-    """Return whether a path names a folder or, like events/*.parquet, files by a pattern."""
-    return path.is_dir() or (glob.has_magic(str(path)) and not path.exists())
+    """Return whether a path names a folder, be it there or not, or files by a pattern, as events/*.parquet does."""
+    return path.is_dir() or (not path.exists() and (glob.has_magic(str(path)) or not path.suffix))
 
 
 def shards_of(path: Path) -> list[Path]:
@@ -72,38 +72,45 @@ class ShardedRows:
         n_good: those rows.
 
     Raises:
-        DataError: if a shard cannot be read, lacks a column, or has other columns than the first one.
+        DataError: if a shard lacks a column, or has other columns than the first one.
     """
 
     def __init__(self, shards: Sequence[Path], directory: Path, settings: DataSettings) -> None:
         _check_columns(shards)
-        sizes = {shard: _n_rows(shard) for shard in shards}
-        if not any(sizes.values()):
+        self._sizes = {shard: n_rows for shard in shards if (n_rows := _n_rows(shard))}
+        if not self._sizes:
             raise DataError(f"{shards[0]} and the other shards: there is not one row", hint="give shards with rows")
-        self.n_buckets = min(-(-sum(sizes.values()) // ROWS_A_BUCKET), MAX_BUCKETS)
+        self.n_buckets = min(-(-sum(self._sizes.values()) // ROWS_A_BUCKET), MAX_BUCKETS)
         self.directory, self.settings = directory, settings
         self.found: list[tuple[Path, Cleaned]] = []
         self.n_good = 0
         self._user_ids, self._item_ids, self._sample = _DistinctIds(), _DistinctIds(), list[pl.Series]()
         self._spool = _Spool(directory)
-        step = max(1, sum(sizes.values()) // max(1, self.n_buckets * SAMPLES_A_BUCKET))
-        n_batches = sum(-(-n_rows // BATCH_ROWS) for n_rows in sizes.values())
-        batches = _batches([shard for shard in shards if sizes[shard]], settings)
-        for shard, cleaned in with_progress(batches, "interactions: reading", n_batches):
-            self.found.append((shard, replace(cleaned, frame=cleaned.frame.clear())))
-            self.n_good += len(cleaned.frame)
-            if len(cleaned.rejects) and is_settled(self.judged()):
-                break
-            self._user_ids.add(cleaned.frame["user_id"])
-            self._item_ids.add(cleaned.frame["item_id"])
-            self._sample.append(cleaned.frame["user_id"].gather_every(step))
-            self._spool.add(_narrow(cleaned.frame))
 
     def __enter__(self) -> "ShardedRows":
         return self
 
     def __exit__(self, *raised: object) -> None:
         self._spool.close()
+
+    def read(self) -> None:
+        """Read all shards, or as many as it takes to know that too many of their rows are bad.
+
+        Raises:
+            DataError: if a shard cannot be read, or there is no room on the disk.
+        """
+        step = max(1, sum(self._sizes.values()) // (self.n_buckets * SAMPLES_A_BUCKET))
+        n_batches = sum(-(-n_rows // BATCH_ROWS) for n_rows in self._sizes.values())
+        batches = _batches(self._sizes, self.settings)
+        for shard, cleaned in with_progress(batches, "interactions: reading", n_batches):
+            self.found.append((shard, replace(cleaned, frame=cleaned.frame.clear())))
+            if len(cleaned.rejects) and is_settled(self.judged()):
+                break
+            self.n_good += len(cleaned.frame)
+            self._user_ids.add(cleaned.frame["user_id"])
+            self._item_ids.add(cleaned.frame["item_id"])
+            self._sample.append(cleaned.frame["user_id"].gather_every(step))
+            self._spool.add(_narrow(cleaned.frame))
 
     @property
     def first_bad(self) -> Path:
@@ -154,7 +161,7 @@ def _n_rows(shard: Path) -> int:
     return n_rows
 
 
-def _batches(shards: Sequence[Path], settings: DataSettings) -> Iterator[tuple[Path, Cleaned]]:
+def _batches(shards: Iterable[Path], settings: DataSettings) -> Iterator[tuple[Path, Cleaned]]:
     for shard in shards:
         for batch in table_batches(shard):
             try:
