@@ -35,7 +35,9 @@ def tables(ids: list[str]) -> st.SearchStrategy[pl.DataFrame]:
     names = ["user_id", "item_id", "ts", "event", "value", "event_id"]
     types = pl.Schema(dict(zip(names, [pl.String, pl.String, pl.Int64, pl.String, pl.Float64, pl.String], strict=True)))
     good = ("1", "2", 5, "view", 1.0, None)
-    return st.lists(row, min_size=1, max_size=40).map(lambda rows: pl.DataFrame([good, *rows], types, orient="row"))
+    few = st.lists(row, min_size=1, max_size=12)  # so that rows come again, in other batches and shards too
+    rows = few.flatmap(lambda pool: st.lists(st.sampled_from(pool), max_size=40))
+    return rows.map(lambda drawn: pl.DataFrame([good, *drawn], types, orient="row"))
 
 
 def write_shards(folder: Path, table: pl.DataFrame, cuts: list[int]) -> Path:
@@ -230,3 +232,11 @@ def test_a_disk_that_is_full_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(DataError, match="cannot be laid down there: No space left on device"):
         load_custom(tmp_path, scratch=tmp_path)
+
+
+def test_rows_of_other_shards_are_the_same_only_if_every_digit_and_id_is(tmp_path: Path) -> None:
+    first = GOOD.with_columns(value=pl.lit(0.1), event_id=pl.lit("e1"))
+    others = [first, first.with_columns(value=pl.lit(0.1 + 1e-12)), first.with_columns(event_id=pl.lit("e2"))]
+    for place, shard in enumerate([first, *others]):
+        shard.write_parquet(tmp_path / f"{place}.parquet")
+    assert len(load_custom(tmp_path, scratch=tmp_path).interactions) == len(others)

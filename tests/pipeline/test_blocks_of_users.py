@@ -7,13 +7,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rec_engine.data.dataset import RecommendationDataset
+from rec_engine.data.dataset import Interactions, RecommendationDataset
 from rec_engine.data.profile import profile
 from rec_engine.data.splits import Split, temporal_split
 from rec_engine.data.timeline import Timeline
 from rec_engine.evaluation.evaluator import merge, validation_task
 from rec_engine.evaluation.leaks import check_split
-from rec_engine.models.baselines import EASE, RecentPopularity, followers
+from rec_engine.models.baselines import BASELINES, EASE, Baseline, OwnHistory, RecentPopularity, followers
 from rec_engine.models.batches import windows
 from rec_engine.models.next_item import NegativeSampler
 
@@ -69,6 +69,17 @@ def test_small_blocks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(f"rec_engine.data.{module}.BLOCK_ROWS", 7)
     found = FOUND[name](temporal_split(world().interactions))
     np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+
+
+@pytest.mark.parametrize("kind", [*BASELINES.values(), OwnHistory])
+def test_what_is_fitted_leaves_the_interactions_as_they_are(kind: type[Baseline]) -> None:
+    past = world().interactions.positive()
+    before = [getattr(past, name).copy() for name in Interactions.__slots__]
+    model = kind()
+    model.fit(past, N_ITEMS)
+    model.scorer(past)(np.arange(past.n_users, dtype=np.int32))
+    for name, array in zip(Interactions.__slots__, before, strict=True):
+        np.testing.assert_array_equal(getattr(past, name), array)
 
 
 def test_the_common_pause_is_the_quantile_of_all_pauses() -> None:

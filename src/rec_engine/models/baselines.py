@@ -283,8 +283,8 @@ def _binary(interactions: Interactions, n_items: int) -> sparse.csr_array:
     """Return (n_users, n_items) float32 of ones where a user met an item with a positive weight."""
     past = interactions.positive()
     ones = np.ones(len(past), dtype=np.float32)
-    # Summing duplicates sorts the codes where they are.
-    met = sparse.csr_array((ones, past.item_codes.copy(), past.starts), shape=(past.n_users, n_items))
+    # Summing duplicates changes codes and starts where they are.
+    met = sparse.csr_array((ones, past.item_codes, past.starts), shape=(past.n_users, n_items), copy=True)
     met.sum_duplicates()
     met.data[:] = 1
     return met
