@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rec_engine.data.data_loader import load_custom
 from rec_engine.data.dataset import RecommendationDataset
-from rec_engine.data.shards import is_sharded, shards_of
+from rec_engine.data.shards import data_name, is_sharded, shards_of
 from rec_engine.data.splits import leave_one_out, random_split, temporal_split
 from rec_engine.errors import DataError
 from rec_engine.models.batches import epoch_batches, windows
@@ -155,6 +155,13 @@ def test_a_folder_is_read_with_those_below_it_but_for_what_is_hidden(tmp_path: P
     assert is_sharded(tmp_path)
     assert is_sharded(tmp_path / "*.parquet")
     assert not is_sharded(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("pattern", ["", "*.parquet", "**/part-?.parquet", "day=1/.."])
+def test_data_are_called_by_their_folder(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "day=1").mkdir()
+    assert data_name(tmp_path / pattern) == tmp_path.name
+    assert data_name(tmp_path / "a.parquet") == "a.parquet"
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import polars as pl
 from rec_engine.data.dataset import RecommendationDataset as RecommendationDataset
 from rec_engine.data.movielens import find_or_download, read_movielens
 from rec_engine.data.rejects import check_rejects, default_rejects, write_rejects
-from rec_engine.data.shards import ShardedRows, is_sharded, shards_of
+from rec_engine.data.shards import ShardedRows, data_name, is_sharded, shards_of
 from rec_engine.data.tables import read_table
 from rec_engine.data.validation import (
     REQUIRED,
@@ -109,7 +109,7 @@ def load_custom(
         return RecommendationDataset.from_clean(tables, settings)
     users, items = _features(users_data, clean_users, settings), _features(items_data, clean_items, settings)
     features = [(path, table) for path, table in ((users_data, users), (items_data, items)) if path]
-    rejects_path = rejects_path or default_rejects(train_data)
+    rejects_path = rejects_path or default_rejects(Path(data_name(train_data)))
     with ShardedRows(shards_of(train_data), scratch or Path(gettempdir()), settings) as rows:
         rows.read()
         write_rejects([*rows.found, *features], rejects_path)

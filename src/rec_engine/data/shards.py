@@ -7,6 +7,7 @@ import glob
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
+from itertools import takewhile
 from pathlib import Path
 
 import polars as pl
@@ -33,6 +34,13 @@ MIN_COMPACTED = 1_000_000
 def is_sharded(path: Path) -> bool:
     """Return whether a path names a folder, be it there or not, or files by a pattern, as events/*.parquet does."""
     return path.is_dir() or (not path.exists() and (glob.has_magic(str(path)) or not path.suffix))
+
+
+def data_name(path: Path) -> str:
+    """Return what a file or a folder is called; of a pattern, the folder that it is about."""
+    if not is_sharded(path):
+        return path.name
+    return Path(*takewhile(lambda part: not glob.has_magic(part), path.parts)).resolve().name
 
 
 def shards_of(path: Path) -> list[Path]:

@@ -14,6 +14,8 @@ from rec_engine.evaluation.evaluator import Scorer
 MAX_EASE_ITEMS = 12_500
 """EASE needs 24 bytes a pair of items while it is fitted: 3.8 GB for so many."""
 
+MAX_INT32 = np.iinfo(np.int32).max
+
 Setting = dict[str, float]
 
 
@@ -283,8 +285,9 @@ def _binary(interactions: Interactions, n_items: int) -> sparse.csr_array:
     """Return (n_users, n_items) float32 of ones where a user met an item with a positive weight."""
     past = interactions.positive()
     ones = np.ones(len(past), dtype=np.float32)
-    # Summing duplicates changes codes and starts where they are.
-    met = sparse.csr_array((ones, past.item_codes, past.starts), shape=(past.n_users, n_items), copy=True)
+    # Codes and starts of one type, so that none of them grows; copies, for summing duplicates changes them in place.
+    starts: IntArray | LongArray = past.starts.astype(np.int32) if len(past) < MAX_INT32 else past.starts.copy()
+    met = sparse.csr_array((ones, past.item_codes.copy(), starts), shape=(past.n_users, n_items))
     met.sum_duplicates()
     met.data[:] = 1
     return met

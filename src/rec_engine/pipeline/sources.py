@@ -8,7 +8,7 @@ import numpy as np
 from rec_engine.data.data_loader import DEMO, custom_tables, load_custom, named_tables
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.data.log_tables import with_log
-from rec_engine.data.shards import is_sharded
+from rec_engine.data.shards import data_name, is_sharded
 from rec_engine.data.splits import Split
 from rec_engine.data.targets import load_targets
 from rec_engine.data.validation import Tables
@@ -67,7 +67,7 @@ def load_source(dataset: str | None, data_dir: Path, files: DataFiles, config: M
     else:
         own = _of_tables(dataset, data_dir, files, config, offline=offline)
     split = _given_split(own, files.validation, config) if files.validation else None
-    name = files.train.name if files.train else dataset
+    name = data_name(files.train) if files.train else dataset
     return Source(f"{name} and the log" if files.events else name, own, split, files.events)
 
 
