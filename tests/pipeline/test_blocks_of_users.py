@@ -1,19 +1,24 @@
 """What is worked out for some users at a time is what it is for all of them at once."""
 
 import math
+import tracemalloc
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from rec_engine.data.dataset import Interactions, RecommendationDataset
+from rec_engine.data.dataset import IntArray, Interactions, RecommendationDataset
+from rec_engine.data.interactions import stacked
 from rec_engine.data.profile import profile
-from rec_engine.data.splits import Split, temporal_split
+from rec_engine.data.scratch import scratch_array
+from rec_engine.data.splits import Split, leave_one_out, random_split, temporal_split
 from rec_engine.data.timeline import Timeline
-from rec_engine.evaluation.evaluator import merge, validation_task
+from rec_engine.evaluation.evaluator import Task, evaluate, merge, some_users, validation_task
 from rec_engine.evaluation.leaks import check_split
-from rec_engine.models.baselines import BASELINES, EASE, Baseline, OwnHistory, RecentPopularity, followers
+from rec_engine.models.baselines import BASELINES, EASE, Baseline, OwnHistory, Popularity, RecentPopularity, followers
 from rec_engine.models.batches import windows
 from rec_engine.models.next_item import NegativeSampler
 
@@ -93,3 +98,58 @@ def test_density_is_of_distinct_pairs() -> None:
     dataset = world()
     pairs = set(zip(dataset.interactions.user_codes.tolist(), dataset.interactions.item_codes.tolist(), strict=True))
     assert profile(dataset).density == len(pairs) / (dataset.n_users * N_ITEMS)
+
+
+def large_past(scratch: Path, n: int) -> Interactions:
+    """Return a past on disk, n rows of one user in a thousand rows each."""
+    past = Interactions(
+        item_codes=(np.arange(n) % N_ITEMS).astype(np.int32),
+        timestamps=np.arange(n, dtype=np.int64),
+        events=np.zeros(n, dtype=np.uint8),
+        values=np.zeros(n, dtype=np.float32),
+        weights=np.where(np.arange(n) % 3, 1, -1).astype(np.float32),
+        starts=np.arange(0, n + 1, 1_000),
+    )
+    return stacked([past], n, partial(scratch_array, scratch))
+
+
+LARGE: dict[str, Callable[[Interactions], object]] = {
+    "leave one out": leave_one_out,
+    "temporal": temporal_split,
+    "random": random_split,
+    "fingerprint": lambda past: leave_one_out(past).fingerprint,
+    "positive": Interactions.positive,
+    "users": lambda past: past.user_codes,
+    "counts": lambda past: NegativeSampler(past, N_ITEMS, 2),
+    "merged": lambda past: merge(past, past),
+    "pause": lambda past: windows(past, 500).common_pause(0.9),
+    "timeline": lambda past: Timeline(past, N_ITEMS),
+    "evaluation": lambda past: evaluate("none", nothing, few_asked(past), n_items=N_ITEMS),
+    "followers": lambda past: followers(past, N_ITEMS, np.ones(2, dtype=np.float32)),
+    "popularity": lambda past: [kind().fit(past, N_ITEMS) for kind in (Popularity, RecentPopularity, EASE)],
+}
+
+
+def few_asked(past: Interactions) -> Task:
+    return some_users(validation_task(leave_one_out(past)), 3, seed=0)
+
+
+def nothing(user_codes: IntArray, k: int) -> IntArray:
+    return np.full((len(user_codes), k), -1, dtype=np.int32)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_what_is_on_disk_is_never_in_memory_as_a_whole(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n = 200_000
+    monkeypatch.setattr("rec_engine.data.ranks.BINS", 2**8)
+    for module in ("scratch", "interactions"):
+        monkeypatch.setattr(f"rec_engine.data.{module}.BLOCK_ROWS", 2_000)
+    past = large_past(tmp_path, n)
+    LARGE[name](past.of_range(slice(0, 2)))  # what is loaded or compiled once does not count
+    tracemalloc.start()
+    LARGE[name](past)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * n  # bytes, of which the arrays have 21 a row

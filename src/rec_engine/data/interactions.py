@@ -111,9 +111,10 @@ class Interactions:
 
     def where(self, kept: BoolArray) -> "Interactions":
         """Return the rows where `kept` (n,) is true; the users stay the same."""
-        has_any = np.diff(self.starts) > 0
-        counts = np.zeros(self.n_users, dtype=np.int64)
-        counts[has_any] = np.add.reduceat(kept, self.starts[:-1][has_any], dtype=np.int64)
+        counts = np.empty(self.n_users, dtype=np.int64)
+        for users in self.user_blocks():
+            rows = self.rows_of(users)
+            counts[users] = np.diff(offsets(kept[rows])[self.starts[users.start : users.stop + 1] - rows.start])
         return Interactions(
             item_codes=selected(self.item_codes, kept),
             timestamps=selected(self.timestamps, kept),
@@ -149,7 +150,7 @@ def counted(codes: NDArray[np.integer], n: int) -> LongArray:
     return counts
 
 
-def offsets(lengths: LongArray | NDArray[np.integer]) -> LongArray:
+def offsets(lengths: NDArray[np.integer] | BoolArray) -> LongArray:
     """Return (n_groups + 1,) int64: where groups of these lengths begin and end, one after the other."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
