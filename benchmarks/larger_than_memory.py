@@ -1,7 +1,6 @@
 """What training takes of memory when interactions come as one table, and when they come as Parquet shards.
 
     OMP_NUM_THREADS=1 python benchmarks/larger_than_memory.py
-    OMP_NUM_THREADS=1 python benchmarks/larger_than_memory.py --interactions 100000000 --limit-mib 1536 --shards-only
 
 Both load the same simulated rows, split them and train some steps, each in a process of its own: first as they like,
 then with a limit. Memory is what a process has for itself (RssAnon); pages of files are the kernel's, which takes them
