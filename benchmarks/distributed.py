@@ -208,7 +208,8 @@ def plan(chosen: argparse.Namespace, base: Found, large: Found) -> None:
     print(
         f"  train: {an_item * 1e6:.2f} us an item a step, {n_steps:,.0f} steps: {hours_each:,.0f} hours of EACH process"
     )
-    print(f"  memory to load, one process: {loading['bytes'] * chosen.interactions / GIB:,.0f} GiB at the peak")
+    whole = loading["bytes"] * chosen.interactions / GIB
+    print(f"  memory to load one table: {whole:,.0f} GiB at the peak; larger_than_memory.py measures shards")
     print(f"  memory of item ids' embeddings with gradient and moments, each process: {4 * table / GIB:,.0f} GiB")
     print(f"  gradient of these sent and received a step, each process: {2 * table / GIB:,.1f} GiB")
     print("  a GPU's unit costs were not measured: none was at hand")

@@ -132,7 +132,7 @@ def train(  # noqa: PLR0913 - the brief's flags
         config: settings, such as configs/model_config.yaml.
         dataset: demo, movielens-100k, -latest-small, -1m, -10m, -20m, -25m, -32m, or custom; without it custom where
             there are data of your own, else demo.
-        train_data: interactions of a custom dataset: CSV, Parquet or JSON Lines.
+        train_data: interactions: CSV, Parquet or JSON Lines; a folder of Parquet files may be larger than memory.
         events: event store of a service, such as sqlite:///state/events.db; what it holds comes on top of the files.
         val_data: later interactions to stop training on, instead of a split.
         items_data: items of a custom dataset.
@@ -173,7 +173,7 @@ def train(  # noqa: PLR0913 - the brief's flags
     launch = Launch(resume, _ray_workers(engine, workers))
     if is_follower():
         _follow(tune)
-    files = DataFiles(train_data, val_data, items_data, users_data, rejects, events)
+    files = DataFiles(train_data, val_data, items_data, users_data, rejects, events, scratch=model_dir)
     source = load_source(dataset, data_dir, files, settings, offline=offline)
     if not 0 <= tune <= MAX_TRIALS:
         raise DataError(f"--tune {tune}: lies between 0 and {MAX_TRIALS:,}")

@@ -102,7 +102,7 @@ def test_too_many_bad_rows_in_one_file_stop_before_anything_of_any_is_written(st
 def test_a_file_in_which_nothing_is_good_is_not_read_to_its_end(
     store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rec_engine.pipeline.ingest.MAX_REJECTS", 100)
+    monkeypatch.setattr("rec_engine.data.rejects.MAX_REJECTS", 100)
     with pytest.raises(DataError) as caught:
         ingested(store, written("bad.parquet", past().with_columns(event=pl.lit("stare"))))
     assert "for all 128 rows" in caught.value.hint

@@ -2,13 +2,17 @@
 
 import difflib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from tempfile import gettempdir
 
 import polars as pl
 
 from rec_engine.data.dataset import RecommendationDataset as RecommendationDataset
 from rec_engine.data.movielens import find_or_download, read_movielens
+from rec_engine.data.rejects import check_rejects, default_rejects, write_rejects
+from rec_engine.data.shards import ShardedRows, data_name, is_sharded, shards_of
 from rec_engine.data.tables import read_table
 from rec_engine.data.validation import (
     REQUIRED,
@@ -18,7 +22,6 @@ from rec_engine.data.validation import (
     clean_interactions,
     clean_items,
     clean_users,
-    remedy,
 )
 from rec_engine.errors import DataError
 from rec_engine.utils.config import DataSettings
@@ -92,11 +95,30 @@ def load_custom(
     *,
     settings: DataSettings | None = None,
     rejects_path: Path | None = None,
+    scratch: Path | None = None,
 ) -> RecommendationDataset:
-    """Return the dataset of a user's own files; see `custom_tables`."""
+    """Return the dataset of a user's own files; see `custom_tables`.
+
+    Where `train_data` is a folder or a pattern, its Parquet files may together be larger than memory: their rows come
+    in the order of the files' names, and the interactions lie on the disk of `scratch`, by default that of temporary
+    files.
+    """
     settings = settings or DataSettings()
-    tables = custom_tables(train_data, items_data, users_data, settings=settings, rejects_path=rejects_path)
-    return RecommendationDataset.from_clean(tables, settings)
+    if not is_sharded(train_data):
+        tables = custom_tables(train_data, items_data, users_data, settings=settings, rejects_path=rejects_path)
+        return RecommendationDataset.from_clean(tables, settings)
+    users, items = _features(users_data, clean_users, settings), _features(items_data, clean_items, settings)
+    features = [(path, table) for path, table in ((users_data, users), (items_data, items)) if path]
+    rejects_path = rejects_path or default_rejects(Path(data_name(train_data)))
+    with ShardedRows(shards_of(train_data), scratch or Path(gettempdir()), settings) as rows:
+        rows.read()
+        write_rejects([*rows.found, *features], rejects_path)
+        for path, table in ((rows.first_bad, rows.judged()), *features):
+            check_rejects(path, table, rejects_path)
+        interactions, user_ids, item_ids = rows.sorted(users.frame, items.frame)
+    whole = rows.judged()
+    _tell(train_data, replace(whole, n_duplicates=whole.n_duplicates + rows.n_good - len(interactions)))
+    return RecommendationDataset.of_interactions(interactions, user_ids, item_ids, users=users.frame, items=items.frame)
 
 
 def custom_tables(
@@ -122,8 +144,7 @@ def custom_tables(
             rejected; the message names file and line.
     """
     rows = _cleaned(train_data, clean_interactions, settings) if train_data else _nothing(settings)
-    users = _cleaned(users_data, clean_users, settings) if users_data else clean_users(None)
-    items = _cleaned(items_data, clean_items, settings) if items_data else clean_items(None)
+    users, items = _features(users_data, clean_users, settings), _features(items_data, clean_items, settings)
     given = [(path, table) for path, table in ((train_data, rows), (users_data, users), (items_data, items)) if path]
     if given:
         rejects_path = rejects_path or default_rejects(given[0][0])
@@ -137,59 +158,27 @@ def _nothing(settings: DataSettings) -> Cleaned:
     return clean_interactions(pl.DataFrame(schema=dict.fromkeys(REQUIRED, pl.Int64)), settings)
 
 
+def _features(
+    path: Path | None, clean: Callable[[pl.DataFrame | None, DataSettings], Cleaned], settings: DataSettings
+) -> Cleaned:
+    return _cleaned(path, clean, settings) if path else clean(None, settings)
+
+
 def _cleaned(path: Path, clean: Callable[[pl.DataFrame, DataSettings], Cleaned], settings: DataSettings) -> Cleaned:
     table = read_table(path)
     try:
         cleaned = clean(table, settings)
     except DataError as error:
         raise DataError(f"{path}: {error}", hint=error.hint) from None
+    _tell(path, cleaned)
+    return cleaned
+
+
+def _tell(path: Path, cleaned: Cleaned) -> None:
     log.info(
         "%s: %s rows, %s rejected, %s duplicates merged",
         path,
         f"{cleaned.n_rows:,}",
         f"{len(cleaned.rejects):,}",
         f"{cleaned.n_duplicates:,}",
-    )
-    return cleaned
-
-
-def default_rejects(path: Path) -> Path:
-    """Return where the rejects of a file go if nobody says where: into the current directory."""
-    return Path(f"{Path(path.name.removesuffix('.gz')).stem}.rejects.csv")
-
-
-def write_rejects(given: Sequence[tuple[Path, Cleaned]], rejects_path: Path) -> None:
-    """Write all rejects to one file that is complete whenever it is there, and none where there are no rejects.
-
-    Raises:
-        DataError: if it cannot be written.
-    """
-    rejects = pl.concat(
-        table.rejects.select(file=pl.lit(str(path)), line="row", reason="reason", content="content")
-        for path, table in given
-    )
-    if rejects.is_empty():
-        return
-    unfinished = rejects_path.with_name(f"{rejects_path.name}.part")
-    try:
-        rejects.write_csv(unfinished)
-        unfinished.replace(rejects_path)
-    except OSError as error:
-        raise DataError(f"{rejects_path}: cannot be written: {error}", hint="give another --rejects path") from None
-    log.warning("%s rejected rows are in %s", f"{len(rejects):,}", rejects_path)
-
-
-def check_rejects(path: Path, table: Cleaned, rejects_path: Path) -> None:
-    """Refuse a file of which too much was rejected.
-
-    Raises:
-        DataError: naming the first bad row.
-    """
-    if table.is_acceptable:
-        return
-    first = table.rejects.row(0, named=True)
-    rows = "the row" if len(table.rejects) == 1 else f"all {len(table.rejects):,} rows"
-    raise DataError(
-        f"{path}:{first['row']}: {first['reason']}",
-        hint=f"{remedy(first['reason'])}, or see {rejects_path} for {rows}",
     )

@@ -10,6 +10,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rec_engine.data.interactions import BoolArray as BoolArray
+from rec_engine.data.interactions import FloatArray as FloatArray
+from rec_engine.data.interactions import IntArray as IntArray
+from rec_engine.data.interactions import Interactions as Interactions
+from rec_engine.data.interactions import LongArray as LongArray
+from rec_engine.data.interactions import MaskArray as MaskArray
+from rec_engine.data.interactions import offsets
 from rec_engine.data.packed_texts import PackedTexts
 from rec_engine.data.validation import EVENTS as EVENTS
 from rec_engine.data.validation import Tables, accepted_tables
@@ -18,11 +25,6 @@ from rec_engine.utils.config import DataSettings
 from rec_engine.utils.logger import get_logger
 
 ExternalId = int | str
-IntArray = NDArray[np.int32]
-LongArray = NDArray[np.int64]
-FloatArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
-MaskArray = NDArray[np.uint64]
 
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
@@ -78,6 +80,10 @@ class IdMap:
         is_it = (self.ids.gather(places) == wanted).fill_null(value=False)
         return np.where(is_it.to_numpy(), places.to_numpy(), -1).astype(np.int32)
 
+    def codes_of(self, known: pl.Series) -> IntArray:
+        """Return (n,) int32 codes of a column whose ids are all known."""
+        return self.ids.search_sorted(known.cast(self.ids.dtype)).to_numpy().astype(np.int32)
+
     def __getitem__(self, code: int) -> ExternalId:
         if self._texts is None:
             return int(self._numbers[code])
@@ -99,74 +105,6 @@ def integer_of(text: str) -> int | None:
 def are_offsets(starts: IntArray | LongArray, n: int) -> bool:
     """Return whether starts (n_groups + 1,) tell n rows apart: from 0 to n, none below the one before."""
     return len(starts) > 0 and starts[0] == 0 and starts[-1] == n and bool((starts[1:] >= starts[:-1]).all())
-
-
-@dataclass(frozen=True, slots=True)
-class Interactions:
-    """Interactions sorted by (user, time, input order).
-
-    Attributes:
-        item_codes: (n,) int32.
-        timestamps: (n,) int64, Unix seconds.
-        events: (n,) uint8, places in EVENTS.
-        values: (n,) float32, nan where the event has none.
-        weights: (n,) float32, negative for negative feedback.
-        starts: (n_users + 1,) int64; user u owns rows starts[u] to starts[u + 1].
-    """
-
-    item_codes: IntArray
-    timestamps: LongArray
-    events: NDArray[np.uint8]
-    values: FloatArray
-    weights: FloatArray
-    starts: LongArray
-
-    def __len__(self) -> int:
-        return len(self.item_codes)
-
-    @property
-    def n_users(self) -> int:
-        """Number of users, those without interactions included."""
-        return len(self.starts) - 1
-
-    @property
-    def user_codes(self) -> IntArray:
-        """(n,) int32, the user of each row."""
-        return np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(self.starts))
-
-    def items_of(self, user_code: int) -> IntArray:
-        """Return the items of a user, oldest first."""
-        return self.item_codes[self.starts[user_code] : self.starts[user_code + 1]]
-
-    def first_times(self, otherwise: int) -> LongArray:
-        """Return (n_users,) int64 Unix seconds of each user's first interaction, `otherwise` for users without any."""
-        return self._times(self.starts[:-1], otherwise)
-
-    def last_times(self, otherwise: int) -> LongArray:
-        """Return the same of each user's last interaction."""
-        return self._times(self.starts[1:] - 1, otherwise)
-
-    def _times(self, places: LongArray, otherwise: int) -> LongArray:
-        times = np.full(self.n_users, otherwise, dtype=np.int64)
-        has_any = np.diff(self.starts) > 0
-        times[has_any] = self.timestamps[places[has_any]]
-        return times
-
-    def where(self, kept: BoolArray) -> "Interactions":
-        """Return the rows where `kept` (n,) is true; the users stay the same."""
-        counts = np.bincount(self.user_codes[kept], minlength=self.n_users)
-        return Interactions(
-            item_codes=self.item_codes[kept],
-            timestamps=self.timestamps[kept],
-            events=self.events[kept],
-            values=self.values[kept],
-            weights=self.weights[kept],
-            starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        )
-
-    def positive(self) -> "Interactions":
-        """Return the interactions whose weight is above zero: what a user may be said to have liked."""
-        return self.where(self.weights > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,16 +161,39 @@ class RecommendationDataset:
         cls._fill(dataset, tables, settings, log=log)
         return dataset
 
+    @classmethod
+    def of_interactions(
+        cls, interactions: Interactions, user_ids: IdMap, item_ids: IdMap, *, users: pl.DataFrame, items: pl.DataFrame
+    ) -> "RecommendationDataset":
+        """Return the dataset of interactions in codes already; the tables are as `Tables` has them."""
+        dataset = cls.__new__(cls)
+        cls._assign(dataset, interactions, user_ids, item_ids, users=users, items=items)
+        return dataset
+
     def _fill(self, tables: Tables, settings: DataSettings, *, log: LogMark | None) -> None:
         rows, users, items = tables.interactions, tables.users, tables.items
-        if rows.is_empty():
+        user_ids = IdMap.of(rows["user_id"], users["user_id"])
+        item_ids = IdMap.of(rows["item_id"], items["item_id"])
+        interactions = in_order(coded(rows, user_ids, item_ids), len(user_ids), settings)
+        self._assign(interactions, user_ids, item_ids, users=users, items=items, log=log)
+
+    def _assign(  # noqa: PLR0913 - what a dataset consists of
+        self,
+        interactions: Interactions,
+        user_ids: IdMap,
+        item_ids: IdMap,
+        *,
+        users: pl.DataFrame,
+        items: pl.DataFrame,
+        log: LogMark | None = None,
+    ) -> None:
+        if not len(interactions):
             raise DataError("there is not one interaction in the data", hint="give at least one user_id, item_id row")
         self.log = log
-        self.user_ids = IdMap.of(rows["user_id"], users["user_id"])
-        self.item_ids = IdMap.of(rows["item_id"], items["item_id"])
-        self.users = _aligned(users, "user_id", self.user_ids)
-        self.items = _aligned(items, "item_id", self.item_ids)
-        self.interactions = _interactions(rows, self.user_ids, self.item_ids, settings)
+        self.user_ids, self.item_ids = user_ids, item_ids
+        self.users = _aligned(users, "user_id", user_ids)
+        self.items = _aligned(items, "item_id", item_ids)
+        self.interactions = interactions
 
     @cached_property
     def fingerprint(self) -> str:
@@ -240,7 +201,7 @@ class RecommendationDataset:
         digest = hashlib.sha256()
         past = self.interactions
         for array in (past.item_codes, past.timestamps, past.events, past.values, past.weights, past.starts):
-            digest.update(array.tobytes())
+            digest.update(array.data)
         for table in (self.users, self.items):
             digest.update(table.write_ndjson().encode())
         return digest.hexdigest()
@@ -269,25 +230,28 @@ def _aligned(table: pl.DataFrame, key: str, ids: IdMap) -> pl.DataFrame:
     )
 
 
-def _codes(column: pl.Series, ids: IdMap) -> IntArray:
-    """Return (n,) int32 codes of a column whose ids are all known."""
-    return ids.ids.search_sorted(column.cast(ids.ids.dtype)).to_numpy().astype(np.int32)
+def coded(rows: pl.DataFrame, user_ids: IdMap, item_ids: IdMap) -> pl.DataFrame:
+    """Return accepted interactions with Int32 codes for users and items, and places in EVENTS (UInt8) for events."""
+    return rows.with_columns(
+        pl.Series("user_id", user_ids.codes_of(rows["user_id"])),
+        pl.Series("item_id", item_ids.codes_of(rows["item_id"])),
+        rows["event"].replace_strict(EVENTS, list(range(len(EVENTS))), return_dtype=pl.UInt8),
+    )
 
 
-def _interactions(rows: pl.DataFrame, user_ids: IdMap, item_ids: IdMap, settings: DataSettings) -> Interactions:
-    """Sort by user, time (to the microsecond) and input order, and turn ids into codes."""
-    user_codes = _codes(rows["user_id"], user_ids)
+def in_order(rows: pl.DataFrame, n_users: int, settings: DataSettings) -> Interactions:
+    """Sort by user, time (to the microsecond) and input order what `coded` returns; the users are 0 to n_users."""
+    user_codes = rows["user_id"].to_numpy()
     order = np.lexsort((rows["timestamp"].to_numpy(), user_codes))
-    events = rows["event"].replace_strict(EVENTS, list(range(len(EVENTS)))).cast(pl.UInt8).to_numpy()
+    events = rows["event"].to_numpy()
     values = rows["value"].cast(pl.Float32).fill_null(float("nan")).to_numpy()
-    counts = np.bincount(user_codes, minlength=len(user_ids))
     return Interactions(
-        item_codes=_codes(rows["item_id"], item_ids)[order],
+        item_codes=rows["item_id"].to_numpy()[order],
         timestamps=(rows["timestamp"].to_numpy() // 1_000_000)[order],
         events=events[order],
         values=values[order],
         weights=event_weights(events, values, settings)[order],
-        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        starts=offsets(np.bincount(user_codes, minlength=n_users)),
     )
 
 

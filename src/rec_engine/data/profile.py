@@ -8,6 +8,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rec_engine.data.dataset import EVENTS, LongArray, RecommendationDataset
+from rec_engine.data.interactions import counted
+from rec_engine.data.kernels import distinct_users
 
 SECONDS_A_YEAR = 365.2425 * 86_400
 MAX_MOMENTS = 100_000
@@ -54,11 +56,11 @@ def profile(dataset: RecommendationDataset) -> DataProfile:
     """Return what a dataset is like."""
     rows, n_items = dataset.interactions, dataset.n_items
     lengths = np.diff(rows.starts)
-    counts = np.bincount(rows.item_codes, minlength=n_items)
-    n_pairs = len(np.unique(rows.user_codes.astype(np.int64) * n_items + rows.item_codes))
+    counts = rows.item_counts(n_items)
+    n_pairs = int(distinct_users(rows.item_codes, rows.starts, n_items).sum(dtype=np.float64))
     n_head = max(1, n_items // 100)
-    moments = np.sort(rows.timestamps)[:: max(1, len(rows) // MAX_MOMENTS)]
-    by_event = np.bincount(rows.events, minlength=len(EVENTS))
+    moments = np.sort(rows.timestamps[:: max(1, len(rows) // MAX_MOMENTS)])
+    by_event = counted(rows.events, len(EVENTS))
     return DataProfile(
         n_users=int((lengths > 0).sum()),
         n_items=n_items,

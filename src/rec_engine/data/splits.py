@@ -1,12 +1,18 @@
 """Splits of the past into train, validation and test. All of them are stable: the same data, the same split."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from rec_engine.data.dataset import BoolArray, Interactions, LongArray
+from rec_engine.data.ranks import value_at
+from rec_engine.data.scratch import empty_beside
 from rec_engine.errors import DataError
+
+Masks = tuple[BoolArray, BoolArray, BoolArray]
+"""(n,) each: which rows are in the training, validation and test part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,8 @@ class Split:
         """SHA-256 over the three parts, as hex: two reports with the same one ranked for the same targets."""
         digest = hashlib.sha256()
         for part in (self.train, self.validation, self.test):
-            digest.update(part.item_codes.tobytes() + part.starts.tobytes())
+            digest.update(part.item_codes.data)
+            digest.update(part.starts.data)
         if self.repeats:
             digest.update(b"repeats")
         return digest.hexdigest()
@@ -46,14 +53,18 @@ def leave_one_out(interactions: Interactions) -> Split:
     It leaks: the test item of one user may lie before the training items of another (Ji et al., arXiv 2010.11060).
     Use it to compare with published numbers, and `temporal_split` to know how good a model is.
     """
+    return _split("leave-one-out", interactions, _last_two)
+
+
+def _last_two(interactions: Interactions) -> Masks:
     positive = interactions.weights > 0
     from_end = _positives_from_end(interactions, positive)
-    enough = np.repeat(_count_by_user(interactions, positive) >= 3, np.diff(interactions.starts))
+    lengths = np.diff(interactions.starts)
+    enough = np.repeat(_count_by_user(interactions, positive) >= 3, lengths)
     test = positive & enough & (from_end == 1)
     validation = positive & enough & (from_end == 2)
     # Negative feedback given after a target would tell the model something of the future.
-    after = enough & (from_end < 2) & ~test & ~validation
-    return _split("leave-one-out", interactions, validation, test, dropped=after)
+    return ~(enough & (from_end < 2)) & ~validation, validation, test
 
 
 def temporal_split(interactions: Interactions, test_share: float = 0.1, validation_share: float = 0.1) -> Split:
@@ -72,15 +83,20 @@ def temporal_split(interactions: Interactions, test_share: float = 0.1, validati
             f"test_share {test_share} and validation_share {validation_share} leave no training part",
             hint="both lie above 0 and their sum below 1",
         )
-    cut_offs = np.quantile(interactions.timestamps, [1 - test_share - validation_share, 1 - test_share], method="lower")
-    test = interactions.timestamps >= cut_offs[1]
-    validation = (interactions.timestamps >= cut_offs[0]) & ~test
-    if test.all() or not (~test & ~validation).any():
+    times, shares = interactions.timestamps, (1 - test_share - validation_share, 1 - test_share)
+    first, second = (value_at(times, int((len(times) - 1) * share)) for share in shares)
+    if first <= times.min():
         raise DataError(
             "a split in time is not possible: the timestamps are (nearly) all the same",
             hint="use leave-one-out, or load a column that holds the real times",
         )
-    return _split("temporal", interactions, validation, test)
+
+    def between(part: Interactions) -> Masks:
+        is_test = part.timestamps >= second
+        is_train = part.timestamps < first
+        return is_train, ~is_train & ~is_test, is_test
+
+    return _split("temporal", interactions, between)
 
 
 def random_split(
@@ -96,29 +112,33 @@ def random_split(
         validation_share: share of each user's interactions used for validation, rounded down.
         seed: the draw; the same seed gives the same split.
     """
-    draws = np.random.default_rng(seed).random(len(interactions))
-    order = np.lexsort((draws, interactions.user_codes))
-    place = np.empty(len(interactions), dtype=np.int64)
-    place[order] = np.arange(len(interactions)) - np.repeat(interactions.starts[:-1], np.diff(interactions.starts))
-    sizes = np.repeat(np.diff(interactions.starts), np.diff(interactions.starts))
-    n_test, n_validation = np.floor(sizes * test_share), np.floor(sizes * validation_share)
-    test = place < n_test
-    validation = ~test & (place < n_test + n_validation)
-    return _split(f"random (seed {seed})", interactions, validation, test)
+    rng = np.random.default_rng(seed)
+
+    def drawn(part: Interactions) -> Masks:
+        lengths = np.diff(part.starts)
+        order = np.lexsort((rng.random(len(part)), part.user_codes))
+        place = np.empty(len(part), dtype=np.int64)
+        place[order] = np.arange(len(part)) - np.repeat(part.starts[:-1], lengths)
+        sizes = np.repeat(lengths, lengths)
+        n_test, n_validation = np.floor(sizes * test_share), np.floor(sizes * validation_share)
+        is_test = place < n_test
+        is_train = place >= n_test + n_validation
+        return is_train, ~is_train & ~is_test, is_test
+
+    return _split(f"random (seed {seed})", interactions, drawn)
 
 
-def _split(
-    name: str, interactions: Interactions, validation: BoolArray, test: BoolArray, dropped: BoolArray | None = None
-) -> Split:
-    train = ~validation & ~test
-    if dropped is not None:
-        train &= ~dropped
-    return Split(
-        name=name,
-        train=interactions.where(train),
-        validation=interactions.where(validation & (interactions.weights > 0)),
-        test=interactions.where(test & (interactions.weights > 0)),
-    )
+def _split(name: str, interactions: Interactions, masks_of: Callable[[Interactions], Masks]) -> Split:
+    """Return the parts that `masks_of` marks, which is given some users at a time; targets are positive."""
+    marked = [empty_beside(interactions.weights, len(interactions), np.bool_) for _ in range(3)]
+    for users in interactions.user_blocks():
+        part = interactions.of_range(users)
+        is_train, is_validation, is_test = masks_of(part)
+        liked = part.weights > 0
+        for whole, of_part in zip(marked, (is_train, is_validation & liked, is_test & liked), strict=True):
+            whole[interactions.rows_of(users)] = of_part
+    train, validation, test = (interactions.where(mask) for mask in marked)
+    return Split(name, train, validation, test)
 
 
 def _count_by_user(interactions: Interactions, kept: BoolArray) -> LongArray:

@@ -7,7 +7,9 @@ from functools import lru_cache
 import numpy as np
 
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
+from rec_engine.data.interactions import counted, offsets
 from rec_engine.data.kernels import pasts_at, places_at
+from rec_engine.data.scratch import empty_beside, row_blocks
 
 SECONDS_A_DAY = 86_400
 DAYS_AT_HAND = 8
@@ -40,8 +42,8 @@ class Timeline:
     """
 
     def __init__(self, interactions: Interactions, n_items: int, until: int | None = None) -> None:
-        past = interactions.positive() if (interactions.weights <= 0).any() else interactions
-        self._fill(past.item_codes.astype(np.int64), past.timestamps, n_items, until or 0)
+        past = interactions.positive()
+        self._fill(past.item_codes, past.timestamps, n_items, until or 0)
 
     def then(self, item_codes: IntArray, timestamps: LongArray) -> "Timeline":
         """Return the timeline after these items (n,) were met as well, at these Unix seconds (n,), in any order."""
@@ -52,14 +54,17 @@ class Timeline:
         Timeline._fill(longer, *both, self.n_items, self.end)
         return longer
 
-    def _fill(self, items: LongArray, times: LongArray, n_items: int, until: int) -> None:
+    def _fill(self, items: IntArray | LongArray, times: LongArray, n_items: int, until: int) -> None:
         self.n_items = n_items
         self.begin = int(times.min()) if len(times) else 0
         self.end = max(int(times.max(initial=0)) + 1, until)
         self._span = self.end - self.begin + 1
         # One ascending row of (item, time) keys answers every question by binary search.
-        self._keys = np.sort(items * self._span + (times - self.begin))
-        self._starts = np.concatenate([[0], np.cumsum(np.bincount(items, minlength=n_items))])
+        self._keys = empty_beside(times, len(times), np.int64)
+        for rows in row_blocks(len(times)):
+            self._keys[rows] = items[rows].astype(np.int64) * self._span + (times[rows] - self.begin)
+        self._keys.sort()
+        self._starts = offsets(counted(items, n_items))
         self._counts_of_day = lru_cache(maxsize=DAYS_AT_HAND)(self._recent_counts)
 
     def counts(self, item_codes: IntArray, moment: int) -> FloatArray:

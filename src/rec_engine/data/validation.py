@@ -111,8 +111,7 @@ def clean_interactions(frame: pl.DataFrame, settings: DataSettings) -> Cleaned:
     table, raw = renamed(frame, "interactions", REQUIRED, OPTIONAL)
     columns = parsed_interactions(table, raw, settings)
     kept, rejects = parted(table, raw, columns)
-    identity = [*(column.cells.name for column in columns), *({"event_id"} & set(kept.columns))]
-    distinct = kept.unique(identity, keep="first", maintain_order=True)
+    distinct = distinct_interactions(kept)
     return Cleaned(
         frame=distinct.with_columns(narrowed(distinct["user_id"]), narrowed(distinct["item_id"])),
         rejects=rejects,
@@ -120,6 +119,12 @@ def clean_interactions(frame: pl.DataFrame, settings: DataSettings) -> Cleaned:
         n_duplicates=len(kept) - len(distinct),
         max_rejected=settings.max_rejected,
     )
+
+
+def distinct_interactions(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows, in order, without those that agree with an earlier one in all that tells interactions apart."""
+    identity = [*REQUIRED, *OPTIONAL, *({"event_id"} & set(rows.columns))]
+    return rows.unique(identity, keep="first", maintain_order=True)
 
 
 def parsed_interactions(table: pl.DataFrame, raw: pl.DataFrame, settings: DataSettings) -> list[Parsed]:

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import sparse
 
-from rec_engine.data.dataset import BoolArray, FloatArray, IntArray, Interactions, LongArray
+from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
 from rec_engine.evaluation.metrics import DoubleArray, intra_list_distance
 
 SMOOTHING = 0.01
@@ -25,7 +25,7 @@ def beyond_accuracy(
     top, history = ranked[:, :k], history.positive()
     none = (categories.sum(axis=1, keepdims=True) == 0).astype(np.float32)
     found: dict[str, list[DoubleArray]] = {"diversity": [], "miscalibration": [], "popularity_lift": []}
-    popularity = np.bincount(history.item_codes, minlength=len(categories)).astype(np.float64)
+    popularity = history.item_counts(len(categories)).astype(np.float64)
     for first in range(0, len(top), USERS_A_BLOCK):
         lists, users = top[first : first + USERS_A_BLOCK], user_codes[first : first + USERS_A_BLOCK]
         varied = intra_list_distance(lists, np.hstack([categories, none]))
@@ -70,7 +70,7 @@ def popularity_lift(
     return lift
 
 
-def _shares(rows: LongArray, items: IntArray, n_rows: int, categories: FloatArray) -> DoubleArray:
+def _shares(rows: IntArray | LongArray, items: IntArray, n_rows: int, categories: FloatArray) -> DoubleArray:
     """Return (n_rows, n_categories) float64 summing to 1, nan where no item of the row has a category."""
     met = sparse.csr_array((np.ones(len(rows)), (rows, items)), shape=(n_rows, len(categories)))
     summed = met @ categories
@@ -79,15 +79,13 @@ def _shares(rows: LongArray, items: IntArray, n_rows: int, categories: FloatArra
     return shares
 
 
-def _means(rows: LongArray, values: DoubleArray, n_rows: int) -> DoubleArray:
+def _means(rows: IntArray | LongArray, values: DoubleArray, n_rows: int) -> DoubleArray:
     counts = np.bincount(rows, minlength=n_rows)
     means: DoubleArray = np.where(counts > 0, np.bincount(rows, values, n_rows) / np.maximum(counts, 1), np.nan)
     return means
 
 
-def _rows_of(history: Interactions, user_codes: IntArray) -> tuple[LongArray, IntArray]:
+def _rows_of(history: Interactions, user_codes: IntArray) -> tuple[IntArray, IntArray]:
     """Return place in `user_codes` and item code of everything these users have met."""
-    place = np.full(history.n_users, -1, dtype=np.int64)
-    place[user_codes] = np.arange(len(user_codes))
-    is_theirs: BoolArray = place[history.user_codes] >= 0
-    return place[history.user_codes[is_theirs]], history.item_codes[is_theirs]
+    theirs = history.of_users(user_codes)
+    return theirs.user_codes, theirs.item_codes

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
+from rec_engine.data.interactions import offsets, stacked
+from rec_engine.data.kernels import distinct_users
+from rec_engine.data.scratch import empty_beside
 from rec_engine.data.splits import Split
 from rec_engine.errors import DataError
 from rec_engine.evaluation.metrics import (
@@ -164,7 +168,7 @@ def evaluate(  # noqa: PLR0913 - each of them is part of the protocol
     lists = [recommend(batch, max(ks)) for batch in with_progress(batches, name)]
     seconds = time.monotonic() - started
     ranked = np.concatenate(lists) if lists else np.empty((0, max(ks)), dtype=np.int32)
-    users_by_item = _users_by_item(task.history, n_items)
+    users_by_item = distinct_users(task.history.item_codes, task.history.starts, n_items)
     return Evaluation(
         name=name,
         user_codes=users,
@@ -217,7 +221,8 @@ def rank_by_score(score: Scorer, seen: Interactions, *, seed: int = 0) -> Recomm
         scores = np.nan_to_num(score(user_codes).astype(np.float32), copy=False, nan=WORST, posinf=np.inf, neginf=WORST)
         n_items = scores.shape[1]
         unseen = np.ones_like(scores, dtype=np.bool_)
-        unseen[_places_of(seen, user_codes)] = False
+        met = seen.of_users(user_codes)
+        unseen[met.user_codes, met.item_codes] = False
         scores[~unseen] = -np.inf
         shuffled = np.random.default_rng(seed).permutation(n_items)
         order = top_k(scores[:, shuffled], min(k, n_items))
@@ -240,6 +245,12 @@ def merge(first: Interactions, second: Interactions) -> Interactions:
             f"interactions of {first.n_users} and of {second.n_users} users cannot be merged",
             hint="take both from the same dataset",
         )
+    pairs = ((first.of_range(users), second.of_range(users)) for users in first.user_blocks())
+    n_rows = len(first) + len(second)
+    return stacked((_merged(*pair) for pair in pairs), n_rows, partial(empty_beside, first.item_codes))
+
+
+def _merged(first: Interactions, second: Interactions) -> Interactions:
     users = np.concatenate([first.user_codes, second.user_codes])
     timestamps = np.concatenate([first.timestamps, second.timestamps])
     order = np.lexsort((timestamps, users))
@@ -249,7 +260,7 @@ def merge(first: Interactions, second: Interactions) -> Interactions:
         return np.concatenate([getattr(first, name), getattr(second, name)])[order]
 
     columns = {name: joined(name) for name in ("item_codes", "timestamps", "events", "values", "weights")}
-    return Interactions(**columns, starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))  # type: ignore[arg-type]
+    return Interactions(**columns, starts=offsets(counts))  # type: ignore[arg-type]
 
 
 def reachable_targets(task: Task, n_items: int) -> tuple[Interactions, int]:
@@ -258,7 +269,9 @@ def reachable_targets(task: Task, n_items: int) -> tuple[Interactions, int]:
     Where items may come again all distinct targets can be reached.
     """
     keys = task.targets.user_codes.astype(np.int64) * n_items + task.targets.item_codes
-    known = task.seen.user_codes.astype(np.int64) * n_items + task.seen.item_codes
+    users = np.unique(task.targets.user_codes)
+    seen = task.seen.of_users(users)
+    known = users[seen.user_codes].astype(np.int64) * n_items + seen.item_codes
     is_first = np.zeros(len(keys), dtype=np.bool_)
     is_first[np.unique(keys, return_index=True)[1]] = True
     is_new = ~np.isin(keys, known)
@@ -314,17 +327,3 @@ def _relative(judged: Evaluation, other: Evaluation, metric: str) -> str:
         )
     gain = paired_bootstrap(judged.per_user[metric], other.per_user[metric]).relative
     return f"{gain.mean:+.1%} [{gain.low:+.1%}, {gain.high:+.1%}]"
-
-
-def _users_by_item(history: Interactions, n_items: int) -> FloatArray:
-    """Return (n_items,) float32: how many users have met each item, however often."""
-    keys = np.unique(history.user_codes.astype(np.int64) * n_items + history.item_codes)
-    return np.bincount(keys % n_items, minlength=n_items).astype(np.float32)
-
-
-def _places_of(seen: Interactions, user_codes: IntArray) -> tuple[LongArray, IntArray]:
-    """Return row in `user_codes` and item code of everything these users have seen."""
-    n_seen = np.where(user_codes >= 0, np.diff(seen.starts)[user_codes], 0)
-    ends = np.cumsum(n_seen)
-    place = np.arange(n_seen.sum()) + np.repeat(seen.starts[user_codes] - (ends - n_seen), n_seen)
-    return np.repeat(np.arange(len(user_codes)), n_seen), seen.item_codes[place]

@@ -8,6 +8,7 @@ import polars as pl
 from scipy.stats import rankdata
 
 from rec_engine.data.dataset import BoolArray, FloatArray, Interactions
+from rec_engine.data.scratch import row_blocks
 from rec_engine.data.splits import Split
 from rec_engine.evaluation.metrics import DoubleArray
 
@@ -87,10 +88,13 @@ def check_features(names: Sequence[str], as_used: FloatArray, without_future: Fl
 
 
 def _shared_rows(split: Split) -> LeakCheck:
-    test = _rows(split.test)
-    known = pl.concat([_rows(split.train), _rows(split.validation)])
-    n_shared = test.join(known, on=test.columns, how="semi").height
-    detail = f"{n_shared:,} of {test.height:,} test rows (user, item, time) are in the training or validation part too"
+    n_shared = 0
+    for users in split.train.user_blocks():
+        train, validation, test = (_rows(part.of_range(users)) for part in (split.train, split.validation, split.test))
+        n_shared += test.join(pl.concat([train, validation]), on=test.columns, how="semi").height
+    detail = (
+        f"{n_shared:,} of {len(split.test):,} test rows (user, item, time) are in the training or validation part too"
+    )
     return LeakCheck("rows in two parts", found=n_shared > 0, detail=detail)
 
 
@@ -102,9 +106,10 @@ def _later_rows(split: Split) -> LeakCheck:
     name = "training rows later than what is to be found"
     if not len(split.test) or not len(split.train):
         return LeakCheck(name, found=False, detail="nothing is held out")
-    moments = np.sort(split.train.timestamps)
-    later = 1 - np.searchsorted(moments, split.test.timestamps, side="right") / len(moments)
-    share = float(later.mean())
+    moments, n_later = np.sort(split.test.timestamps), 0
+    for rows in row_blocks(len(split.train)):
+        n_later += int(np.searchsorted(moments, split.train.timestamps[rows]).sum())
+    share = n_later / (len(split.test) * len(split.train))
     if share == 0:
         return LeakCheck(name, found=False, detail="none: the whole test part is later than the training part")
     detail = (

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from rec_engine.data.dataset import BoolArray, Interactions
+from rec_engine.data.kernels import distinct_users
 from rec_engine.evaluation.evaluator import Evaluation, Task, accuracy, reachable_targets
 from rec_engine.evaluation.statistics import Estimate, bootstrap_mean
 
@@ -67,8 +68,7 @@ def _score(part: Slice, evaluation: Evaluation, targets: Interactions, n_items: 
 
 
 def _by_popularity(task: Task, targets: Interactions, n_items: int) -> list[Slice]:
-    pairs = np.unique(task.history.user_codes.astype(np.int64) * n_items + task.history.item_codes)
-    users = np.bincount(pairs % n_items, minlength=n_items)
+    users = distinct_users(task.history.item_codes, task.history.starts, n_items).astype(np.int64)
     order = np.argsort(-users, kind="stable")
     before = np.cumsum(users[order]) - users[order]
     is_head = np.zeros(n_items, dtype=np.bool_)

@@ -5,13 +5,16 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from scipy import sparse
 
-from rec_engine.data.dataset import FloatArray, IntArray, Interactions
+from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
+from rec_engine.data.kernels import distinct_users
 from rec_engine.data.timeline import SECONDS_A_DAY
 from rec_engine.errors import TrainingError
 from rec_engine.evaluation.evaluator import Scorer
 
 MAX_EASE_ITEMS = 12_500
 """EASE needs 24 bytes a pair of items while it is fitted: 3.8 GB for so many."""
+
+MAX_INT32 = np.iinfo(np.int32).max
 
 Setting = dict[str, float]
 
@@ -39,7 +42,8 @@ class Popularity:
 
     def fit(self, train: Interactions, n_items: int) -> None:
         """Count distinct users an item."""
-        self.popularity = np.asarray(_binary(train, n_items).sum(axis=0), dtype=np.float32).ravel()
+        past = train.positive()
+        self.popularity = distinct_users(past.item_codes, past.starts, n_items)
 
     def scorer(self, history: Interactions) -> Scorer:  # noqa: ARG002
         """Return popularity for everybody."""
@@ -62,8 +66,8 @@ class RecentPopularity:
     def fit(self, train: Interactions, n_items: int) -> None:
         """Count interactions in the last `days`."""
         since = train.timestamps.max(initial=0) - self.days * SECONDS_A_DAY
-        recent = train.item_codes[(train.timestamps >= since) & (train.weights > 0)]
-        self.popularity = np.bincount(recent, minlength=n_items).astype(np.float32)
+        is_recent = train.mask(lambda part: (part.timestamps >= since) & (part.weights > 0))
+        self.popularity = train.where(is_recent).item_counts(n_items).astype(np.float32)
 
     def scorer(self, history: Interactions) -> Scorer:  # noqa: ARG002
         """Return recent popularity for everybody."""
@@ -100,25 +104,41 @@ class Covisitation:
         """Count what follows what."""
         decay = (1 / np.arange(1, self.window + 1)).astype(np.float32)
         counts = followers(train, n_items, decay)
-        popularity = np.maximum(np.bincount(train.positive().item_codes, minlength=n_items), 1).astype(np.float32)
+        popularity = np.maximum(train.positive().item_counts(n_items), 1).astype(np.float32)
         counts.data /= popularity[counts.indices] ** self.damping
         self.followers = counts
 
     def scorer(self, history: Interactions) -> Scorer:
         """Return the summed followers of the latest items."""
         past = history.positive()
-        from_end = np.repeat(past.starts[1:], np.diff(past.starts)) - np.arange(len(past))
-        latest = past.where(from_end <= self.last)
-        weights = (1 / from_end[from_end <= self.last]).astype(np.float32)
-        recent = sparse.csr_array(
-            (weights, latest.item_codes, latest.starts), shape=(past.n_users, self.followers.shape[0])
-        )
-        return lambda user_codes: (recent[user_codes] @ self.followers).toarray()
+
+        def score(user_codes: IntArray) -> FloatArray:
+            own = past.of_users(user_codes)
+            from_end = _from_end(own)
+            latest = own.where(from_end <= self.last)
+            weights = (1 / from_end[from_end <= self.last]).astype(np.float32)
+            shape = (len(user_codes), self.followers.shape[0])
+            recent = sparse.csr_array((weights, latest.item_codes, latest.starts), shape=shape)
+            scores: FloatArray = (recent @ self.followers).toarray()
+            return scores
+
+        return score
+
+
+def _from_end(past: Interactions) -> LongArray:
+    """Return (n,) int64: 1 for the latest interaction of each user, 2 for the one before."""
+    from_end: LongArray = np.repeat(past.starts[1:], np.diff(past.starts)) - np.arange(len(past))
+    return from_end
 
 
 def followers(train: Interactions, n_items: int, decay: FloatArray) -> "sparse.csr_array[Any, Any]":
     """Return (n_items, n_items) float32: how often j came after i, counted decay[d - 1] when it came d places after."""
     past = train.positive()
+    parts = (_followers(past.of_range(users), n_items, decay) for users in past.user_blocks())
+    return sum(parts, sparse.csr_array((n_items, n_items), dtype=np.float32))
+
+
+def _followers(past: Interactions, n_items: int, decay: FloatArray) -> "sparse.csr_array[Any, Any]":
     users, items = past.user_codes, past.item_codes
     counts = sparse.csr_array((n_items, n_items), dtype=np.float32)
     for distance, weight in enumerate(decay, start=1):
@@ -171,8 +191,8 @@ class ItemKNN:
 
     def scorer(self, history: Interactions) -> Scorer:
         """Return the summed similarity to the items of the history."""
-        met = _binary(history, self.similarity.shape[0])
-        return lambda user_codes: (met[user_codes] @ self.similarity).toarray()
+        n_items = self.similarity.shape[0]
+        return lambda user_codes: (_binary(history.of_users(user_codes), n_items) @ self.similarity).toarray()
 
 
 class EASE:
@@ -210,8 +230,10 @@ class EASE:
                 f"EASE inverts a matrix of {n_items:,} x {n_items:,}: {16 * n_items**2 / 1e9:.0f} GB",
                 hint=f"it is fitted on catalogues of up to {MAX_EASE_ITEMS:,} items",
             )
-        met = _binary(train, n_items)
-        gram = (met.T @ met).toarray().astype(np.float64)
+        gram = np.zeros((n_items, n_items))
+        for users in train.user_blocks():
+            met = _binary(train.of_range(users), n_items)
+            gram += (met.T @ met).toarray()
         gram[np.diag_indices(n_items)] += self.regularisation
         inverse = np.linalg.inv(gram)
         weights = inverse / -np.diag(inverse)
@@ -220,8 +242,7 @@ class EASE:
 
     def scorer(self, history: Interactions) -> Scorer:
         """Return X B of the histories."""
-        met = _binary(history, len(self.weights))
-        return lambda user_codes: met[user_codes] @ self.weights
+        return lambda user_codes: _binary(history.of_users(user_codes), len(self.weights)) @ self.weights
 
 
 class OwnHistory:
@@ -244,10 +265,15 @@ class OwnHistory:
     def scorer(self, history: Interactions) -> Scorer:
         """Return the summed weights of the meetings."""
         past = history.positive()
-        from_end = np.repeat(past.starts[1:], np.diff(past.starts)) - np.arange(len(past))
-        weights = (from_end**-self.decay).astype(np.float32)
-        met = sparse.csr_array((weights, past.item_codes, past.starts), shape=(past.n_users, self.n_items))
-        return lambda user_codes: met[user_codes].toarray()
+
+        def score(user_codes: IntArray) -> FloatArray:
+            own = past.of_users(user_codes)
+            weights = (_from_end(own) ** -self.decay).astype(np.float32)
+            met = sparse.csr_array((weights, own.item_codes, own.starts), shape=(len(user_codes), self.n_items))
+            scores: FloatArray = met.toarray()
+            return scores
+
+        return score
 
 
 BASELINES: dict[str, type[Baseline]] = {
@@ -259,7 +285,9 @@ def _binary(interactions: Interactions, n_items: int) -> sparse.csr_array:
     """Return (n_users, n_items) float32 of ones where a user met an item with a positive weight."""
     past = interactions.positive()
     ones = np.ones(len(past), dtype=np.float32)
-    met = sparse.csr_array((ones, past.item_codes, past.starts), shape=(past.n_users, n_items))
+    # Codes and starts of one type, so that none of them grows; copies, for summing duplicates changes them in place.
+    starts: IntArray | LongArray = past.starts.astype(np.int32) if len(past) < MAX_INT32 else past.starts.copy()
+    met = sparse.csr_array((ones, past.item_codes.copy(), starts), shape=(past.n_users, n_items))
     met.sum_duplicates()
     met.data[:] = 1
     return met

@@ -1,5 +1,6 @@
 """Training batches: windows of histories, bucketed by length so that little is padded."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rec_engine.data.dataset import IntArray, Interactions, LongArray
+from rec_engine.data.ranks import value_at
+from rec_engine.data.scratch import empty_beside
 
 PADDING = -1
 LENGTH_NOISE = 0.1
@@ -66,9 +69,19 @@ class Windows:
 
     def common_pause(self, share: float) -> int:
         """Return the seconds that this share of the steps from one interaction to the next do not exceed."""
-        users = self.interactions.user_codes
-        pauses = np.diff(self.interactions.timestamps)[users[1:] == users[:-1]]
-        return int(np.quantile(pauses, share, method="higher")) if len(pauses) else 0
+        past = self.interactions
+        pauses, n = empty_beside(past.timestamps, len(past), np.int64), 0
+        for users in past.user_blocks():
+            of_some = _pauses(past.of_range(users))
+            pauses[n : n + len(of_some)] = of_some
+            n += len(of_some)
+        return value_at(pauses[:n], math.ceil((n - 1) * share)) if n else 0
+
+
+def _pauses(interactions: Interactions) -> LongArray:
+    users = interactions.user_codes
+    pauses: LongArray = np.diff(interactions.timestamps)[users[1:] == users[:-1]]
+    return pauses
 
 
 def windows(interactions: Interactions, max_len: int) -> Windows:

@@ -55,6 +55,6 @@ def _together(known: Interactions, n_items: int) -> "sparse.csr_array[Any, Any]"
     decay = (1 / np.sqrt(np.arange(1, TOGETHER_WINDOW + 1))).astype(np.float32)
     after = followers(known, n_items, decay)
     counts = sparse.csr_array(after + after.T)
-    popularity = np.maximum(np.bincount(known.positive().item_codes, minlength=n_items), 1)
+    popularity = np.maximum(known.positive().item_counts(n_items), 1)
     counts.data /= np.sqrt(popularity[counts.indices]).astype(np.float32)
     return counts

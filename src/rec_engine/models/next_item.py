@@ -25,7 +25,7 @@ class NegativeSampler:
     """
 
     def __init__(self, train: Interactions, n_items: int, n_negatives: int) -> None:
-        counts = np.bincount(train.item_codes, minlength=n_items)
+        counts = train.item_counts(n_items)
         known = counts > 0
         self.probability = UNIFORM_SHARE * known / known.sum() + (1 - UNIFORM_SHARE) * counts / counts.sum()
         self.cumulative = np.cumsum(self.probability)

@@ -108,7 +108,8 @@ class TwoTowerTrainer:
         )
         shapes = {name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}
         run = hashlib.sha256(f"{self.settings!r}{shapes}{self.model.temperature}".encode())
-        run.update(train.item_codes.tobytes() + train.starts.tobytes())
+        run.update(train.item_codes.data)
+        run.update(train.starts.data)
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.settings.mixed_precision == "fp16")
         state = TrainingState(run.hexdigest(), self.model, optimizer, scaler)
         if resume and self.checkpoint and self.checkpoint.exists():
@@ -119,8 +120,7 @@ class TwoTowerTrainer:
 
     def _prepare_model(self, train: Interactions, pieces: Windows) -> None:
         """Tell the model which items it will know, how long the users' pauses are and whether memory is short."""
-        known = np.zeros(self.model.num_items, dtype=np.bool_)
-        known[train.item_codes] = True
+        known = train.item_counts(self.model.num_items) > 0
         self.model.known_items.copy_(torch.from_numpy(known))
         if isinstance(self.model.encoder, HSTU):
             self.model.encoder.max_pause.fill_(pieces.common_pause(COMMON_SHARE))

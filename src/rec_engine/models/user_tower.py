@@ -70,8 +70,8 @@ class UserTower:
             user_codes: (n,) int32.
             now: (n_users,) int64, Unix seconds of each user's request.
         """
-        liked = history.positive()
-        lengths = np.minimum(np.diff(liked.starts)[user_codes], self.max_history_len)
+        liked = history.of_users(user_codes).positive()
+        lengths = np.minimum(np.diff(liked.starts), self.max_history_len)
         vectors = np.zeros((len(user_codes), self.dim), dtype=np.float32)
         order = np.argsort(lengths, kind="stable")
         order = order[np.searchsorted(lengths[order], 1) :]
@@ -82,7 +82,7 @@ class UserTower:
                 sequence, last = self.user_inputs[users][:, None], np.zeros(len(users), dtype=np.int64)
                 times = np.zeros((len(users), 1), dtype=np.int64)
             else:
-                places = self._places(liked, users, lengths[rows])
+                places = self._places(liked, rows, lengths[rows])
                 sequence, times = self.item_inputs[liked.item_codes[places]], liked.timestamps[places]
                 last = lengths[rows] - 1
             vectors[rows] = self._run(sequence, times, last, now[users], self.user_features[users])
@@ -93,7 +93,7 @@ class UserTower:
         """Width of the vectors."""
         return int(self.session.get_outputs()[0].shape[-1])
 
-    def _places(self, liked: Interactions, users: IntArray, lengths: LongArray) -> LongArray:
+    def _places(self, liked: Interactions, users: LongArray, lengths: LongArray) -> LongArray:
         """Return (n, max(lengths)) rows of the latest items of each user; any row after the last of them."""
         steps = np.arange(lengths.max())
         rows: LongArray = np.minimum((liked.starts[1:][users] - lengths)[:, None] + steps, len(liked) - 1)

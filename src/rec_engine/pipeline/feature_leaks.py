@@ -34,8 +34,9 @@ def check_ranking_features(model: TrainedModel, path: RecommendationInference, t
     chosen = in_order[max(0, middle - N_REQUESTS) : middle + 1]
     if not len(chosen):
         return LeakCheck("ranking features that know the future", found=False, detail="nobody asks anything")
-    is_past = task.history.timestamps < now[chosen].max()
-    until = min(now[chosen].max(), task.history.timestamps.max() + 1)
+    end = now[chosen].max()
+    is_past = task.history.mask(lambda part: part.timestamps < end)
+    until = min(end, task.history.timestamps.max() + 1)
     ending = assemble_path(model, task.history.where(is_past), until=int(until))
     used, without = [], []
     for user_code in chosen.tolist():

@@ -11,16 +11,13 @@ from pathlib import Path
 import polars as pl
 
 from rec_engine.data.bulk import BulkWriter
-from rec_engine.data.data_loader import check_rejects, default_rejects, write_rejects
 from rec_engine.data.event_table import clean_events, log_rows
+from rec_engine.data.rejects import check_rejects, default_rejects, is_settled, together, write_rejects
 from rec_engine.data.table_batches import table_batches
 from rec_engine.data.validation import Cleaned
 from rec_engine.errors import DataError
 from rec_engine.utils.config import DataSettings
 from rec_engine.utils.logger import with_progress
-
-MAX_REJECTS = 100_000
-"""So many bad rows, if they are too large a share of those before them, settle it for the rest of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +102,8 @@ def _judged(path: Path, settings: DataSettings, now: int) -> _Judged:
     for batch in with_progress(table_batches(path), f"{path.name}: looking"):
         cleaned = _cleaned(path, batch, settings, now)
         found.append(replace(cleaned, frame=cleaned.frame.clear()))
-        rejects = pl.concat([part.rejects for part in found])
-        whole = replace(found[0], rejects=rejects, n_rows=sum(part.n_rows for part in found))
-        if len(rejects) > MAX_REJECTS and not whole.is_acceptable:
+        whole = together(found)
+        if is_settled(whole):
             break
     return _Judged(path, whole, len(found))
 

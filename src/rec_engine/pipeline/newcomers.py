@@ -77,7 +77,7 @@ def with_newcomers(
     vectors = model.index.vectors.copy()
     if is_new.any():
         _, vectors[is_new] = item_tower.encode(items.filter(pl.Series(is_new)))
-    known = split.train.where(~is_new[split.train.item_codes])
+    known = split.train.where(split.train.mask(lambda part: ~is_new[part.item_codes]))
     taken = _of_takers(split, is_new)
     index = FAISSIndex.build(vectors, model.index.settings, seed=seed)
     inference = assemble_path(replace(model, index=index, ranker=None), known)
@@ -87,7 +87,10 @@ def with_newcomers(
 def _of_takers(split: Split, is_new: BoolArray) -> Interactions:
     """Return what the users took in the validation part who took a newcomer then, and have not met it before."""
     train, taken = split.train, split.validation
-    met = np.isin(_pairs(taken, len(is_new)), _pairs(train, len(is_new)))
+    met = np.zeros(len(taken), dtype=np.bool_)
+    for users in train.user_blocks():
+        pairs, known = (_pairs(part.of_range(users), len(is_new)) for part in (taken, train))
+        met[taken.rows_of(users)] = np.isin(pairs, known)
     is_first = is_new[taken.item_codes] & ~met
     is_taker = np.zeros(taken.n_users, dtype=np.bool_)
     is_taker[taken.user_codes[is_first]] = True

@@ -121,7 +121,7 @@ def _beyond(
 
 def _attribute_checks(dataset: RecommendationDataset, split: Split) -> list[LeakCheck]:
     def of_items(rows: Interactions) -> DoubleArray:
-        return np.bincount(rows.item_codes, minlength=dataset.n_items).astype(np.float64)
+        return rows.item_counts(dataset.n_items).astype(np.float64)
 
     def of_users(rows: Interactions) -> DoubleArray:
         return np.diff(rows.starts).astype(np.float64)

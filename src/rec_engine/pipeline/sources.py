@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rec_engine.data.data_loader import DEMO, custom_tables, named_tables
+from rec_engine.data.data_loader import DEMO, custom_tables, load_custom, named_tables
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.data.log_tables import with_log
+from rec_engine.data.shards import data_name, is_sharded
 from rec_engine.data.splits import Split
 from rec_engine.data.targets import load_targets
 from rec_engine.data.validation import Tables
@@ -19,7 +20,10 @@ CUSTOM = "custom"
 
 @dataclass(frozen=True, slots=True)
 class DataFiles:
-    """A user's own data: files, and the URL of the log that his service has kept."""
+    """A user's own data: files, and the URL of the log that his service has kept.
+
+    `train` may be a folder or a pattern of Parquet files, whose interactions then lie on the disk of `scratch`.
+    """
 
     train: Path | None = None
     validation: Path | None = None
@@ -27,6 +31,7 @@ class DataFiles:
     users: Path | None = None
     rejects: Path | None = None
     events: str | None = None
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +60,39 @@ def load_source(dataset: str | None, data_dir: Path, files: DataFiles, config: M
     """
     is_own = any((files.train, files.validation, files.items, files.users))
     dataset = dataset or (CUSTOM if is_own or files.events else DEMO)
-    if dataset == CUSTOM:
-        tables = _own_tables(files, config)
-    elif is_own:
+    if is_own and dataset != CUSTOM:
         raise DataError(f"--dataset {dataset} takes no files", hint="use --dataset custom with --train-data")
+    if files.train and is_sharded(files.train):
+        own = _of_shards(files, files.train, config)
     else:
-        tables = named_tables(dataset, data_dir, config.data, offline=offline)
+        own = _of_tables(dataset, data_dir, files, config, offline=offline)
+    split = _given_split(own, files.validation, config) if files.validation else None
+    name = data_name(files.train) if files.train else dataset
+    return Source(f"{name} and the log" if files.events else name, own, split, files.events)
+
+
+def _of_shards(files: DataFiles, train: Path, config: ModelConfig) -> RecommendationDataset:
+    if files.events:
+        raise DataError(
+            f"--events cannot come on top of the shards in {train}",
+            hint="put the service's events into the shards, or give one file that fits into memory",
+        )
+    if files.scratch:
+        files.scratch.mkdir(parents=True, exist_ok=True)
+    return load_custom(
+        train, files.items, files.users, settings=config.data, rejects_path=files.rejects, scratch=files.scratch
+    )
+
+
+def _of_tables(
+    dataset: str, data_dir: Path, files: DataFiles, config: ModelConfig, *, offline: bool
+) -> RecommendationDataset:
+    own = dataset == CUSTOM
+    tables = _own_tables(files, config) if own else named_tables(dataset, data_dir, config.data, offline=offline)
     log = None
     if files.events:
         tables, log = with_log(tables, files.events)
-    own = RecommendationDataset.from_clean(tables, config.data, log=log)
-    split = _given_split(own, files.validation, config) if files.validation else None
-    name = files.train.name if files.train else dataset
-    return Source(f"{name} and the log" if files.events else name, own, split, files.events)
+    return RecommendationDataset.from_clean(tables, config.data, log=log)
 
 
 def _own_tables(files: DataFiles, config: ModelConfig) -> Tables:
