@@ -11,6 +11,7 @@ from rec_engine.data.dataset import IdMap, IntArray
 from rec_engine.data.events import EventStore
 from rec_engine.data.impressions import Impressions, load_impressions
 from rec_engine.data.live import LiveHistories
+from rec_engine.data.live_showings import LiveShowings
 from rec_engine.data.state import UserState
 from rec_engine.errors import DataError
 from rec_engine.evaluation.off_policy import DoubleArray, LoggedSlates, PolicyValue, policy_value
@@ -116,12 +117,14 @@ class _Policy:
             store=store,
             since=bundle.manifest.log_position,
         )
+        self._showings = LiveShowings(bundle.item_ids.code, store)
 
     def trace(self, user_id: str, moment: int, k: int) -> Trace:
         """Return the candidates and their scores for a user who asks for k items at a moment, in Unix seconds."""
         user = self._histories.user(user_id)
         n = int(np.searchsorted(user.timestamps, moment))
-        state = UserState(user.user_code, user.item_codes[:n], user.weights[:n], user.timestamps[:n], moment)
+        past = user.item_codes[:n], user.weights[:n], user.timestamps[:n]
+        state = UserState(user.user_code, *past, moment, self._showings.of_user(user_id, moment))
         return self._inference.recommend(Query(state, k))
 
     def chances(self, trace: Trace, item_ids: list[str], is_settled: list[bool]) -> DoubleArray:

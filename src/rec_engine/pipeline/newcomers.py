@@ -81,7 +81,8 @@ def with_newcomers(
     taken = _of_takers(split, is_new)
     index = FAISSIndex.build(vectors, model.index.settings, seed=seed)
     inference = assemble_path(replace(model, index=index, ranker=None), known)
-    return World(is_new, inference, Task(f"{split.name}, newcomers", known, taken, split.repeats))
+    shown = split.shown.where(~is_new[split.shown.item_codes])
+    return World(is_new, inference, Task(f"{split.name}, newcomers", known, taken, split.repeats, shown=shown))
 
 
 def _of_takers(split: Split, is_new: BoolArray) -> Interactions:

@@ -7,7 +7,6 @@ import numpy as np
 
 from rec_engine.data.dataset import BoolArray, IntArray, LongArray
 from rec_engine.data.splits import Split
-from rec_engine.data.state import state_of
 from rec_engine.errors import TrainingError
 from rec_engine.evaluation.evaluator import Task, evaluate, validation_task
 from rec_engine.evaluation.statistics import paired_bootstrap
@@ -107,7 +106,7 @@ def ranker_rows(inference: RecommendationInference, task: Task, user_codes: IntA
     blocks, labels = [], []
     now = task.request_times()
     for user_code in with_progress(user_codes.tolist(), "ranking features"):
-        query = Query(state_of(task.history, user_code, int(now[user_code])), k=SLATE)
+        query = Query(task.state(user_code, int(now[user_code])), k=SLATE)
         candidates = inference.recommend(query).candidates
         blocks.append(np.ascontiguousarray(features(query.state, candidates, inference.items)))
         labels.append(np.isin(candidates.item_codes, task.targets.items_of(user_code)).astype(np.float32))

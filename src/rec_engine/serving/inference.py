@@ -11,7 +11,7 @@ import numpy as np
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions
 from rec_engine.data.kernels import distinct_users
-from rec_engine.data.state import UserState, state_of
+from rec_engine.data.state import UserState
 from rec_engine.data.timeline import Timeline
 from rec_engine.evaluation.evaluator import Recommender, Task
 from rec_engine.models.features import RECENT_ITEMS, ItemTable, features
@@ -330,7 +330,7 @@ def as_recommender(inference: RecommendationInference, task: Task) -> Recommende
     def recommend(user_codes: IntArray, k: int) -> IntArray:
         lists = np.full((len(user_codes), k), -1, dtype=np.int32)
         for row, user_code in enumerate(user_codes.tolist()):
-            query = Query(state_of(task.history, user_code, int(now[user_code])), k)
+            query = Query(task.state(user_code, int(now[user_code])), k)
             found = inference.recommend(query).item_codes
             lists[row, : len(found)] = found
         return lists
