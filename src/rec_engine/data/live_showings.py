@@ -13,6 +13,8 @@ from rec_engine.data.showings import KEPT_SECONDS, NOTHING_SHOWN, SETTLING_SECON
 
 MAX_USERS = 10_000
 """Users whose showings are kept in memory; those of others are read again when they come."""
+MAX_ITEMS = 100_000
+"""Items whose codes are at hand: to find one costs ten times as much as all else that is done with an impression."""
 MAX_ANSWERS = 500
 """The latest answers of one user that are read; whoever gets more in KEPT_SECONDS is hardly a person."""
 COMPLETE_SECONDS = SETTLING_SECONDS - 60
@@ -39,6 +41,7 @@ class LiveShowings:
     def __init__(self, code_of: Callable[[str], int], store: EventStore) -> None:
         self._code_of, self._store = code_of, store
         self._users: OrderedDict[str, _Read] = OrderedDict()
+        self._codes: dict[ExternalId, int] = {}
 
     def follow(self, news: News) -> None:
         """Forget what the log has forgotten."""
@@ -69,8 +72,17 @@ class LiveShowings:
         items, positions, times = list[int](), list[int](), list[int]()
         for timestamp, shown in self._store.shown_to(name, now - KEPT_SECONDS, MAX_ANSWERS):
             for place, (item_id, *about) in enumerate(msgspec.json.decode(shown), start=1):
-                items.append(self._code_of(str(item_id)))
+                items.append(self._code(item_id))
                 positions.append(about[_POSITION] if len(about) > _POSITION else place)
                 times.append(timestamp)
         codes, places = np.array(items, dtype=np.int32), np.array(positions, dtype=np.int32)
         return Showings.of(codes, places, np.array(times, dtype=np.int64))
+
+    def _code(self, item_id: ExternalId) -> int:
+        """Return the code of an item; one that is unknown may be there the next time."""
+        code = self._codes.get(item_id, -1)
+        if code < 0 and (code := self._code_of(str(item_id))) >= 0:
+            if len(self._codes) >= MAX_ITEMS:
+                self._codes.clear()
+            self._codes[item_id] = code
+        return code
