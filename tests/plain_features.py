@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rec_engine.data.dataset import FloatArray, IntArray
+from rec_engine.data.showings import KEPT_SECONDS, SETTLING_SECONDS
 from rec_engine.data.state import UserState
 from rec_engine.data.timeline import SECONDS_A_DAY
 from rec_engine.models.features import DAYS, LINKED_ITEMS, MONTH, RECENT_ITEMS, SESSION_SECONDS, WEEK, YEAR, ItemTable
@@ -71,6 +72,18 @@ def _own_meetings(state: UserState, item_codes: IntArray) -> tuple[FloatArray, F
     latest[places[is_one]] = state.liked_at[: len(places)][is_one]  # in time order: of several meetings the last stays
     meetings = np.bincount(places[is_one], minlength=len(item_codes)).astype(np.float32)
     return meetings, ((state.now - latest) / SECONDS_A_DAY).astype(np.float32)
+
+
+def _own_showings(moment: Moment) -> list[tuple[int, float, float]]:
+    """Return place among the candidates (-1 for none), looks and days ago of what was shown an hour ago or earlier."""
+    shown, codes, now = moment.state.shown, moment.candidates.item_codes.tolist(), moment.state.now
+    return [
+        (codes.index(item) if item in codes else -1, looks, (now - moment_shown) / SECONDS_A_DAY)
+        for item, looks, moment_shown in zip(
+            shown.item_codes.tolist(), shown.looks.tolist(), shown.timestamps.tolist(), strict=True
+        )
+        if SETTLING_SECONDS <= now - moment_shown < KEPT_SECONDS
+    ]
 
 
 Feature = Callable[[Moment], FloatArray]
@@ -230,6 +243,35 @@ def _affinity(history: Callable[[Moment], IntArray]) -> Feature:
     return affinity
 
 
+def user_log_item_shown(moment: Moment) -> FloatArray:
+    """How often the item was shown to the user."""
+    places = [place for place, _, _ in _own_showings(moment)]
+    return np.log1p([places.count(place) for place in range(len(moment.candidates.item_codes))])
+
+
+def user_log_item_looks(moment: Moment) -> FloatArray:
+    """How often the user may have looked at the item since he last met it."""
+    found = moment.everywhere(0)
+    for place, looks, days in _own_showings(moment):
+        if place >= 0 and not days >= moment.days_since_met[place]:
+            found[place] += looks
+    return np.log1p(found)
+
+
+def user_days_since_shown(moment: Moment) -> FloatArray:
+    """Days since the user was last shown the item."""
+    found = moment.everywhere(np.nan)
+    for place, _, days in _own_showings(moment):
+        if place >= 0:
+            found[place] = days
+    return found
+
+
+def user_log_looks(moment: Moment) -> FloatArray:
+    """How often the user may have looked at anything that was shown."""
+    return moment.everywhere(np.log1p(sum(looks for _, looks, _ in _own_showings(moment))))
+
+
 FEATURES: dict[str, Feature] = {
     "tower_score": _score("tower"),
     "tower_gap": _gap("tower"),
@@ -260,6 +302,10 @@ FEATURES: dict[str, Feature] = {
     "similarity_to_recent": similarity_to_recent,
     "category_affinity": _affinity(lambda moment: moment.state.liked),
     "category_affinity_recent": _affinity(lambda moment: moment.recent),
+    "user_log_item_shown": user_log_item_shown,
+    "user_log_item_looks": user_log_item_looks,
+    "user_days_since_shown": user_days_since_shown,
+    "user_log_looks": user_log_looks,
 }
 
 

@@ -28,6 +28,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rec_engine.data.dataset import IdMap, Interactions, are_offsets
+from rec_engine.data.showings import NO_SHOWINGS, ShowingLog
 from rec_engine.data.splits import Split
 from rec_engine.errors import BundleError
 from rec_engine.models.features import FEATURES
@@ -41,7 +42,7 @@ from rec_engine.utils.config import ModelConfig
 FORMAT_VERSION = 5
 MANIFEST = "manifest.json"
 CURRENT = "current"
-HISTORY, PARTS = "history", ("train", "validation", "test")
+HISTORY, SHOWN, PARTS = "history", "shown", ("train", "validation", "test")
 PROMOTIONS, LOCK = "promotions.jsonl", ".promotions.lock"
 LEFT_OVER_SECONDS = 86_400
 
@@ -285,12 +286,16 @@ def _check_parts(bundle: ModelBundle, directory: Path) -> None:
 
 
 def write_history(directory: Path, history: Interactions, split: Split) -> None:
-    """Write all interactions beside the three parts that the model was trained, validated and tested on."""
+    """Write all interactions, the three parts that the model was trained, validated and tested on, and showings."""
     parts = dict(zip((HISTORY, *PARTS), (history, split.train, split.validation, split.test), strict=True))
     for part, rows in parts.items():
         (directory / part).mkdir(parents=True)
         for name in Interactions.__slots__:
             np.save(directory / part / f"{name}.npy", getattr(rows, name))
+    if len(split.shown):
+        (directory / SHOWN).mkdir()
+        for name in ShowingLog.__slots__:
+            np.save(directory / SHOWN / f"{name}.npy", getattr(split.shown, name))
 
 
 def read_interactions(directory: Path, part: str) -> Interactions:
@@ -300,9 +305,11 @@ def read_interactions(directory: Path, part: str) -> Interactions:
 
 
 def read_split(directory: Path, name: str, *, repeats: bool) -> Split:
-    """Return the parts of what `write_history` wrote."""
+    """Return the parts of what `write_history` wrote, and what was shown; nothing where it wrote nothing of that."""
     train, validation, test = (read_interactions(directory, part) for part in PARTS)
-    return Split(name, train, validation, test, repeats)
+    shown = directory / SHOWN
+    arrays = {name: np.asarray(np.load(shown / f"{name}.npy")) for name in ShowingLog.__slots__ if shown.is_dir()}
+    return Split(name, train, validation, test, repeats, ShowingLog(**arrays) if arrays else NO_SHOWINGS)
 
 
 def new_version_name(fingerprint: str, now: datetime) -> str:
@@ -349,7 +356,7 @@ def read_manifest(directory: Path) -> Manifest:
         file = directory / name
         if not file.is_file():
             raise BundleError(f"{file}: the manifest names this file, and it is missing", hint="train again")
-    if manifest.features != tuple(FEATURES):
+    if not set(manifest.features) <= set(FEATURES):
         raise BundleError(f"{directory}: made for other ranking features", hint="train again with this version")
     return manifest
 

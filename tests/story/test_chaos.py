@@ -125,7 +125,8 @@ def test_a_service_that_is_stopped_answers_what_has_begun_and_writes_what_waits(
     model_dir: Path, tmp_path: Path, n_workers: int
 ) -> None:
     click = json.dumps({"user_id": "ann", "item_id": 101, "action": "click", "event_id": "in flight"}).encode()
-    head = f"POST /feedback HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(click)}"
+    about = f"host: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(click)}"
+    head = f"POST /feedback HTTP/1.1\r\n{about}"
     with served(model_dir, tmp_path / "events.db", n_workers) as (url, process):
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as begun:

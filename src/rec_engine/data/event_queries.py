@@ -1,5 +1,6 @@
 """What the log is asked, in SQL."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sql
@@ -7,17 +8,36 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 
 from rec_engine.data.database import event_rows, impression_rows, item_rows, mark_rows, position_row
 
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked on the request path.
+
+    Attributes:
+        statement: for SQLAlchemy.
+        on_sqlite: the same as SQLite's driver takes it, which costs a tenth; its values come in the order in which the
+            statement names them.
+    """
+
+    statement: sql.Select[Any]
+    on_sqlite: str
+
+    @classmethod
+    def of(cls, statement: sql.Select[Any]) -> "Question":
+        """Return it in both forms."""
+        return cls(statement, str(statement.compile(dialect=sqlite_dialect())))
+
+
 POSITION = sql.select(position_row.c.value)
 EVENT_COLUMNS = (
     event_rows.c.position, event_rows.c.event_id, event_rows.c.user_id, event_rows.c.item_id,
     event_rows.c.event, event_rows.c.timestamp, event_rows.c.value, event_rows.c.request_id, event_rows.c.context,
 )  # fmt: skip
-EVENTS_OF_USER = (
+EVENTS_OF_USER = Question.of(
     sql.select(*EVENT_COLUMNS)
     .where(event_rows.c.user_id == sql.bindparam("user_id"), event_rows.c.position > sql.bindparam("after"))
     .order_by("position")
 )
-EVENTS_OF_USER_SQLITE = str(EVENTS_OF_USER.compile(dialect=sqlite_dialect()))
 EVENTS_SINCE = (
     sql.select(*EVENT_COLUMNS)
     .where(event_rows.c.position > sql.bindparam("after"), event_rows.c.position <= sql.bindparam("until"))
@@ -55,6 +75,13 @@ LATEST_SHOWN = (
     .order_by(impression_rows.c.place.desc())
     .limit(sql.bindparam("n"))
 )  # fmt: skip
+SHOWN_TO_USER = Question.of(
+    sql.select(impression_rows.c.timestamp, impression_rows.c.shown)
+    .where(impression_rows.c.user_id == sql.bindparam("user_id"), impression_rows.c.timestamp > sql.bindparam("since"))
+    .order_by(impression_rows.c.place.desc())
+    .limit(sql.bindparam("n"))
+    .offset(sql.bindparam("offset"))  # SQLite has no limit without one
+)
 ITEM = sql.select(item_rows.c.status, item_rows.c.attributes, item_rows.c.position).where(
     item_rows.c.item_id == sql.bindparam("item_id")
 )

@@ -30,13 +30,14 @@ from rec_engine.data.database import (
 from rec_engine.data.dataset import ExternalId
 from rec_engine.data.event_queries import (
     EVENTS_OF_USER,
-    EVENTS_OF_USER_SQLITE,
     EVENTS_SINCE,
     ITEMS_SINCE,
     LATEST_ITEM,
     MARKS_SINCE,
     MET_SINCE,
     POSITION,
+    SHOWN_TO_USER,
+    Question,
 )
 from rec_engine.data.experiment_tables import forget_shown
 from rec_engine.data.rules import CHANGED, STANDING_RULES, RuleChange, StoredRules, write_rule
@@ -287,10 +288,12 @@ class EventStore:
 
     def events_of(self, user_id: str, after: int = 0) -> list[Event]:
         """Return a user's events after a position, in the order of writing; of none in microseconds on SQLite."""
-        if self._files:
-            with named(self.name):
-                return list(map(event_of_row, self._files.rows(self._reader, EVENTS_OF_USER_SQLITE, (user_id, after))))
-        return [event_of_row(row) for row in self.read(EVENTS_OF_USER, {"user_id": user_id, "after": after})]
+        rows = self._of_user(EVENTS_OF_USER, {"user_id": user_id, "after": after})
+        return [event_of_row(row) for row in rows]
+
+    def shown_to(self, user_id: str, since: int, n: int) -> Sequence[Row]:
+        """Return timestamp and `shown` of a user's latest n answers after a moment (Unix seconds), the latest first."""
+        return self._of_user(SHOWN_TO_USER, {"user_id": user_id, "since": since, "n": n, "offset": 0})
 
     def count(self, kind: type[Event] | type[Impression] | type[ItemChange]) -> int:
         """Return how many of a kind the log holds."""
@@ -363,6 +366,12 @@ class EventStore:
                 if not error.connection_invalidated:
                     raise
                 return self._rows(statement, values)
+
+    def _of_user(self, question: Question, values: dict[str, object]) -> Sequence[Row]:
+        if not self._files:
+            return self.read(question.statement, values)
+        with named(self.name):
+            return self._files.rows(self._reader, question.on_sqlite, tuple(values.values()))
 
     def _rows(self, statement: sql.Select[Any], values: Mapping[str, object] | None) -> Sequence[Row]:
         with self._reader.connect() as connection:

@@ -346,3 +346,44 @@ def cleared(bits: NDArray[np.uint8], items: IntArray) -> tuple[NDArray[np.uint8]
         n_gone += fewer[item >> 3] & bit != 0
         fewer[item >> 3] &= ~bit
     return fewer, n_gone
+
+
+@compiled
+def showings_of(  # noqa: PLR0913 - what was shown, what was met, and the columns
+    places: IntArray,
+    looks: FloatArray,
+    timestamps: LongArray,
+    met: IntArray,
+    met_at: LongArray,
+    now: int,
+    columns: FloatArray,
+) -> None:
+    """Set four columns (4, n_candidates) float32 to what a user was shown of the candidates.
+
+    They are log(1 + times shown), log(1 + looks since he last met it), days since he was last shown it (nan for never),
+    and log(1 + looks at all that was shown), which is the same for all.
+
+    Args:
+        places: (n,) of what was shown among the candidates, -1 for what is none of them.
+        looks: (n,) how likely he looked each time.
+        timestamps: (n,) Unix seconds, ascending.
+        met: (n_met,) places of what he met himself, -1 for what is none of them.
+        met_at: (n_met,) when.
+        now: Unix seconds.
+        columns: to be set.
+    """
+    columns[0], columns[1], columns[2] = np.float32(0), np.float32(0), np.float32(np.nan)
+    all_looks = np.float32(0)
+    last_met = np.full(columns.shape[1], np.int64(-(2**62)))
+    for row in range(len(met)):
+        if met[row] >= 0:
+            last_met[met[row]] = max(last_met[met[row]], met_at[row])
+    for row in range(len(places)):
+        all_looks += looks[row]
+        place = places[row]
+        if place >= 0:
+            columns[0, place] += 1
+            columns[2, place] = (now - timestamps[row]) / 86_400
+            if timestamps[row] > last_met[place]:
+                columns[1, place] += looks[row]
+    columns[0], columns[1], columns[3] = np.log1p(columns[0]), np.log1p(columns[1]), np.log1p(all_looks)

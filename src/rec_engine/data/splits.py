@@ -9,6 +9,7 @@ import numpy as np
 from rec_engine.data.dataset import BoolArray, Interactions, LongArray
 from rec_engine.data.ranks import value_at
 from rec_engine.data.scratch import empty_beside
+from rec_engine.data.showings import NO_SHOWINGS, ShowingLog
 from rec_engine.errors import DataError
 
 Masks = tuple[BoolArray, BoolArray, BoolArray]
@@ -25,6 +26,7 @@ class Split:
         validation: what settings are chosen on.
         test: what is reported; touched once.
         repeats: whether what a user has met already is to be found again.
+        shown: what the users were shown, over the time of all three.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Split:
     validation: Interactions
     test: Interactions
     repeats: bool = False
+    shown: ShowingLog = NO_SHOWINGS
 
     @property
     def fingerprint(self) -> str:

@@ -1,11 +1,12 @@
 """What the past of one user means at one moment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArray
+from rec_engine.data.showings import NOTHING_SHOWN, Showings
 
 COLD = -1
 
@@ -20,6 +21,7 @@ class UserState:
         weights: (history_len,) float32, negative for negative feedback.
         timestamps: (history_len,) int64, Unix seconds.
         now: Unix seconds of the request.
+        shown: what he was shown; what has not settled at `now` may be missing, and does not count.
     """
 
     user_code: int
@@ -27,6 +29,7 @@ class UserState:
     weights: FloatArray
     timestamps: LongArray
     now: int
+    shown: Showings = NOTHING_SHOWN
 
     @cached_property
     def liked(self) -> IntArray:
@@ -48,16 +51,15 @@ class UserState:
         n = len(item_codes)
         if not n:
             return self
-        return UserState(
-            user_code=self.user_code,
+        return replace(
+            self,
             item_codes=np.concatenate([self.item_codes, item_codes]),
             weights=np.concatenate([self.weights, np.ones(n, dtype=np.float32)]),
             timestamps=np.concatenate([self.timestamps, np.full(n, self.now, dtype=np.int64)]),
-            now=self.now,
         )
 
 
-def state_of(interactions: Interactions, user_code: int, now: int) -> UserState:
+def state_of(interactions: Interactions, user_code: int, now: int, shown: Showings = NOTHING_SHOWN) -> UserState:
     """Return the state of a user after all his interactions, asking at `now`; one without history for COLD."""
     rows = slice(0, 0)
     if user_code != COLD:
@@ -68,11 +70,12 @@ def state_of(interactions: Interactions, user_code: int, now: int) -> UserState:
         weights=interactions.weights[rows],
         timestamps=interactions.timestamps[rows],
         now=now,
+        shown=shown,
     )
 
 
-def state_before(interactions: Interactions, user_code: int, now: int) -> UserState:
+def state_before(interactions: Interactions, user_code: int, now: int, shown: Showings = NOTHING_SHOWN) -> UserState:
     """Return the state of a user who asks at `now` (Unix seconds): nothing from then on is part of it."""
-    whole = state_of(interactions, user_code, now)
+    whole = state_of(interactions, user_code, now, shown)
     n = int(np.searchsorted(whole.timestamps, now))
-    return UserState(user_code, whole.item_codes[:n], whole.weights[:n], whole.timestamps[:n], now)
+    return replace(whole, item_codes=whole.item_codes[:n], weights=whole.weights[:n], timestamps=whole.timestamps[:n])

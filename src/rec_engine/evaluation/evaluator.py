@@ -14,7 +14,9 @@ from rec_engine.data.dataset import FloatArray, IntArray, Interactions, LongArra
 from rec_engine.data.interactions import offsets, stacked
 from rec_engine.data.kernels import distinct_users
 from rec_engine.data.scratch import empty_beside
+from rec_engine.data.showings import NO_SHOWINGS, ShowingLog
 from rec_engine.data.splits import Split
+from rec_engine.data.state import UserState, state_of
 from rec_engine.errors import DataError
 from rec_engine.evaluation.metrics import (
     METRICS,
@@ -51,6 +53,7 @@ class Task:
         repeats: whether items of the history may be recommended, and count where they are targets.
         knows_request_time: whether a model may read the clock, as a service can; else the request comes at the moment
             of the user's last interaction, which is the protocol of models that ignore time.
+        shown: what the users were shown; what came after a request does not count for it.
     """
 
     name: str
@@ -58,6 +61,11 @@ class Task:
     targets: Interactions
     repeats: bool = False
     knows_request_time: bool = True
+    shown: ShowingLog = NO_SHOWINGS
+
+    def state(self, user_code: int, now: int) -> UserState:
+        """Return a user who asks at `now`, in Unix seconds: after all that is known of him."""
+        return state_of(self.history, user_code, now, self.shown.of_user(user_code))
 
     @property
     def seen(self) -> Interactions:
@@ -77,12 +85,13 @@ class Task:
 
 def validation_task(split: Split) -> Task:
     """Return the task on which settings are chosen."""
-    return Task(f"{split.name}, validation", split.train, split.validation, split.repeats)
+    return Task(f"{split.name}, validation", split.train, split.validation, split.repeats, shown=split.shown)
 
 
 def test_task(split: Split) -> Task:
     """Return the task that is reported: everything before the test part is known."""
-    return Task(f"{split.name}, test", merge(split.train, split.validation), split.test, split.repeats)
+    known = merge(split.train, split.validation)
+    return Task(f"{split.name}, test", known, split.test, split.repeats, shown=split.shown)
 
 
 test_task.__test__ = False  # type: ignore[attr-defined]  # its name makes pytest take it for a test

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rec_engine.data.dataset import FloatArray, IntArray, LongArray
-from rec_engine.data.kernels import shared_tastes
+from rec_engine.data.kernels import shared_tastes, showings_of
 from rec_engine.data.rows import Rows
 from rec_engine.data.state import UserState
 from rec_engine.data.timeline import SECONDS_A_DAY, Past, Timeline
@@ -53,6 +53,7 @@ class Moment:
         items: what is known of the items.
         liked: the user's items with a positive weight, oldest first.
         liked_at: when he met them.
+        met: (len(liked),) int32, the place of each of them among the candidates, -1 where it is none.
         numbered: the candidates, to be found by code.
         past: of the candidates, before `state.now` and DAYS before that.
     """
@@ -62,6 +63,7 @@ class Moment:
     items: ItemTable
     liked: IntArray
     liked_at: LongArray
+    met: IntArray
     numbered: Numbered
     past: Past
 
@@ -69,8 +71,8 @@ class Moment:
     def of(cls, state: UserState, candidates: Candidates, items: ItemTable) -> "Moment":
         """Return the moment of a request."""
         codes = candidates.item_codes
-        past = items.timeline.past(codes, state.now, DAYS)
-        return cls(state, candidates, items, state.liked, state.liked_at, Numbered.of(codes), past)
+        past, numbered = items.timeline.past(codes, state.now, DAYS), Numbered.of(codes)
+        return cls(state, candidates, items, state.liked, state.liked_at, numbered.find(state.liked), numbered, past)
 
     @property
     def recent(self) -> IntArray:
@@ -108,13 +110,24 @@ def pulled(moment: Moment, columns: FloatArray) -> None:
 
 def own_meetings(moment: Moment, columns: FloatArray) -> None:
     """How often the user has met the item himself, and the days since he last did, nan for never."""
-    places = moment.numbered.find(moment.liked)
+    places = moment.met
     is_one = places >= 0
     columns[0], columns[1] = 0, np.nan
     if is_one.any():
         columns[0] = np.log1p(np.bincount(places[is_one], minlength=columns.shape[1]).astype(np.float32))
         # In time order: of several meetings the last stays.
         columns[1, places[is_one]] = (moment.state.now - moment.liked_at[is_one]) / SECONDS_A_DAY
+
+
+def own_showings(moment: Moment, columns: FloatArray) -> None:
+    """How often the item was shown to the user, and how often he may have looked since he last met it.
+
+    Then the days since he was last shown it, nan for never; and how often he may have looked at any item at all. What
+    was shown within the last hour does not count.
+    """
+    shown, now = moment.state.shown.settled(moment.state.now), moment.state.now
+    places = moment.numbered.find(shown.item_codes)
+    showings_of(places, shown.looks, shown.timestamps, moment.met, moment.liked_at, now, columns)
 
 
 def popularity(moment: Moment, columns: FloatArray) -> None:
@@ -186,8 +199,11 @@ GROUPS: dict[tuple[str, ...], Feature] = {
     ("popularity_taste",): popularity_taste,
     ("similarity_to_last", "similarity_to_nearest", "similarity_to_recent"): similarity,
     ("category_affinity", "category_affinity_recent"): category_affinity,
+    ("user_log_item_shown", "user_log_item_looks", "user_days_since_shown", "user_log_looks"): own_showings,
 }
 """Names of the columns to what computes them."""
+OF_SHOWINGS = next(names for names, group in GROUPS.items() if group is own_showings)
+"""Those that read what the user was shown."""
 FEATURES = tuple(name for names in GROUPS for name in names)
 
 

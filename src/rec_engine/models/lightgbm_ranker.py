@@ -1,6 +1,7 @@
 """The re-ranker: gradient-boosted trees that order candidates, and how probable a click on each of them is."""
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -15,7 +16,7 @@ from scipy.special import expit
 from rec_engine.data.dataset import FloatArray, IntArray, LongArray
 from rec_engine.errors import BundleError, TrainingError
 from rec_engine.models.compiled_trees import CompiledTrees, UnsupportedTreesError
-from rec_engine.models.features import FEATURES
+from rec_engine.models.features import FEATURES, OF_SHOWINGS
 from rec_engine.models.position_bias import position_offsets
 from rec_engine.utils.config import CTRSettings
 from rec_engine.utils.logger import get_logger
@@ -75,13 +76,14 @@ class CTRRanker:
     probability = 1 / (1 + exp(-(slope * trees + intercept))), fitted where the trees did not learn.
 
     Args:
-        booster: fitted on the features of FEATURES, in that order; or its text, of which LightGBM makes a booster once
+        booster: fitted on the features of `names`, in that order; or its text, of which LightGBM makes a booster once
             somebody asks what only it can tell.
         objective: that it was fitted for.
         slope: above 0, so that trees and probability agree about the order.
         intercept: in log-odds.
         offsets: (max position + 1,) float32, what each position added to the log-odds of a click where the trees
             learned from what was shown; nothing where they did not. They play no part in a score.
+        names: of the features that the trees know, some of FEATURES: an earlier release may have had fewer.
 
     References:
         Platt, Probabilistic outputs for support vector machines, 1999: the mapping.
@@ -94,8 +96,10 @@ class CTRRanker:
         slope: float,
         intercept: float,
         offsets: FloatArray = NO_OFFSETS,
+        names: tuple[str, ...] = FEATURES,
     ) -> None:
         self._given = booster
+        self.names = names
         self.objective = objective
         self.slope = slope
         self.intercept = intercept
@@ -150,8 +154,8 @@ class CTRRanker:
         """
         if not len(features):
             return np.empty(0, dtype=np.float32)
-        trees = self._compiled
-        raw = self._predicted(features, raw_score=True) if trees is None else trees.raw_scores(features)
+        trees, known = self._compiled, self._known(features)
+        raw = self._predicted(known, raw_score=True) if trees is None else trees.raw_scores(known)
         return (self.slope * raw + self.intercept).astype(np.float32)
 
     def score(self, features: FloatArray) -> FloatArray:
@@ -167,17 +171,24 @@ class CTRRanker:
         Raises:
             BundleError: if LightGBM fails.
         """
-        if not len(features):  # LightGBM divides by the number of rows
-            return np.empty((0, features.shape[1] + 1), dtype=np.float32)
-        parts = self._predicted(features, pred_contrib=True) * self.slope
-        parts[:, -1] += self.intercept
-        return parts.astype(np.float32)
+        parts = np.zeros((len(features), features.shape[1] + 1), dtype=np.float32)
+        if len(features):  # LightGBM divides by the number of rows
+            parts[:, [*self._places, -1]] = self._predicted(self._known(features), pred_contrib=True) * self.slope
+            parts[:, -1] += self.intercept
+        return parts
 
     def importances(self) -> dict[str, float]:
         """Return each feature's share of the gain of all splits, the largest first."""
         gains = self.booster.feature_importance("gain")
         shares = gains / max(float(gains.sum()), 1e-12)
-        return {list(FEATURES)[place]: float(shares[place]) for place in np.argsort(-shares, kind="stable")}
+        return {self.names[place]: float(shares[place]) for place in np.argsort(-shares, kind="stable")}
+
+    @cached_property
+    def reads_showings(self) -> bool:
+        """Whether a score depends on what the user was shown; to others nobody need tell it."""
+        if self._compiled is None:
+            return True
+        return any(self.names[place] in OF_SHOWINGS for place in self._compiled.column_features.tolist())
 
     @property
     def can_explain(self) -> bool:
@@ -208,6 +219,14 @@ class CTRRanker:
             logger.warning("the re-ranker's trees are evaluated by LightGBM, which is slower: %s", error)
             return None
 
+    @cached_property
+    def _places(self) -> list[int]:
+        return [FEATURES.index(name) for name in self.names]
+
+    def _known(self, features: FloatArray) -> FloatArray:
+        """Return the columns that the trees know of all features, each in one piece in memory."""
+        return features if self.names == FEATURES else np.ascontiguousarray(features.T[self._places]).T
+
     def _predicted(self, features: FloatArray, **what: bool) -> NDArray[np.float64]:
         try:
             return np.asarray(self.booster.predict(features, num_threads=1, **what))
@@ -236,13 +255,14 @@ class CTRRanker:
             text = path.read_text(encoding="utf-8")
             about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             offsets = np.array(about.get("position_offsets", []), dtype=np.float32)
-            ranker = cls(text, str(about["objective"]), float(about["slope"]), float(about["intercept"]), offsets)
+            calibration = float(about["slope"]), float(about["intercept"])
+            ranker = cls(text, str(about["objective"]), *calibration, offsets, _names_in(text))
             is_readable = ranker._compiled is not None or _can_read(text)  # now, so that no request waits for it
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{path}: not a readable LightGBM model ({error})", hint="train again") from None
         if not is_readable:
             raise BundleError(f"{path}: not a readable LightGBM model", hint="train again")
-        if f"\nfeature_names={' '.join(FEATURES)}\n" not in text:
+        if not set(ranker.names) <= set(FEATURES):
             raise BundleError(f"{path}: made for other features", hint="train again with this version")
         return ranker
 
@@ -253,6 +273,12 @@ def _lightgbm() -> ModuleType:
     Where they are installed it brings pandas, scikit-learn and scipy.stats along, a second or two and 100 MB.
     """
     return import_module("lightgbm")
+
+
+def _names_in(text: str) -> tuple[str, ...]:
+    """Return the names of the features that LightGBM's text format begins with."""
+    found = re.search("^feature_names=(.*)$", text, re.MULTILINE)
+    return tuple(found[1].split()) if found else ()
 
 
 def _can_read(text: str) -> bool:

@@ -71,12 +71,12 @@ def recommendations(
 ) -> pl.DataFrame:
     """Return `user_id, item_id, rank, score` of these users, in their order; each is worked out for itself."""
     # Asked for at the end of the known history: the same file whenever it is made.
-    now = int(bundle.history.timestamps.max()) + 1
+    now, shown = int(bundle.history.timestamps.max()) + 1, bundle.split.shown
     codes: list[IntArray] = []
     scores: list[pl.Series] = []
     for user_id in with_progress(ids, "recommending"):
         user_code = bundle.user_ids.code(user_id)
-        state = state_of(bundle.history, user_code if user_code >= 0 else COLD, now)
+        state = state_of(bundle.history, user_code if user_code >= 0 else COLD, now, shown.of_user(user_code))
         trace = inference.recommend(Query(state, k))
         codes.append(trace.item_codes)
         scores.append(pl.Series(trace.slate_scores))

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from rec_engine.data.dataset import BoolArray, FloatArray
-from rec_engine.data.state import state_of
 from rec_engine.evaluation.evaluator import Task, reachable_targets
 from rec_engine.evaluation.report import Reliability, SourceRecall
 from rec_engine.serving.inference import Query, RecommendationInference, Trace
@@ -28,7 +27,7 @@ def inspect_candidates(path: RecommendationInference, task: Task) -> tuple[list[
     users = np.flatnonzero((np.diff(task.history.starts) > 0) & (np.diff(targets.starts) > 0))
     offered, sizes, predicted, taken = [], [], [], []
     for user_code in with_progress(users.tolist(), "candidates"):
-        trace = path.recommend(Query(state_of(task.history, user_code, int(now[user_code])), k=SLATE))
+        trace = path.recommend(Query(task.state(user_code, int(now[user_code])), k=SLATE))
         wanted = np.isin(trace.candidates.item_codes, targets.items_of(user_code))
         offered.append(_offered(trace, wanted) / len(targets.items_of(user_code)))
         sizes.append([*np.isfinite(trace.candidates.ranks).sum(axis=1), len(wanted)])

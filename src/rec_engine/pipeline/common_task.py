@@ -9,6 +9,7 @@ from rec_engine.bundle import ModelBundle
 from rec_engine.data.dataset import BoolArray, FloatArray, IntArray, Interactions
 from rec_engine.errors import DataError
 from rec_engine.evaluation.evaluator import Task
+from rec_engine.evaluation.exposures import Exposures, exposures_of
 from rec_engine.pipeline.evaluate import TrainedModel, reported_task
 from rec_engine.retrieval.faiss_index import FAISSIndex
 
@@ -27,12 +28,14 @@ class CommonTask:
             counted from these histories for both, for they are not learned.
         n_learned: held-out interactions that are left out, as the current version has learned from them.
         n_new_items: that came after the training of the current version.
+        exposures: what the users could have taken; None where no log tells it.
     """
 
     task: Task
     current: TrainedModel
     n_learned: int
     n_new_items: int
+    exposures: Exposures | None
 
 
 def common_task(candidate: ModelBundle, current: ModelBundle) -> CommonTask:
@@ -66,6 +69,7 @@ def common_task(candidate: ModelBundle, current: ModelBundle) -> CommonTask:
         current=_recoded(current, candidate.items, users, items),
         n_learned=int(is_learned.sum()),
         n_new_items=int((items == UNKNOWN).sum()),
+        exposures=exposures_of(task),
     )
 
 

@@ -11,6 +11,7 @@ from rec_engine.data.dataset import IdMap, IntArray
 from rec_engine.data.events import EventStore
 from rec_engine.data.impressions import Impressions, load_impressions
 from rec_engine.data.live import LiveHistories
+from rec_engine.data.live_showings import LiveShowings
 from rec_engine.data.state import UserState
 from rec_engine.errors import DataError, NotFoundError
 from rec_engine.evaluation.off_policy import DoubleArray, LoggedSlates, PolicyValue, policy_value
@@ -125,6 +126,7 @@ class _Policy:
             store=store,
             since=bundle.manifest.log_position,
         )
+        self._showings = LiveShowings(bundle.item_ids.code, store)
 
     def trace(self, user_id: str, moment: int, k: int, asked: str | None) -> Trace:
         """Return the candidates and their scores for a user who asks for k items at a moment, in Unix seconds.
@@ -135,7 +137,8 @@ class _Policy:
         """
         user, request = self._histories.user(user_id), request_of(user_id, asked)
         n = int(np.searchsorted(user.timestamps, moment))
-        state = UserState(user.user_code, user.item_codes[:n], user.weights[:n], user.timestamps[:n], moment)
+        past = user.item_codes[:n], user.weights[:n], user.timestamps[:n]
+        state = UserState(user.user_code, *past, moment, self._showings.of_user(user_id, moment))
         codes = self._inference.catalogue.codes
         query = Query(
             state.then(codes(request.context.recent_items)),

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from rec_engine.data.state import state_of
 from rec_engine.evaluation.evaluator import Task
 from rec_engine.evaluation.leaks import LeakCheck, check_features
 from rec_engine.models.features import FEATURES, features
@@ -40,7 +39,7 @@ def check_ranking_features(model: TrainedModel, path: RecommendationInference, t
     ending = assemble_path(model, task.history.where(is_past), until=int(until))
     used, without = [], []
     for user_code in chosen.tolist():
-        query = Query(state_of(task.history, user_code, int(now[user_code])), k=10)
+        query = Query(task.state(user_code, int(now[user_code])), k=10)
         candidates = path.recommend(query).candidates
         used.append(features(query.state, candidates, path.items))
         seen_then = _scored_by(ending.generator, query, candidates)

@@ -9,13 +9,14 @@ from rec_engine.bundle import ModelBundle, open_bundle
 from rec_engine.data.dataset import ExternalId
 from rec_engine.data.state import UserState, state_of
 from rec_engine.errors import BundleError
-from rec_engine.evaluation.evaluator import Task, some_users
+from rec_engine.evaluation.evaluator import Task, evaluate, some_users
+from rec_engine.evaluation.exposures import Exposures
 from rec_engine.evaluation.metrics import DoubleArray
 from rec_engine.evaluation.statistics import Estimate, paired_bootstrap
 from rec_engine.pipeline.common_task import CommonTask, common_task
-from rec_engine.pipeline.evaluate import TUNED_FOR, TrainedModel, measure
+from rec_engine.pipeline.evaluate import TUNED_FOR, TrainedModel, assemble_path, measure
 from rec_engine.registry import ModelRegistry
-from rec_engine.serving.inference import Query, RecommendationInference
+from rec_engine.serving.inference import Query, RecommendationInference, as_recommender
 from rec_engine.utils.config import RecommendationSettings
 
 K = 10
@@ -67,6 +68,7 @@ class Comparison:
         current_latency: of the current model.
         n_learned: held-out interactions that do not count, as the current model has learned from them.
         n_new_items: items that came after the training of the current model.
+        is_among_shown: whether the models ordered what the users were shown, as the log tells it, and not everything.
     """
 
     current: str
@@ -76,6 +78,7 @@ class Comparison:
     current_latency: Latency
     n_learned: int = 0
     n_new_items: int = 0
+    is_among_shown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,7 @@ def judge(candidate: ModelBundle, current: ModelBundle | None, limits: GateLimit
         current_latency=current_latency,
         n_learned=common.n_learned,
         n_new_items=common.n_new_items,
+        is_among_shown=common.exposures is not None,
     )
     return GateVerdict(candidate.version, comparison, objections(comparison, limits))
 
@@ -229,15 +233,23 @@ def _fastest_ms(path: RecommendationInference, state: UserState) -> float:
 def _difference(candidate: ModelBundle, common: CommonTask, n_users: int) -> tuple[int, Estimate]:
     """Return how many users were looked at, and NDCG@10 of the candidate less the current model's; nan of too few."""
     task = some_users(common.task, n_users, seed=0)
-    reached, reached_now = _ndcg(TrainedModel.of(candidate), task), _ndcg(common.current, task)
+    reached, reached_now = (
+        _ndcg(model, task, common.exposures) for model in (TrainedModel.of(candidate), common.current)
+    )
     if len(reached) < MIN_USERS:
         return len(reached), Estimate(np.nan, np.nan, np.nan)
     return len(reached), paired_bootstrap(reached, reached_now).absolute
 
 
-def _ndcg(model: TrainedModel, task: Task) -> DoubleArray:
-    """Return (n_users,) NDCG@10 of what the model serves."""
-    return measure(task, model, (K,))[-1].per_user[TUNED_FOR]
+def _ndcg(model: TrainedModel, task: Task, exposures: Exposures | None) -> DoubleArray:
+    """Return (n_users,) NDCG@10 of what the model serves, of these items alone if they are known.
+
+    What the current model did not show cannot have been taken: by all items every other order would be worse.
+    """
+    if exposures is None:
+        return measure(task, model, (K,))[-1].per_user[TUNED_FOR]
+    served = as_recommender(assemble_path(model, task.history), task, exposures)
+    return evaluate("among what was shown", served, task, n_items=len(model.index.vectors), ks=(K,)).per_user[TUNED_FOR]
 
 
 def _quality(found: Comparison) -> str:
@@ -248,6 +260,8 @@ def _quality(found: Comparison) -> str:
         )
     low, high = found.difference.low, found.difference.high
     told = f"NDCG@10 {found.difference.mean:+.4f} [{low:+.4f}, {high:+.4f}] on {found.n_users:,} users"
+    if found.is_among_shown:
+        told += ", among what they were shown"
     if found.n_learned:
         told += f", without {found.n_learned:,} held-out interactions that {found.current} has learned from"
     if found.n_new_items:

@@ -115,7 +115,8 @@ class ServedModel:
     def candidates(self, user_id: ExternalId, moment: int) -> tuple[list[str], FloatArray]:
         """Return what could be shown to a user at a moment (Unix seconds), and (n,) the scores that order it."""
         self.live.catch_up()
-        trace = self.live.inference.recommend(Query(self.live.user(user_id).at(moment), K_OF_CANDIDATES))
+        state = self.live.with_shown(self.live.user(user_id).at(moment), user_id)
+        trace = self.live.inference.recommend(Query(state, K_OF_CANDIDATES))
         views = map(self.live.catalogue.view, trace.candidates.item_codes.tolist())
         return [str(view.item_id) for view in views], trace.order
 

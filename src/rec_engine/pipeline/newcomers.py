@@ -13,6 +13,7 @@ from rec_engine.data.dataset import BoolArray, Interactions, LongArray
 from rec_engine.data.splits import Split
 from rec_engine.errors import TrainingError
 from rec_engine.evaluation.evaluator import Task
+from rec_engine.evaluation.exposures import exposures_of
 from rec_engine.models.item_tower import ItemTower
 from rec_engine.pipeline.evaluate import TrainedModel, assemble_path
 from rec_engine.pipeline.ranking import Lesson, ranker_rows
@@ -48,7 +49,9 @@ def newcomer_lesson(
     drawn = np.random.default_rng([seed, TAKERS_STREAM]).permutation(len(takers))[:MAX_USERS]
     takers = takers[np.sort(drawn)]
     try:
-        return Lesson("items that have just come", ranker_rows(world.inference, world.task, takers), takers)
+        exposures = exposures_of(replace(world.task, shown=split.shown))
+        rows = ranker_rows(world.inference, world.task, takers, exposures)
+        return Lesson("items that have just come", rows, takers)
     except TrainingError:
         logger.info("no candidate was a newcomer that somebody took: the re-ranker learns nothing of new items")
         return None
@@ -81,7 +84,8 @@ def with_newcomers(
     taken = _of_takers(split, is_new)
     index = FAISSIndex.build(vectors, model.index.settings, seed=seed)
     inference = assemble_path(replace(model, index=index, ranker=None), known)
-    return World(is_new, inference, Task(f"{split.name}, newcomers", known, taken, split.repeats))
+    shown = split.shown.where(~is_new[split.shown.item_codes])
+    return World(is_new, inference, Task(f"{split.name}, newcomers", known, taken, split.repeats, shown=shown))
 
 
 def _of_takers(split: Split, is_new: BoolArray) -> Interactions:

@@ -7,14 +7,14 @@ import numpy as np
 
 from rec_engine.data.dataset import BoolArray, IntArray, LongArray
 from rec_engine.data.splits import Split
-from rec_engine.data.state import state_of
 from rec_engine.errors import TrainingError
 from rec_engine.evaluation.evaluator import Task, evaluate, validation_task
+from rec_engine.evaluation.exposures import Exposures, exposures_of
 from rec_engine.evaluation.statistics import paired_bootstrap
 from rec_engine.models.features import features
 from rec_engine.models.lightgbm_ranker import CTRRanker, RankerRows
 from rec_engine.serving.inference import Query, RecommendationInference, as_recommender
-from rec_engine.utils.config import ModelConfig
+from rec_engine.utils.config import CTRSettings, ModelConfig
 from rec_engine.utils.logger import get_logger, with_progress
 
 MAX_USERS, MIN_USERS = 10_000, 5
@@ -56,12 +56,15 @@ def fit_ranker(
     and on the last fifth the ranker has to win; then it learns from all of them. So it is with the lessons, which teach
     by all of their users but those who choose and judge.
 
+    Where the log tells what the users were shown, nothing else counts as not taken, neither to learn nor to judge, and
+    all lessons teach.
+
     Args:
         inference: the request path as of the end of the training part, without a ranker.
-        split: where the labels come from.
+        split: its validation part holds what was taken.
         config: whose `ctr:` section applies.
-        lessons: what the trees learn from besides; those that together cost the requests of `split` more than
-            TOLERATED_LOSS are left out, the later ones first.
+        lessons: what the trees learn from besides; without such a log those that together cost the requests of `split`
+            more than TOLERATED_LOSS are left out, the later ones first.
     """
     task, seed = validation_task(split), config.training.seed
     users = np.unique(task.targets.user_codes)
@@ -72,20 +75,16 @@ def fit_ranker(
         return None
     choosing, judging = users[:n_choosing], users[n_choosing : n_choosing + n_judging]
     learning = np.setdiff1d(np.arange(split.train.n_users), users[: n_choosing + n_judging])
+    exposures = exposures_of(task)
     try:
-        everybody = Lesson("requests", ranker_rows(inference, task, np.sort(users)), np.sort(users))
-        held_out, kept = everybody.of_users(choosing), [everybody]
-        ranker = CTRRanker.fit(_taught(kept, learning, seed), held_out, config.ctr, seed=seed)
-        without_lessons = ranker.validation_ndcg
-        settings = config.ctr.model_copy(update={"objective": ranker.objective})
-        for lesson in lessons:
-            tried = CTRRanker.fit(_taught([*kept, lesson], learning, seed), held_out, settings, seed=seed)
-            change = tried.validation_ndcg - without_lessons
-            is_kept = change >= -TOLERATED_LOSS * without_lessons
-            logger.info("with %s NDCG@10 changes by %+.4f: %s", lesson.name, change, "kept" if is_kept else "left out")
-            if is_kept:
-                kept, ranker = [*kept, lesson], tried
-        if not _wins(inference, ranker, task, judging):
+        everybody = Lesson("requests", ranker_rows(inference, task, np.sort(users), exposures), np.sort(users))
+        held_out = everybody.of_users(choosing)
+        if exposures:
+            kept = [everybody, *lessons]
+            ranker = CTRRanker.fit(_taught(kept, learning, seed), held_out, _additive(config.ctr), seed=seed)
+        else:
+            kept, ranker = _tolerated(everybody, lessons, learning, held_out, config)
+        if not _wins(inference, ranker, task, judging, exposures):
             return None
         return ranker.refit(_taught(kept, np.arange(split.train.n_users), seed), config.ctr, seed=seed)
     except TrainingError as error:
@@ -93,13 +92,44 @@ def fit_ranker(
         return None
 
 
+def _additive(settings: CTRSettings) -> CTRSettings:
+    """Return settings with the objective in which what a position adds is a sum, unless another one is asked for."""
+    return settings.model_copy(update={"objective": "binary"}) if settings.objective == "auto" else settings
+
+
+def _tolerated(
+    everybody: Lesson, lessons: Sequence[Lesson], learning: LongArray, held_out: RankerRows, config: ModelConfig
+) -> tuple[list[Lesson], CTRRanker]:
+    """Return the lessons that do not cost too much, and what they teach these users."""
+    kept, seed = [everybody], config.training.seed
+    ranker = CTRRanker.fit(_taught(kept, learning, seed), held_out, config.ctr, seed=seed)
+    without_lessons = ranker.validation_ndcg
+    settings = config.ctr.model_copy(update={"objective": ranker.objective})
+    for lesson in lessons:
+        tried = CTRRanker.fit(_taught([*kept, lesson], learning, seed), held_out, settings, seed=seed)
+        change = tried.validation_ndcg - without_lessons
+        is_kept = change >= -TOLERATED_LOSS * without_lessons
+        logger.info("with %s NDCG@10 changes by %+.4f: %s", lesson.name, change, "kept" if is_kept else "left out")
+        if is_kept:
+            kept, ranker = [*kept, lesson], tried
+    return kept, ranker
+
+
 def _taught(lessons: Sequence[Lesson], user_codes: IntArray | LongArray, seed: int) -> RankerRows:
     """Return what the requests of these users teach."""
     return with_few_negatives(joined([lesson.of_users(user_codes) for lesson in lessons]), seed)
 
 
-def ranker_rows(inference: RecommendationInference, task: Task, user_codes: IntArray) -> RankerRows:
+def ranker_rows(
+    inference: RecommendationInference, task: Task, user_codes: IntArray, exposures: Exposures | None = None
+) -> RankerRows:
     """Return one request a user and one row a candidate, made by the code that serves.
+
+    Args:
+        inference: the request path as of the task, without a ranker.
+        task: who asks when, and what was taken.
+        user_codes: (n,) who.
+        exposures: what they were shown or took; other candidates are left out. All of them are there without it.
 
     Raises:
         TrainingError: if no target is among anybody's candidates.
@@ -107,10 +137,15 @@ def ranker_rows(inference: RecommendationInference, task: Task, user_codes: IntA
     blocks, labels = [], []
     now = task.request_times()
     for user_code in with_progress(user_codes.tolist(), "ranking features"):
-        query = Query(state_of(task.history, user_code, int(now[user_code])), k=SLATE)
+        query = Query(task.state(user_code, int(now[user_code])), k=SLATE)
         candidates = inference.recommend(query).candidates
-        blocks.append(np.ascontiguousarray(features(query.state, candidates, inference.items)))
-        labels.append(np.isin(candidates.item_codes, task.targets.items_of(user_code)).astype(np.float32))
+        matrix = np.ascontiguousarray(features(query.state, candidates, inference.items))
+        taken = np.isin(candidates.item_codes, task.targets.items_of(user_code)).astype(np.float32)
+        if exposures:
+            is_known = np.isin(candidates.item_codes, exposures.items_of(user_code))
+            matrix, taken = matrix[is_known], taken[is_known]
+        blocks.append(matrix)
+        labels.append(taken)
     if not any(taken.any() for taken in labels):
         raise TrainingError("no validation item is among anybody's candidates", hint="set ctr.model_type: none")
     return RankerRows(np.concatenate(blocks), np.concatenate(labels), np.array([len(taken) for taken in labels]))
@@ -159,21 +194,33 @@ def _chosen(rows: RankerRows, kept: BoolArray) -> RankerRows:
     return RankerRows(rows.features[kept], rows.labels[kept], sizes[sizes > 0], positions)
 
 
-def _wins(inference: RecommendationInference, ranker: CTRRanker, task: Task, user_codes: Iterable[int]) -> bool:
-    """Return whether the ranker's NDCG@10 on these users is above that of the order it was given."""
+def _wins(
+    inference: RecommendationInference,
+    ranker: CTRRanker,
+    task: Task,
+    user_codes: Iterable[int],
+    exposures: Exposures | None,
+) -> bool:
+    """Return whether the ranker's NDCG@10 on these users is above that of the order it was given.
+
+    Of what was shown it is enough if it is not significantly below: what that order had put first was looked at more,
+    and so was taken more often.
+    """
     chosen = task.targets.where(np.isin(task.targets.user_codes, list(user_codes)))
     judged = replace(task, name="judging users", targets=chosen)
     reached = []
     for candidate in (None, ranker):
         inference.ranker = candidate
-        recommend = as_recommender(inference, judged)
+        recommend = as_recommender(inference, judged, exposures)
         found = evaluate("ranker check", recommend, judged, n_items=len(inference.items.vectors), ks=(SLATE,))
         reached.append(found.per_user[f"ndcg@{SLATE}"])
     inference.ranker = None
     gain = paired_bootstrap(reached[1], reached[0]).absolute
+    is_kept = gain.high >= 0 if exposures else gain.mean > 0
     logger.info(
-        "re-ranking (%s) changes NDCG@10 of %d users it did not learn from by %+.4f [%+.4f, %+.4f]: %s",
+        "re-ranking (%s) changes NDCG@10 of %d users it did not learn from by %+.4f [%+.4f, %+.4f]%s: %s",
         *(ranker.objective, len(reached[0]), gain.mean, gain.low, gain.high),
-        "kept" if gain.mean > 0 else "left out",
+        " among what they were shown" if exposures else "",
+        "kept" if is_kept else "left out",
     )
-    return gain.mean > 0
+    return is_kept

@@ -51,7 +51,8 @@ def shown_lesson(
     for request, user_code in enumerate(with_progress(user_codes.tolist(), "answers that were shown")):
         rows = np.arange(starts[request], starts[request + 1])
         rows = rows[~np.isin(item_codes[rows], split.test.items_of(user_code))]
-        state = state_before(known, user_code, int(shown.timestamps[request]))
+        before = split.shown.of_user(user_code)
+        state = state_before(known, user_code, int(shown.timestamps[request]), before)
         blocks.append(_rows(inference, state, item_codes[rows], shown.positions[rows], shown.clicked[rows]))
     n_clicks = int(sum(block.labels.sum() for block in blocks))
     if n_clicks < MIN_CLICKS:

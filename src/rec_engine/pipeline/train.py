@@ -6,8 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from rec_engine.bundle import Manifest, new_version, new_version_name
 from rec_engine.data.dataset import FloatArray, RecommendationDataset
+from rec_engine.data.showing_log import load_showings
+from rec_engine.data.showings import NO_SHOWINGS, ShowingLog
 from rec_engine.data.splits import Split, leave_one_out, random_split, temporal_split
 from rec_engine.errors import DataError
 from rec_engine.evaluation.epochs import EpochRecord
@@ -78,7 +82,7 @@ def train(
         model_dir: the registry of versions.
         name: of the dataset, for the manifest.
         split: the parts; without it they are cut as `config.evaluation` says.
-        log_url: of the log that says what the service has shown, for the re-ranker to learn from.
+        log_url: of the log that says what the service has shown, for the re-ranker to know and to learn from.
         launch: whether to go on from a checkpoint, and with how many workers.
 
     Raises:
@@ -86,6 +90,8 @@ def train(
         DataError: if it cannot be split as wanted.
     """
     split = replace(split or make_split(dataset, config), repeats=config.data.repeat_items)
+    if log_url:
+        split = replace(split, shown=_shown_before_requests(dataset, split, log_url))
     checkpoint = model_dir / CHECKPOINT
     created_at = datetime.now(UTC)
     version_name = new_version_name(dataset.fingerprint, created_at)
@@ -111,6 +117,14 @@ def train(
         is_current=is_current,
         gate=gate,
     )
+
+
+def _shown_before_requests(dataset: RecommendationDataset, split: Split, log_url: str) -> ShowingLog:
+    """Return what of the log is known to those who ask in the validation part or later."""
+    asked = np.concatenate([split.validation.timestamps, split.test.timestamps])
+    if not len(asked):
+        return NO_SHOWINGS
+    return load_showings(log_url, dataset.user_ids, dataset.item_ids, since=int(asked.min()))
 
 
 def _manifest(findings: Findings, dataset: RecommendationDataset, ease_regularisation: float) -> Manifest:

@@ -128,6 +128,7 @@ class Answerer:
         shown = page.shown(len(request.cursor or []), asked_of(request))
         body, degraded = without_stamp(answer), tuple(answer.metadata.degraded)
         n_shown = len(answer.recommendations)
+        is_behind |= any(part.answerer.live.is_behind for part in parts)
         if key and not is_behind and not budget.missing:  # what was made without a part must not stay
             self.cache.set(key, b"%d\n%s\n%s" % (n_shown, shown, body), self.config.redis.cache_ttl)
         whole = stamped(body, request.user_id, request_id, started, is_cached=False)
@@ -207,8 +208,9 @@ class Answerer:
             new_item_share=settings.new_item_share,
             seed=seed,
         )
+        state = user.at(now).then(catalogue.codes(request.context.recent_items))
         return Query(
-            state=user.at(now).then(catalogue.codes(request.context.recent_items)),
+            state=self.live.with_shown(state, request.user_id),
             k=request.num_recommendations or settings.default_k,
             categories=request.filter_categories,
             filter=request.filter,

@@ -11,9 +11,10 @@ import numpy as np
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions
 from rec_engine.data.kernels import distinct_users
-from rec_engine.data.state import UserState, state_of
+from rec_engine.data.state import UserState
 from rec_engine.data.timeline import Timeline
 from rec_engine.evaluation.evaluator import Recommender, Task
+from rec_engine.evaluation.exposures import Exposures
 from rec_engine.models.features import RECENT_ITEMS, ItemTable, features
 from rec_engine.models.lightgbm_ranker import CTRRanker, probability
 from rec_engine.models.user_tower import UserTower
@@ -323,14 +324,21 @@ def retrieval_order(candidates: Candidates) -> FloatArray:
     return np.where(offered, cosine, share - below).astype(np.float32)
 
 
-def as_recommender(inference: RecommendationInference, task: Task) -> Recommender:
-    """Return the whole request path as what the evaluator takes: user codes and k to item codes, -1 padded."""
-    now = task.request_times()
+def as_recommender(inference: RecommendationInference, task: Task, exposures: Exposures | None = None) -> Recommender:
+    """Return the whole request path as what the evaluator takes: user codes and k to item codes, -1 padded.
+
+    Args:
+        inference: the path.
+        task: who asks when.
+        exposures: only these items may be in the lists, if they are known.
+    """
+    now, everything = task.request_times(), np.arange(len(inference.items.vectors), dtype=np.int32)
 
     def recommend(user_codes: IntArray, k: int) -> IntArray:
         lists = np.full((len(user_codes), k), -1, dtype=np.int32)
         for row, user_code in enumerate(user_codes.tolist()):
-            query = Query(state_of(task.history, user_code, int(now[user_code])), k)
+            exclude = np.setdiff1d(everything, exposures.items_of(user_code)) if exposures else NO_ITEMS
+            query = Query(task.state(user_code, int(now[user_code])), k, exclude=exclude)
             found = inference.recommend(query).item_codes
             lists[row, : len(found)] = found
         return lists

@@ -12,8 +12,9 @@ from rec_engine.bundle import Manifest, ModelBundle
 from rec_engine.data.dataset import ExternalId, FloatArray, IdMap
 from rec_engine.data.events import DELETED, VISIBLE, EventStore, ItemChange, News
 from rec_engine.data.live import LiveHistories, LiveUser
+from rec_engine.data.live_showings import LiveShowings
 from rec_engine.data.rows import GrowingRows
-from rec_engine.data.state import COLD, state_of
+from rec_engine.data.state import COLD, UserState, state_of
 from rec_engine.errors import DataError, StoreError
 from rec_engine.retrieval.catalogue import Catalogue
 from rec_engine.serving.inference import Knowledge, Query, RecommendationInference
@@ -79,6 +80,7 @@ class LiveModel:
             store=store,
             since=self.since,
         )
+        self._showings = LiveShowings(self.catalogue.code, store)
         self.catalogue_version = 0
         self._segments = Segments(bundle.users)
         self.rules = RuleBook({}, self.catalogue, self._segments)
@@ -130,6 +132,19 @@ class LiveModel:
                 self.is_behind = True
         return self.histories.base_user(user_id)
 
+    def with_shown(self, state: UserState, user_id: ExternalId) -> UserState:
+        """Return a user's state with what he was shown, if it will be asked for; as last read where the log fails."""
+        ranker = self.bundle.ranker
+        if ranker is None or not ranker.reads_showings or not len(state.liked):
+            return state
+        if not self.is_behind:
+            try:
+                return replace(state, shown=self._showings.of_user(user_id, state.now))
+            except StoreError as error:
+                logger.warning("answers go on without what was shown lately: %s", error)
+                self.is_behind = True
+        return replace(state, shown=self._showings.kept(user_id))
+
     def _next_news(self) -> News:
         """Return what to follow next; where that is very much, all users are forgotten instead of each of them."""
         if self._store.position() - self.position <= FOLLOWED_EVENTS:
@@ -160,6 +175,7 @@ class LiveModel:
         elif news.items:
             self.rules.items_changed()
         self.histories.follow(news)
+        self._showings.follow(news)
 
     def _survived(self, apply: Callable[[ItemChange], bool], change: ItemChange) -> bool:
         """Return what applying a change returns. An error that nobody foresaw hides the item, and ends nothing else.

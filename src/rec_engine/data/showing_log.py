@@ -1,0 +1,79 @@
+"""What a whole log says that its users were shown, for training and for what is measured offline."""
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from rec_engine.data.dataset import IdMap
+from rec_engine.data.log_frames import LogFrames
+from rec_engine.data.showings import KEPT_SECONDS, ShowingLog
+from rec_engine.utils.logger import get_logger
+
+MAX_ANSWERS = 2_000_000
+"""The latest that are read: twenty million impressions take half a gigabyte."""
+_SHOWN = pl.List(pl.List(pl.String))
+_POSITION = 3
+
+logger = get_logger(__name__)
+
+
+def load_showings(store_url: str, user_ids: IdMap, item_ids: IdMap, *, since: int) -> ShowingLog:
+    """Return what the service has shown to these users of these items, as far as the ranker may know of it.
+
+    Args:
+        store_url: `sqlite:///path` or `postgresql://user:password@host/name`; it may be in use.
+        user_ids: whose codes the users get.
+        item_ids: whose codes the items get.
+        since: Unix seconds of the earliest request that is to know it.
+
+    Raises:
+        ConfigError: if the URL names no database that can be used here.
+        DataError: if there is no log in it.
+        StoreError: if the database cannot be read.
+    """
+    log = LogFrames(store_url)
+    try:
+        frames = [_coded(frame, user_ids, item_ids) for frame in _latest(log, since - KEPT_SECONDS)]
+    finally:
+        log.close()
+    schema = {"user": pl.Int32, "item": pl.Int32, "position": pl.Int32, "timestamp": pl.Int64}
+    showings = ShowingLog.from_impressions(pl.concat([pl.DataFrame(schema=schema), *frames]), len(user_ids))
+    logger.info("the log tells of %s items that were shown, each counted once an hour", f"{len(showings):,}")
+    return showings
+
+
+def _latest(log: LogFrames, since: int) -> Iterator[pl.DataFrame]:
+    """Yield the latest answers from a moment on, MAX_ANSWERS at most."""
+    n_left = MAX_ANSWERS
+    for frame in log.impressions():
+        yield (found := frame.filter(pl.col("timestamp") >= since).limit(n_left))
+        n_left -= len(found)
+        if not n_left:
+            logger.warning("only the latest %s answers of the log tell what was shown", f"{MAX_ANSWERS:,}")
+            return
+
+
+def _coded(answers: pl.DataFrame, user_ids: IdMap, item_ids: IdMap) -> pl.DataFrame:
+    """Return user, item (codes), position and timestamp of the impressions of known users and items."""
+    shown = (
+        answers.join(_codes(answers["user_id"], user_ids, "user"), on="user_id")
+        .with_columns(pl.col("shown").str.json_decode(_SHOWN))
+        .with_columns(place=pl.int_ranges(1, pl.col("shown").list.len() + 1))
+        .select("user", "timestamp", "place", "shown")
+        .filter(pl.col("shown").list.len() > 0)
+        .explode("shown", "place")
+        .with_columns(
+            item_id=pl.col("shown").list.get(0),
+            position=pl.col("shown").list.get(_POSITION, null_on_oob=True).cast(pl.Int32),
+        )
+    )
+    coded = shown.join(_codes(shown["item_id"], item_ids, "item"), on="item_id")
+    position = pl.coalesce("position", pl.col("place").cast(pl.Int32))
+    return coded.select("user", "item", position, "timestamp")
+
+
+def _codes(column: pl.Series, ids: IdMap, name: str) -> pl.DataFrame:
+    """Return the distinct ids of a column that are known, with their codes."""
+    distinct = column.unique()
+    codes = pl.Series(name, ids.codes(distinct.to_list()), dtype=pl.Int32)
+    return pl.DataFrame([distinct, codes]).filter(pl.col(name) >= 0)
