@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rec_engine.data import live_showings
 from rec_engine.data.dataset import IdMap
 from rec_engine.data.events import Erasure, EventStore, Impression, user_hash
 from rec_engine.data.live_showings import COMPLETE_SECONDS, LiveShowings
@@ -140,12 +141,12 @@ def test_a_user_is_read_rarely_and_always_complete(asked: list[int]) -> None:
 
         n_reads = 0
 
-        def shown_to(self, _: str, since: int, n: int) -> list[tuple[int, str]]:
+        def shown_to(self, _: str, since: int, until: int, n: int) -> list[tuple[int, str]]:
             Counted.n_reads += 1
             return [
                 (NOW + at, json.dumps([[at // 60 % 10, 0.5, 1.0, 1]]))
                 for at in range(-4 * HOUR, at_now + 1, 60)
-                if NOW + at > since
+                if since < NOW + at <= until
             ][-n:]
 
     Counted.n_reads = 0
@@ -155,6 +156,35 @@ def test_a_user_is_read_rarely_and_always_complete(asked: list[int]) -> None:
         kept, read = (each.of_user("ann", NOW + at_now).settled(NOW + at_now) for each in (live, alone))
         assert rows(kept) == rows(read)
     assert Counted.n_reads - len(asked) <= 1 + 6 * HOUR // COMPLETE_SECONDS
+
+
+def test_of_many_answers_the_latest_before_the_moment_are_read(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off-policy evaluation asks of moments of the past."""
+    monkeypatch.setattr(live_showings, "MAX_ANSWERS", 2)
+    for hours in range(8):
+        log.show("ann", NOW - (8 - hours) * HOUR, hours)
+    assert settled(log.live(), "ann", NOW) == [6, 7]
+    assert settled(log.live(), "ann", NOW - 4 * HOUR) == [3]  # what was shown at the moment itself counts as read
+
+
+@pytest.mark.parametrize(
+    "damaged", ["null", "{", "[[]]", "[1, 2]", "[[3, 0.5, 1.0, null]]", "[[[3]]]", "[[3, 0.5, 1.0, 99999999999]]"]
+)
+def test_an_answer_that_is_not_written_as_such_tells_nothing_and_the_others_do(log: Log, damaged: str) -> None:
+    log.show("ann", NOW - 3 * HOUR, 3)
+    log.store.write([Impression("damaged", "ann", NOW - 2 * HOUR, "v", damaged, log.store.position())])
+    assert settled(log.live(), "ann", NOW) == [3]
+
+
+def test_users_are_let_go_where_they_take_too_much_room(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_showings, "MAX_ROWS", 5)
+    for user in ("ann", "bob", "eve"):
+        log.show(user, NOW - 2 * HOUR, 1, 2)
+    live = log.live()
+    assert [settled(live, user, NOW) for user in ("ann", "bob", "eve")] == [[1, 2]] * 3
+    assert [len(live.kept(user)) for user in ("ann", "bob", "eve")] == [0, 2, 2]
+    assert settled(live, "ann", NOW) == [1, 2]
+    assert [len(live.kept(user)) for user in ("ann", "bob", "eve")] == [2, 0, 2]
 
 
 def test_an_erased_user_was_shown_nothing(log: Log) -> None:

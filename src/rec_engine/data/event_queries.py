@@ -78,6 +78,7 @@ LATEST_SHOWN = (
 SHOWN_TO_USER = Question.of(
     sql.select(impression_rows.c.timestamp, impression_rows.c.shown)
     .where(impression_rows.c.user_id == sql.bindparam("user_id"), impression_rows.c.timestamp > sql.bindparam("since"))
+    .where(impression_rows.c.timestamp <= sql.bindparam("until"))
     .order_by(impression_rows.c.place.desc())
     .limit(sql.bindparam("n"))
     .offset(sql.bindparam("offset"))  # SQLite has no limit without one

@@ -291,9 +291,10 @@ class EventStore:
         rows = self._of_user(EVENTS_OF_USER, {"user_id": user_id, "after": after})
         return [event_of_row(row) for row in rows]
 
-    def shown_to(self, user_id: str, since: int, n: int) -> Sequence[Row]:
-        """Return timestamp and `shown` of a user's latest n answers after a moment (Unix seconds), the latest first."""
-        return self._of_user(SHOWN_TO_USER, {"user_id": user_id, "since": since, "n": n, "offset": 0})
+    def shown_to(self, user_id: str, since: int, until: int, n: int) -> Sequence[Row]:
+        """Return timestamp and `shown` of a user's latest n answers between two moments (Unix seconds), last first."""
+        asked = {"user_id": user_id, "since": since, "until": until, "n": n, "offset": 0}
+        return self._of_user(SHOWN_TO_USER, asked)
 
     def count(self, kind: type[Event] | type[Impression] | type[ItemChange]) -> int:
         """Return how many of a kind the log holds."""

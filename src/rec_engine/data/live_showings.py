@@ -15,13 +15,17 @@ MAX_USERS = 10_000
 """Users whose showings are kept in memory; those of others are read again when they come."""
 MAX_ITEMS = 100_000
 """Items whose codes are at hand: to find one costs ten times as much as all else that is done with an impression."""
-MAX_ANSWERS = 500
-"""The latest answers of one user that are read; whoever gets more in KEPT_SECONDS is hardly a person."""
+MAX_ROWS = 5_000_000
+"""Of all users together: some 80 MB."""
+MAX_ANSWERS = 1_000
+"""The latest answers of one user that are read: eleven a day. Of whoever gets more, training knows more."""
 COMPLETE_SECONDS = SETTLING_SECONDS - 60
 """How long what was read holds all that has settled: an answer is in the log within the minute."""
 
-_POSITION = 2
-"""Of an item that was shown, after its id: score and propensity stand before."""
+_ROWS = msgspec.json.Decoder(list[list[int | float | str | None]])
+MAX_POSITION = 1_000_000
+_POSITION = 3
+"""Of an item that was shown: its id, score and propensity stand before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,14 @@ class LiveShowings:
     def __init__(self, code_of: Callable[[str], int], store: EventStore) -> None:
         self._code_of, self._store = code_of, store
         self._users: OrderedDict[str, _Read] = OrderedDict()
+        self._n_rows = 0
         self._codes: dict[ExternalId, int] = {}
 
     def follow(self, news: News) -> None:
         """Forget what the log has forgotten."""
         if news.erased:
             self._users.clear()
+            self._n_rows = 0
 
     def of_user(self, user_id: ExternalId, now: int) -> Showings:
         """Return what a user was shown, complete as far as it has settled at `now` (Unix seconds).
@@ -57,9 +63,8 @@ class LiveShowings:
         name = str(user_id)
         known = self._users.get(name)
         if known is None or not 0 <= now - known.at <= COMPLETE_SECONDS:
-            known = self._users[name] = _Read(self._read(name, now), now)
-            if len(self._users) > MAX_USERS:
-                self._users.popitem(last=False)
+            known = _Read(self._read(name, now), now)
+            self._keep(name, known)
         self._users.move_to_end(name)
         return known.showings
 
@@ -68,12 +73,21 @@ class LiveShowings:
         known = self._users.get(str(user_id))
         return known.showings if known else NOTHING_SHOWN
 
+    def _keep(self, name: str, read: _Read) -> None:
+        """Let go of those who came least lately, as far as there is no room for them."""
+        if former := self._users.pop(name, None):
+            self._n_rows -= len(former.showings)
+        self._users[name] = read
+        self._n_rows += len(read.showings)
+        while len(self._users) > 1 and (len(self._users) > MAX_USERS or self._n_rows > MAX_ROWS):
+            self._n_rows -= len(self._users.popitem(last=False)[1].showings)
+
     def _read(self, name: str, now: int) -> Showings:
         items, positions, times = list[int](), list[int](), list[int]()
-        for timestamp, shown in self._store.shown_to(name, now - KEPT_SECONDS, MAX_ANSWERS):
-            for place, (item_id, *about) in enumerate(msgspec.json.decode(shown), start=1):
+        for timestamp, shown in self._store.shown_to(name, now - KEPT_SECONDS, now, MAX_ANSWERS):
+            for item_id, position in _placed(shown):
                 items.append(self._code(item_id))
-                positions.append(about[_POSITION] if len(about) > _POSITION else place)
+                positions.append(position)
                 times.append(timestamp)
         codes, places = np.array(items, dtype=np.int32), np.array(positions, dtype=np.int32)
         return Showings.of(codes, places, np.array(times, dtype=np.int64))
@@ -86,3 +100,17 @@ class LiveShowings:
                 self._codes.clear()
             self._codes[item_id] = code
         return code
+
+
+def _placed(shown: str) -> list[tuple[ExternalId, int]]:
+    """Return items and positions of an answer; none of one that is not written as a service writes it."""
+    try:
+        rows = _ROWS.decode(shown)
+    except msgspec.MsgspecError:
+        return []
+    placed = list[tuple[ExternalId, int]]()
+    for place, row in enumerate(rows, start=1):
+        item_id, position = row[0] if row else None, row[_POSITION] if len(row) > _POSITION else place
+        if isinstance(item_id, int | str) and isinstance(position, int) and 0 < position <= MAX_POSITION:
+            placed.append((item_id, position))
+    return placed

@@ -11,6 +11,8 @@ from rec_engine.utils.logger import get_logger
 
 MAX_ANSWERS = 2_000_000
 """The latest that are read: twenty million impressions take half a gigabyte."""
+LATE_SECONDS = 86_400
+"""Answers are written in the order of their moments, give or take less than this."""
 _SHOWN = pl.List(pl.List(pl.String))
 _POSITION = 3
 
@@ -46,6 +48,8 @@ def _latest(log: LogFrames, since: int) -> Iterator[pl.DataFrame]:
     """Yield the latest answers from a moment on, MAX_ANSWERS at most."""
     n_left = MAX_ANSWERS
     for frame in log.impressions():
+        if len(frame) and not (frame["timestamp"] >= since - LATE_SECONDS).any():
+            return
         yield (found := frame.filter(pl.col("timestamp") >= since).limit(n_left))
         n_left -= len(found)
         if not n_left:

@@ -58,9 +58,11 @@ def exposures_of(task: Task) -> Exposures | None:
 def _are_within(task: Task, users: IntArray, shown: ShowingLog) -> BoolArray:
     """Return (n,) bool: what was shown between a user's request and the end of his targets.
 
-    Where all that is known lies before all targets they end at the same moment for everybody.
+    Where all that is known lies before all targets they end at the same moment for everybody. Hours count as a whole:
+    of what was shown twice within one, `ShowingLog` has the first time only.
     """
-    begins, ends = task.request_times() - SETTLING_SECONDS, task.targets.last_times(NEVER)
+    begins = (task.request_times() - SETTLING_SECONDS) // SETTLING_SECONDS * SETTLING_SECONDS
+    ends = task.targets.last_times(NEVER)
     if task.history.timestamps.max(initial=NEVER) <= task.targets.timestamps.min():
         ends = np.where(ends == NEVER, NEVER, ends.max())
     return (shown.timestamps >= begins[users]) & (shown.timestamps <= ends[users])

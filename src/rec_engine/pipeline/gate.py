@@ -23,6 +23,8 @@ K = 10
 TRIES = 3
 MIN_USERS = 20
 """Fewer say nothing: resampled, one or two users seem to be certain."""
+MIN_SHARE_OF_WHOLE = 0.25
+"""Whoever puts other things first finds less of what was shown; whoever finds hardly any of it shows just anything."""
 MATTERS_MS = 1.0
 """Of models that answer faster than this none is too slow: what a user waits for is the network."""
 
@@ -68,7 +70,9 @@ class Comparison:
         current_latency: of the current model.
         n_learned: held-out interactions that do not count, as the current model has learned from them.
         n_new_items: items that came after the training of the current model.
-        is_among_shown: whether the models ordered what the users were shown, as the log tells it, and not everything.
+        share_of_whole: None where the models were asked for the best of the whole catalogue. Else they ordered what
+            users were shown, as the log tells it, and this is the candidate's NDCG@10 in the whole catalogue over that
+            of the current model, which has shown what could be taken.
     """
 
     current: str
@@ -78,7 +82,7 @@ class Comparison:
     current_latency: Latency
     n_learned: int = 0
     n_new_items: int = 0
-    is_among_shown: bool = False
+    share_of_whole: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,8 @@ def judge(candidate: ModelBundle, current: ModelBundle | None, limits: GateLimit
     """Return whether a model may take the place of the current one.
 
     It may when the 95% interval of its NDCG@10 less the current one's, over the same users and the same held-out
-    items, reaches up to 0, and its requests keep to the limits. The candidate may have been trained on a longer log:
+    items, reaches up to 0, and its requests keep to the limits. Where they are compared among what was shown, it has to
+    find some of it in the whole catalogue as well. The candidate may have been trained on a longer log:
     they are judged by what it holds out, as far as the current model has not learned from it (see `CommonTask`). With a
     split in time that came after all that either has learned; with leave-one-out the candidate has seen later days of
     other users than the current model, as that protocol has it.
@@ -161,7 +166,7 @@ def judge(candidate: ModelBundle, current: ModelBundle | None, limits: GateLimit
         return GateVerdict(candidate.version, None, ())
     common = common_task(candidate, current)
     limits = limits or GateLimits()
-    n_users, difference = _difference(candidate, common, limits.n_users)
+    n_users, difference, share_of_whole = _difference(candidate, common, limits.n_users)
     latency, current_latency = measure_latency(candidate, current, limits.n_timed_users)
     comparison = Comparison(
         current=current.version,
@@ -171,7 +176,7 @@ def judge(candidate: ModelBundle, current: ModelBundle | None, limits: GateLimit
         current_latency=current_latency,
         n_learned=common.n_learned,
         n_new_items=common.n_new_items,
-        is_among_shown=common.exposures is not None,
+        share_of_whole=share_of_whole,
     )
     return GateVerdict(candidate.version, comparison, objections(comparison, limits))
 
@@ -181,6 +186,9 @@ def objections(found: Comparison, limits: GateLimits) -> tuple[str, ...]:
     allowed_ms = limits.max_slowdown * max(found.current_latency.median_ms, MATTERS_MS)
     checks = {
         f"its NDCG@10 is significantly worse than that of {found.current}": found.difference.high < 0,
+        f"in the whole catalogue it finds less than a quarter of what {found.current} finds": (
+            found.share_of_whole is not None and found.share_of_whole < MIN_SHARE_OF_WHOLE
+        ),
         f"its slowest requests take longer than {limits.max_p99_ms:g} ms": found.latency.p99_ms > limits.max_p99_ms,
         f"it takes more than {limits.max_slowdown:g} times as long": found.latency.median_ms > allowed_ms,
     }
@@ -230,24 +238,25 @@ def _fastest_ms(path: RecommendationInference, state: UserState) -> float:
     return min(times_ns) / 1e6
 
 
-def _difference(candidate: ModelBundle, common: CommonTask, n_users: int) -> tuple[int, Estimate]:
-    """Return how many users were looked at, and NDCG@10 of the candidate less the current model's; nan of too few."""
-    task = some_users(common.task, n_users, seed=0)
-    reached, reached_now = (
-        _ndcg(model, task, common.exposures) for model in (TrainedModel.of(candidate), common.current)
-    )
-    if len(reached) < MIN_USERS:
-        return len(reached), Estimate(np.nan, np.nan, np.nan)
-    return len(reached), paired_bootstrap(reached, reached_now).absolute
+def _difference(candidate: ModelBundle, common: CommonTask, n_users: int) -> tuple[int, Estimate, float | None]:
+    """Return how many users were looked at, NDCG@10 of the candidate less the current model's, and `share_of_whole`.
 
-
-def _ndcg(model: TrainedModel, task: Task, exposures: Exposures | None) -> DoubleArray:
-    """Return (n_users,) NDCG@10 of what the model serves, of these items alone if they are known.
-
-    What the current model did not show cannot have been taken: by all items every other order would be worse.
+    What the current model did not show cannot have been taken: where the log tells what it has shown, the models order
+    that, for by all items every other order would be worse. The difference is nan of too few users.
     """
-    if exposures is None:
-        return measure(task, model, (K,))[-1].per_user[TUNED_FOR]
+    task, models = some_users(common.task, n_users, seed=0), (TrainedModel.of(candidate), common.current)
+    reached, reached_now = (measure(task, model, (K,))[-1].per_user[TUNED_FOR] for model in models)
+    if len(reached) < MIN_USERS:
+        return len(reached), Estimate(np.nan, np.nan, np.nan), None
+    share = None
+    if common.exposures is not None:
+        share = float(reached.sum() / max(reached_now.sum(), 1e-9))
+        reached, reached_now = (_among_shown(model, task, common.exposures) for model in models)
+    return len(reached), paired_bootstrap(reached, reached_now).absolute, share
+
+
+def _among_shown(model: TrainedModel, task: Task, exposures: Exposures) -> DoubleArray:
+    """Return (n_users,) NDCG@10 of what the model serves, of these items alone."""
     served = as_recommender(assemble_path(model, task.history), task, exposures)
     return evaluate("among what was shown", served, task, n_items=len(model.index.vectors), ks=(K,)).per_user[TUNED_FOR]
 
@@ -260,8 +269,8 @@ def _quality(found: Comparison) -> str:
         )
     low, high = found.difference.low, found.difference.high
     told = f"NDCG@10 {found.difference.mean:+.4f} [{low:+.4f}, {high:+.4f}] on {found.n_users:,} users"
-    if found.is_among_shown:
-        told += ", among what they were shown"
+    if found.share_of_whole is not None:
+        told += f", among what they were shown ({found.share_of_whole:.2f} times as much in the whole catalogue)"
     if found.n_learned:
         told += f", without {found.n_learned:,} held-out interactions that {found.current} has learned from"
     if found.n_new_items:

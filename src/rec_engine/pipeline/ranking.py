@@ -18,6 +18,7 @@ from rec_engine.utils.config import CTRSettings, ModelConfig
 from rec_engine.utils.logger import get_logger, with_progress
 
 MAX_USERS, MIN_USERS = 10_000, 5
+MANY_JUDGES = 20
 CHOOSING_SHARE, JUDGING_SHARE = 0.2, 0.2
 NEGATIVES = 50
 SLATE = 10
@@ -203,8 +204,8 @@ def _wins(
 ) -> bool:
     """Return whether the ranker's NDCG@10 on these users is above that of the order it was given.
 
-    Of what was shown it is enough if it is not significantly below: what that order had put first was looked at more,
-    and so was taken more often.
+    Of what was shown it is enough if it is not significantly below, where there are users enough to tell: what that
+    order had put first was looked at more, and so was taken more often.
     """
     chosen = task.targets.where(np.isin(task.targets.user_codes, list(user_codes)))
     judged = replace(task, name="judging users", targets=chosen)
@@ -216,7 +217,7 @@ def _wins(
         reached.append(found.per_user[f"ndcg@{SLATE}"])
     inference.ranker = None
     gain = paired_bootstrap(reached[1], reached[0]).absolute
-    is_kept = gain.high >= 0 if exposures else gain.mean > 0
+    is_kept = gain.high >= 0 if exposures and len(reached[0]) >= MANY_JUDGES else gain.mean > 0
     logger.info(
         "re-ranking (%s) changes NDCG@10 of %d users it did not learn from by %+.4f [%+.4f, %+.4f]%s: %s",
         *(ranker.objective, len(reached[0]), gain.mean, gain.low, gain.high),

@@ -330,17 +330,27 @@ def as_recommender(inference: RecommendationInference, task: Task, exposures: Ex
     Args:
         inference: the path.
         task: who asks when.
-        exposures: only these items may be in the lists, if they are known.
+        exposures: if they are known, the lists have these alone of the path's candidates, in its order.
     """
-    now, everything = task.request_times(), np.arange(len(inference.items.vectors), dtype=np.int32)
+    now = task.request_times()
 
     def recommend(user_codes: IntArray, k: int) -> IntArray:
         lists = np.full((len(user_codes), k), -1, dtype=np.int32)
         for row, user_code in enumerate(user_codes.tolist()):
-            exclude = np.setdiff1d(everything, exposures.items_of(user_code)) if exposures else NO_ITEMS
-            query = Query(task.state(user_code, int(now[user_code])), k, exclude=exclude)
-            found = inference.recommend(query).item_codes
+            trace = inference.recommend(Query(task.state(user_code, int(now[user_code])), k))
+            found = _ordered(trace, exposures.items_of(user_code))[:k] if exposures else trace.item_codes
             lists[row, : len(found)] = found
         return lists
 
     return recommend
+
+
+def _ordered(trace: Trace, items: IntArray) -> IntArray:
+    """Return those of some items that are candidates, best first.
+
+    Nothing else is excluded for it: what the ranker sees of a candidate depends on the others.
+    """
+    is_one = np.isin(trace.candidates.item_codes, items)
+    order = np.argsort(-trace.ordered_by[is_one], kind="stable")
+    codes: IntArray = trace.candidates.item_codes[is_one][order]
+    return codes
