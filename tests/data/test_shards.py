@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rec_engine.data import external_sort
 from rec_engine.data.data_loader import load_custom
 from rec_engine.data.dataset import RecommendationDataset
+from rec_engine.data.interactions import Interactions
+from rec_engine.data.scratch import ScratchFile
 from rec_engine.data.shards import data_name, is_sharded, shards_of
 from rec_engine.data.splits import leave_one_out, random_split, temporal_split
 from rec_engine.errors import DataError
@@ -155,6 +158,52 @@ def test_a_folder_is_read_with_those_below_it_but_for_what_is_hidden(tmp_path: P
     assert is_sharded(tmp_path)
     assert is_sharded(tmp_path / "*.parquet")
     assert not is_sharded(tmp_path / "a.parquet")
+
+
+def test_links_to_folders_are_followed_once_and_folders_called_like_files_are_folders(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "events", tmp_path / "elsewhere"
+    for name in ("events/day.parquet/1.parquet", "events/B.PARQUET", "elsewhere/2.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (folder / "far").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    expected = [folder / "B.PARQUET", folder / "day.parquet/1.parquet", folder / "far/2.parquet"]
+    assert shards_of(folder) == expected
+    assert shards_of(folder / "**" / "**" / "*.parquet")[:1] == [folder / "day.parquet/1.parquet"]
+
+
+def test_a_shard_with_brackets_in_its_name_is_read(tmp_path: Path) -> None:
+    GOOD.write_parquet(tmp_path / "p[1].parquet")
+    assert len(load_custom(tmp_path, scratch=tmp_path).interactions) == 1
+
+
+def test_short_files_in_the_order_of_users_fill_buckets_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each such file the first row is of one of the first users."""
+    monkeypatch.setattr("rec_engine.data.shards.ROWS_A_BUCKET", 300)
+    monkeypatch.setattr("rec_engine.data.shards.SAMPLES_A_BUCKET", 10)
+    rng, sizes, sort = np.random.default_rng(0), list[int](), external_sort._sorted
+    for number in range(60):
+        users = np.sort(rng.integers(0, 5_000, 50))
+        table = pl.DataFrame({"user_id": users, "item_id": rng.integers(0, 9, 50), "timestamp": np.arange(50) + number})
+        table.write_parquet(tmp_path / f"{number:02}.parquet")
+
+    def noted(file: ScratchFile, first_user: int, n_users: int, how: DataSettings) -> Interactions:
+        rows = sort(file, first_user, n_users, how)
+        sizes.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(external_sort, "_sorted", noted)
+    load_custom(tmp_path, scratch=tmp_path)
+    assert len(sizes) == 10
+    assert max(sizes) < 3 * np.mean(sizes)
+
+
+def test_bad_rows_that_come_first_are_a_share_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rec_engine.data.shards.MAX_REJECTS", 2)
+    good = pl.concat([GOOD] * 200).with_columns(timestamp=pl.int_range(5, 205, dtype=pl.Int64))
+    good.head(9).with_columns(timestamp=pl.lit(-3, pl.Int64)).write_parquet(tmp_path / "a.parquet")
+    good.write_parquet(tmp_path / "b.parquet")
+    assert len(load_custom(tmp_path, scratch=tmp_path, rejects_path=tmp_path / "rejects.csv").interactions) == 200
 
 
 @pytest.mark.parametrize("pattern", ["", "*.parquet", "**/part-?.parquet", "day=1/.."])

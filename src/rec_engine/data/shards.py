@@ -4,19 +4,21 @@ What comes out is to the bit what `clean_interactions` and `RecommendationDatase
 """
 
 import glob
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
 from itertools import takewhile
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from rec_engine.data.columns import renamed
 from rec_engine.data.dataset import IdMap, coded
 from rec_engine.data.external_sort import Buckets, bucket_bounds
 from rec_engine.data.interactions import Interactions
-from rec_engine.data.rejects import is_settled, together
+from rec_engine.data.rejects import MAX_REJECTS, together
 from rec_engine.data.scratch import ScratchFile
 from rec_engine.data.table_batches import BATCH_ROWS, table_batches
 from rec_engine.data.tables import Kind, kind_of
@@ -28,6 +30,7 @@ from rec_engine.utils.logger import with_progress
 ROWS_A_BUCKET, MAX_BUCKETS = 1_000_000, 512
 """What is sorted at once, unless there would be too many open files."""
 SAMPLES_A_BUCKET = 1_000
+SAMPLING_SEED = 0
 MIN_COMPACTED = 1_000_000
 
 
@@ -52,15 +55,26 @@ def shards_of(path: Path) -> list[Path]:
         DataError: if there is none, or the pattern fits other files too.
     """
     if path.is_dir():
-        found = [file for file in path.rglob("*.parquet") if not _is_hidden(file.relative_to(path))]
+        found = [file for file in _files_below(path) if not _is_hidden(file.relative_to(path))]
     else:
-        found = [Path(name) for name in glob.glob(str(path), recursive=True)]
+        found = [file for name in set(glob.glob(str(path), recursive=True)) if (file := Path(name)).is_file()]
         for file in found:
             if kind_of(file) is not Kind.PARQUET:
                 raise DataError(f"{file}: is not a Parquet file", hint=f"{path} is to fit Parquet files only")
     if not found:
         raise DataError(f"{path}: there is no Parquet file", hint=f"paths count from {Path.cwd()}")
     return sorted(found)
+
+
+def _files_below(directory: Path) -> Iterator[Path]:
+    """Yield Parquet files, those behind links to folders as well, each folder once."""
+    entered = set[Path]()
+    for folder, below, names in os.walk(directory, followlinks=True):
+        if (real := Path(folder).resolve()) in entered:
+            below.clear()
+            continue
+        entered.add(real)
+        yield from (Path(folder) / name for name in names if name.lower().endswith(".parquet"))
 
 
 def _is_hidden(path: Path) -> bool:
@@ -107,17 +121,20 @@ class ShardedRows:
         Raises:
             DataError: if a shard cannot be read, or there is no room on the disk.
         """
-        step = max(1, sum(self._sizes.values()) // (self.n_buckets * SAMPLES_A_BUCKET))
+        n_rows, n_bad, rng = sum(self._sizes.values()), 0, np.random.default_rng(SAMPLING_SEED)
+        share = self.n_buckets * SAMPLES_A_BUCKET / n_rows
         n_batches = sum(-(-n_rows // BATCH_ROWS) for n_rows in self._sizes.values())
         batches = _batches(self._sizes, self.settings)
         for shard, cleaned in with_progress(batches, "interactions: reading", n_batches):
             self.found.append((shard, replace(cleaned, frame=cleaned.frame.clear())))
-            if len(cleaned.rejects) and is_settled(self.judged()):
+            n_bad += len(cleaned.rejects)
+            if n_bad > max(MAX_REJECTS, self.settings.max_rejected * n_rows):
                 break
             self.n_good += len(cleaned.frame)
             self._user_ids.add(cleaned.frame["user_id"])
             self._item_ids.add(cleaned.frame["item_id"])
-            self._sample.append(cleaned.frame["user_id"].gather_every(step))
+            # At random: of many short files in the order of users every n-th row would be one of their first ones.
+            self._sample.append(cleaned.frame["user_id"].filter(rng.random(len(cleaned.frame)) < share))
             self._spool.add(_narrow(cleaned.frame))
 
     @property
@@ -145,7 +162,7 @@ def _check_columns(shards: Sequence[Path]) -> None:
     expected = pl.Schema()
     for shard in shards:
         try:
-            schema = pl.read_parquet_schema(shard)
+            schema = pl.scan_parquet(shard, glob=False).collect_schema()
             table, _ = renamed(pl.DataFrame(schema=schema), "interactions", REQUIRED, OPTIONAL)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise DataError(f"{shard}: not readable as Parquet: {error}", hint="write the file anew") from None

@@ -91,7 +91,7 @@ class LiveExperiments:
             known = self.recorder.known
             if not self.recorder.add(Exposure(name, user_id, met, phase, timestamp, assignment.propensity, known)):
                 return False
-            self._n_exposed += 1
+            self._n_exposed += before is None
             if self._n_exposed > MAX_REMEMBERED:
                 self._forget()
         exposed[user_id] = assignment
