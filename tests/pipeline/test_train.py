@@ -13,8 +13,7 @@ from rec_engine.pipeline.evaluate import evaluate_baselines, evaluate_bundle
 from rec_engine.pipeline.train import train
 
 
-@pytest.mark.parametrize("index_type", ["Flat", "HNSW"])
-@pytest.mark.parametrize("encoder", ["sasrec", "mean", "none"])
+@pytest.mark.parametrize(("encoder", "index_type"), [("sasrec", "Flat"), ("mean", "HNSW"), ("none", "Flat")])
 def test_every_encoder_trains_and_serves(
     dataset: RecommendationDataset, tmp_path: Path, encoder: str, index_type: str
 ) -> None:
