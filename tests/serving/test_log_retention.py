@@ -48,7 +48,8 @@ def test_each_kind_is_kept_for_its_days(filled: EventStore) -> None:
     assert dict(retention.take()) == {("pruned_rows_total", "events"): 49, ("pruned_rows_total", "impressions"): 89}
     assert dict(retention.take()) == {}
     with closing(ExperimentLog(filled.url)) as log:
-        assert log.pruned_before() == NOW - 10 * DAY
+        assert log.pruned_before(with_impressions=False) == NOW - 50 * DAY
+        assert log.pruned_before(with_impressions=True) == NOW - 10 * DAY
 
 
 def test_what_the_settings_do_not_name_stays(filled: EventStore) -> None:
