@@ -59,14 +59,16 @@ def test_what_is_older_goes_whatever_its_place_in_the_log(filled: EventStore, mo
     assert filled.position() == position
     assert prune(filled.url, NOW - 60 * DAY).events == 0
     log = ExperimentLog(filled.url)
-    assert log.pruned_before() == NOW - 30 * DAY
+    assert [log.pruned_before(with_impressions=needed) for needed in (False, True)] == [NOW - 30 * DAY] * 2
     log.close()
 
 
 def experiment(store_url: str, name: str, started_at: int, **fields: object) -> Experiment:
     log = ExperimentLog(store_url)
     lifecycle = Lifecycle(log, lambda: started_at)
-    lifecycle.create(proposed(experiment_id=name, reads_service=True, target_metrics=["ctr"], **fields).experiment(0))
+    lifecycle.create(
+        proposed(**{"target_metrics": ["ctr"]} | fields, experiment_id=name, reads_service=True).experiment(0)
+    )
     begun = lifecycle.start(name)
     exposures = [Exposure(name, f"user {user}", "control", 0, started_at, 0.5, known=10**6) for user in range(5)]
     log.write(exposures)
@@ -103,6 +105,36 @@ def test_a_stopped_experiment_is_named_and_never_measured_by_what_is_left(filled
     with pytest.raises(ExperimentError, match="old cannot be measured any more"):
         results_of(log, stopped, NOW)
     assert [each.version for each in log.versions("old")] == [1, 2, 3]
+    log.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "reads"),
+    [
+        ({"target_metrics": ["conversion_rate"]}, False),
+        ({"target_metrics": ["conversion_rate"], "guardrails": ["ctr"]}, True),
+        ({"target_metrics": ["ctr"]}, True),
+        ({"kind": "interleaving", "target_metrics": None}, True),
+        ({"kind": "bandit", "target_metrics": ["conversion_rate"]}, False),
+    ],
+)
+def test_what_was_shown_goes_and_only_who_is_measured_by_it_is_refused(
+    filled: EventStore, fields: dict[str, object], reads: bool
+) -> None:
+    experiment(filled.url, "old", NOW - 90 * DAY, **fields)
+    log = ExperimentLog(filled.url)
+    stopped = Lifecycle(log, lambda: NOW - 80 * DAY).stop("old")
+    found = results_of(log, stopped, NOW)
+    assert prune(filled.url, NOW - 85 * DAY, ["impressions"]).impressions == 14
+    assert [log.pruned_before(with_impressions=needed) for needed in (False, True)] == [0, NOW - 85 * DAY]
+    if reads:
+        with pytest.raises(ExperimentError, match="old cannot be measured any more"):
+            results_of(log, stopped, NOW)
+    else:
+        assert results_of(log, stopped, NOW) == found
+    prune(filled.url, NOW - 85 * DAY, ["events"])
+    with pytest.raises(ExperimentError, match="old cannot be measured any more"):
+        results_of(log, stopped, NOW)
     log.close()
 
 

@@ -1,5 +1,6 @@
 """The ranker and what it sees."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,6 +148,16 @@ def test_model_of_other_features_and_damaged_file_are_refused(tmp_path: Path) ->
     (tmp_path / "damaged.txt").write_text("tree")
     with pytest.raises(BundleError, match="not a readable LightGBM model"):
         CTRRanker.load(tmp_path / "damaged.txt")
+
+
+@pytest.mark.parametrize("pattern", ["^feature_names=.*$", "(?<=^feature_names=).*$", "(?<=^feature_names=)[^ ]* "])
+def test_trees_that_do_not_say_what_all_their_features_are_called_are_refused(tmp_path: Path, pattern: str) -> None:
+    CTRRanker.fit(rows(0), rows(1), CTRSettings(), seed=0).save(tmp_path / "ranker.txt")
+    text = (tmp_path / "ranker.txt").read_text()
+    CTRRanker.load(tmp_path / "ranker.txt")
+    (tmp_path / "ranker.txt").write_text(re.sub(pattern, "", text, flags=re.MULTILINE))
+    with pytest.raises(BundleError, match="not a readable LightGBM model"):
+        CTRRanker.load(tmp_path / "ranker.txt")
 
 
 def candidates(codes: list[int]) -> Candidates:

@@ -89,7 +89,9 @@ def test_a_large_log_of_which_nothing_was_ever_removed(
     with monkeypatch.context() as patched:
         patched.setenv("REC_ENGINE_STORE__KEEP_EVENTS_DAYS", "365")
         assert troubles(model_dir) == []
-    prune(healthy, 0)
+    prune(healthy, 0, ["impressions"])
+    assert only(troubles(model_dir)) == found
+    prune(healthy, 0, ["events"])
     assert troubles(model_dir) == []
 
 

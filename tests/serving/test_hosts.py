@@ -43,8 +43,9 @@ def test_with_keys_or_on_a_public_address_any_host_is_answered() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", EVERYWHERE])
 def test_hosts_that_are_named_are_answered_beside_this_machines_own(host: str) -> None:
-    found = hosts(host, allow_public_without_keys=True, allowed_hosts=["Shop.example", "[fd00::7]"])
-    for name in (*OWN, "shop.example", "shop.example:443", "[FD00::7]:8000"):
+    found = hosts(host, allow_public_without_keys=True, allowed_hosts=["Shop.example", "[fd00::7]", "tea.example."])
+    named = ("shop.example", "shop.example:443", "[FD00::7]:8000", "tea.example", "tea.example.:443")
+    for name in (*OWN, *named):
         assert found.allow(name.encode()), name
     assert not found.allow(b"page.example")
 

@@ -13,7 +13,7 @@ from rec_engine.bundle import ModelBundle
 from rec_engine.data import pruning
 from rec_engine.data.events import Event, EventStore, Impression
 from rec_engine.data.experiment_log import ExperimentLog
-from rec_engine.errors import DataError
+from rec_engine.errors import DataError, StoreError
 from rec_engine.experiments.lifecycle import Lifecycle
 from rec_engine.serving import log_retention
 from rec_engine.serving.log_retention import LogRetention
@@ -48,7 +48,8 @@ def test_each_kind_is_kept_for_its_days(filled: EventStore) -> None:
     assert dict(retention.take()) == {("pruned_rows_total", "events"): 49, ("pruned_rows_total", "impressions"): 89}
     assert dict(retention.take()) == {}
     with closing(ExperimentLog(filled.url)) as log:
-        assert log.pruned_before() == NOW - 10 * DAY
+        assert log.pruned_before(with_impressions=False) == NOW - 50 * DAY
+        assert log.pruned_before(with_impressions=True) == NOW - 10 * DAY
 
 
 def test_what_the_settings_do_not_name_stays(filled: EventStore) -> None:
@@ -65,6 +66,23 @@ def test_one_worker_does_it_and_again_after_a_day(filled: EventStore) -> None:
     now[0] += DAY
     assert [second.prune_once(), first.prune_once()] == [True, False]
     assert counts(filled)[0] == 50
+
+
+def test_who_fails_in_his_turn_tries_again_within_the_day(filled: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = StoreSettings(keep_events_days=50, keep_impressions_days=10)
+    first, second = (LogRetention(filled.url, settings, lambda: NOW) for _ in range(2))
+
+    def fail(*_: object, **__: object) -> None:
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(log_retention, "prune", fail)
+        with pytest.raises(StoreError):
+            first.prune_once()
+    assert not second.prune_once()
+    assert first.prune_once()
+    assert counts(filled) == (51, 11)
+    assert not first.prune_once()
 
 
 def test_what_a_running_experiment_measures_stays(filled: EventStore) -> None:

@@ -14,6 +14,7 @@ from rec_engine.data.database import mark_rows, name_of, named, open_engines, po
 from rec_engine.data.events import ERASED, user_hash
 from rec_engine.data.experiment_tables import (
     PRUNED,
+    PRUNED_IMPRESSIONS,
     exposure_rows,
     look_rows,
     measure_rows,
@@ -225,10 +226,15 @@ class ExperimentLog:
         with named(self.name), transaction(self._writer, self._files) as connection:
             return connection.execute(self._insert_turn, taken).first() is not None
 
-    def pruned_before(self) -> int:
-        """Return before when (Unix seconds) events were removed from the log; 0 where none were."""
-        found = self._read(sql.select(turn_rows.c.until).where(turn_rows.c.work == PRUNED))
-        return int(found[0][0]) if found else 0
+    def pruned_before(self, *, with_impressions: bool) -> int:
+        """Return before when (Unix seconds) events were removed from the log; 0 where none were.
+
+        Args:
+            with_impressions: whether what was shown is needed as well, so that the later of both moments counts.
+        """
+        marks = (PRUNED, PRUNED_IMPRESSIONS) if with_impressions else (PRUNED,)
+        found = self._read(sql.select(sql.func.max(turn_rows.c.until)).where(turn_rows.c.work.in_(marks)))
+        return int(found[0][0] or 0)
 
     def close(self) -> None:
         """Give back all connections."""

@@ -60,8 +60,8 @@ turn_rows = sql.Table(
     sql.Column("until", sql.BigInteger, nullable=False),
 )
 """Work that one of all workers does now and then, and until when (Unix seconds) it is done."""
-PRUNED = "pruned"
-"""Name of the work whose row says before when events were removed."""
+PRUNED, PRUNED_IMPRESSIONS = "pruned", "pruned impressions"
+"""Names of the work whose rows say before when events, and what was shown, were removed."""
 
 
 def forget_shown(connection: sql.Connection, user_id: str) -> None:

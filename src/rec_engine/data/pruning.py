@@ -8,13 +8,14 @@ from typing import Any, Literal, get_args
 import sqlalchemy as sql
 
 from rec_engine.data.database import event_rows, impression_rows, opened, require_file, transaction
-from rec_engine.data.experiment_tables import PRUNED, turn_rows
+from rec_engine.data.experiment_tables import PRUNED, PRUNED_IMPRESSIONS, turn_rows
 
 STRETCH = 4_000
 """Rows that one transaction looks at: those who write wait as long as it takes."""
 Kind = Literal["events", "impressions"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _KEYS: "dict[Kind, sql.Column[int]]" = {"events": event_rows.c.position, "impressions": impression_rows.c.place}
+_MARKS: dict[Kind, str] = {"events": PRUNED, "impressions": PRUNED_IMPRESSIONS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,9 @@ def prune(
     require_file(url)
     removed: dict[Kind, int] = dict.fromkeys(KINDS, 0)
     with opened(url) as (store, writer, reader, files):
-        with transaction(writer, files) as connection:
-            _note(connection, before)  # first: what is removed by half cannot be measured either
         for kind in kinds:
+            with transaction(writer, files) as connection:
+                _note(connection, _MARKS[kind], before)  # first: what is removed by half cannot be measured either
             for is_old in _stretches(reader, _KEYS[kind], before):
                 if is_over():
                     return Pruned(store, **removed)
@@ -92,10 +93,10 @@ def _count(reader: sql.Engine, key: "sql.Column[int]", is_old: "sql.ColumnElemen
         return int(connection.execute(counted).scalar_one())
 
 
-def _note(connection: sql.Connection, before: int) -> None:
-    """Note until when events are gone, so that nothing is measured by what is left."""
-    noted = connection.execute(sql.select(turn_rows.c.until).where(turn_rows.c.work == PRUNED)).scalar()
+def _note(connection: sql.Connection, mark: str, before: int) -> None:
+    """Note until when rows of a kind are gone, so that nothing is measured by what is left of them."""
+    noted = connection.execute(sql.select(turn_rows.c.until).where(turn_rows.c.work == mark)).scalar()
     if noted is None:
-        connection.execute(sql.insert(turn_rows).values(work=PRUNED, until=before))
+        connection.execute(sql.insert(turn_rows).values(work=mark, until=before))
     elif noted < before:
-        connection.execute(sql.update(turn_rows).where(turn_rows.c.work == PRUNED).values(until=before))
+        connection.execute(sql.update(turn_rows).where(turn_rows.c.work == mark).values(until=before))

@@ -12,7 +12,7 @@ from rec_engine.experiments.analysis import analyze
 from rec_engine.experiments.bandit_batches import BanditResult, bandit_result
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.list_preference import ListPreference, list_preference
-from rec_engine.experiments.measuring import begins_at, measure
+from rec_engine.experiments.measuring import begins_at, measure, reads_impressions
 from rec_engine.experiments.results import Analysis, Look
 
 MAX_TRIES = 5
@@ -31,10 +31,11 @@ def results_of(
     """Return what is known of an experiment at a moment, by the analysis of its kind; arguments as of `look`.
 
     Raises:
-        ExperimentError: if events of its time were removed from the log since.
+        ExperimentError: if what it is measured by, events or what was shown, was removed from the log since.
         StoreError: if the database fails.
     """
-    if (pruned := log.pruned_before()) > begins_at(experiment, until):
+    pruned = log.pruned_before(with_impressions=reads_impressions(experiment))
+    if pruned > begins_at(experiment, until):
         raise ExperimentError(
             f"{experiment.experiment_id} cannot be measured any more: what happened before "
             f"{datetime.fromtimestamp(pruned, tz=UTC):%Y-%m-%d %H:%M} UTC was removed from the log",

@@ -200,6 +200,11 @@ def selection_of(experiment: Experiment, until: int) -> Selection:
     )
 
 
+def reads_impressions(experiment: Experiment) -> bool:
+    """Return whether an experiment is measured by what the log says was shown, and not by events alone."""
+    return experiment.kind == "interleaving" or selection_of(experiment, 0).shown is not None
+
+
 class _Sums:
     """Arrays of sums, one row a user, to which frames of some of the users are added.
 

@@ -257,7 +257,8 @@ class CTRRanker:
             offsets = np.array(about.get("position_offsets", []), dtype=np.float32)
             calibration = float(about["slope"]), float(about["intercept"])
             ranker = cls(text, str(about["objective"]), *calibration, offsets, _names_in(text))
-            is_readable = ranker._compiled is not None or _can_read(text)  # now, so that no request waits for it
+            compiled = ranker._compiled  # now, so that no request waits for it
+            is_readable = _can_read(text) if compiled is None else len(ranker.names) == compiled.n_features
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{path}: not a readable LightGBM model ({error})", hint="train again") from None
         if not is_readable:

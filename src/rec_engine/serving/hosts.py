@@ -17,7 +17,7 @@ _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:\[\]]+)\.?(:\d*)?")
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """Names in `Host`, in lower case and without a port.
+    """Names in `Host`, in lower case, without a port or a dot at the end.
 
     Attributes:
         names: that are answered; None for all.
@@ -32,11 +32,16 @@ class Hosts:
         is_open_here = not Keyring.of(config.security).keys and is_loopback(host)
         if ANY in allowed or not (allowed or is_open_here):
             return cls()
-        return cls(OWN | {name.lower() for name in (*allowed, f"[{host}]" if ":" in host else host)})
+        return cls(OWN | {_plain(name) for name in (*allowed, f"[{host}]" if ":" in host else host)})
 
     def allow(self, host: bytes | None) -> bool:
         """Return whether a request with this header is answered; one without it comes from no browser."""
         if self.names is None or host is None:
             return True
         found = _HOST.fullmatch(host.decode("latin-1").lower())
-        return found is not None and found["name"].rstrip(".") in self.names
+        return found is not None and _plain(found["name"]) in self.names
+
+
+def _plain(name: str) -> str:
+    """Return a name as it is compared: in lower case, and without the dot that ends a name of the DNS's root."""
+    return name.lower().rstrip(".")

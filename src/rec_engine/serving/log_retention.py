@@ -41,6 +41,7 @@ class LogRetention:
         self._days: dict[Kind, int] = {kind: n for kind, n in days.items() if n is not None}
         self._url = url
         self._clock = clock
+        self._has_turn = False
         self._lock = threading.Lock()
         self._counted: Counter[Series] = Counter()
         self._loop = BackgroundLoop("log-retention", self._step, first_seconds=FIRST_SECONDS)
@@ -64,15 +65,19 @@ class LogRetention:
         """Return whether it was this worker's turn; if so, what was too old is gone.
 
         Raises:
-            RecEngineError: if the log cannot be read or written, or holds an experiment of a later release.
+            RecEngineError: if the log cannot be read or written, or holds an experiment of a later release; it is still
+                this worker's turn at the next call.
         """
         now = int(self._clock())
         require_file(self._url)
-        with closing(ExperimentLog(self._url)) as log:
-            if not log.take_turn(WORK, now, DAY_SECONDS):
+        if not self._has_turn:
+            with closing(ExperimentLog(self._url)) as log:
+                self._has_turn = log.take_turn(WORK, now, DAY_SECONDS)
+            if not self._has_turn:
                 return False
         for kind, days in self._days.items():
             self._prune(kind, days, now)
+        self._has_turn = False
         return True
 
     def _prune(self, kind: Kind, days: int, now: int) -> None:
