@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=500_000)
     parser.add_argument("--items", type=int, default=50_000)
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--limit-mib", type=int, default=1_536)
+    parser.add_argument("--limit-mib", type=int, default=3_072)
     parser.add_argument("--shards-only", action="store_true", help="with the limit, where a table does not fit at all")
     parser.add_argument("--folder", type=Path, default=None, help="a disk with room: 100 bytes an interaction")
     parser.add_argument("--part", choices=(TABLE, SHARDS), help=argparse.SUPPRESS)
