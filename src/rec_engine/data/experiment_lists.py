@@ -10,11 +10,10 @@ import sqlalchemy as sql
 from rec_engine.data.database import SQLITE, event_rows, impression_rows, name_of, named, open_engines
 from rec_engine.data.experiment_tables import exposure_rows
 from rec_engine.data.impressions import ATTRIBUTION_SECONDS, CHOSEN, FOREVER, taken
+from rec_engine.data.shown_rows import ITEM, SHOWN, TEAM
 
 USERS_AT_ONCE = 10_000
 """Users whose lists are in memory at once."""
-_SHOWN = pl.List(pl.List(pl.String))
-_ITEM, _TEAM = 0, 4
 """Places of an item's id and of whose pick it is, in what is logged of it."""
 _LISTS = {"user_id": pl.String, "request_id": pl.String, "timestamp": pl.Int64, "shown": pl.String}
 _REACTIONS = {"user_id": pl.String, "request_id": pl.String, "item_id": pl.String, "at": pl.Int64}
@@ -110,12 +109,12 @@ def _credited(lists: pl.DataFrame, reactions: pl.DataFrame, teams: tuple[str, st
     """Return user_id, first and second of each list that either team has an item in."""
     answers = lists.with_row_index("request").with_columns(ends=pl.lit(FOREVER, pl.Int64))
     shown = (
-        answers.select("request", pl.col("shown").str.json_decode(_SHOWN))
+        answers.select("request", pl.col("shown").str.json_decode(SHOWN))
         .explode("shown")
         .select(
             "request",
-            item_id=pl.col("shown").list.get(_ITEM, null_on_oob=True),
-            team=pl.col("shown").list.get(_TEAM, null_on_oob=True),
+            item_id=pl.col("shown").list.get(ITEM, null_on_oob=True),
+            team=pl.col("shown").list.get(TEAM, null_on_oob=True),
         )
         .filter(pl.col("team").is_in(teams))
     )

@@ -197,7 +197,7 @@ class ExperimentTotals:
         return pl.concat(frames, rechunk=True)
 
     def _stepped_frame(self, library: SqliteLibrary, query: "_Query", low: str, high: str | None) -> pl.DataFrame:
-        """Return what `_frame` does, in less than half the time: SQLite only finds the rows.
+        """Return what `_frame` does, faster: SQLite only finds the rows.
 
         To add them up it would ask of each row whether it is of each of ten kinds.
         """

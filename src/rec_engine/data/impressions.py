@@ -7,6 +7,7 @@ import polars as pl
 
 from rec_engine.data.dataset import EVENTS, BoolArray, FloatArray, IntArray, LongArray, event_weights
 from rec_engine.data.log_frames import LogFrames
+from rec_engine.data.shown_rows import ASKED, ITEM, POSITION, PROPENSITY, SCORE, SHOWN
 from rec_engine.utils.config import DataSettings
 
 ATTRIBUTION_SECONDS = 86_400
@@ -17,9 +18,7 @@ CHOSEN = frozenset({"click", "like", "share", "add_to_cart", "purchase"})
 
 FOREVER = np.iinfo(np.int64).max
 
-_SHOWN = pl.List(pl.List(pl.String))  # ids may be numbers or text; as text they are those of the events
-_FIELDS = ("item_id", "score", "propensity", "position")
-_ASKED = 5
+_FIELDS = {"item_id": ITEM, "score": SCORE, "propensity": PROPENSITY, "position": POSITION}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,7 @@ def _answers(log: LogFrames, windows: pl.DataFrame | None, latest: int | None, s
         kept = _within(frame.filter(pl.col("timestamp") >= since), windows).limit(
             len(frame) if latest is None else latest - n_found
         )
-        found.append(kept.drop("place").with_columns(pl.col("shown").str.json_decode(_SHOWN)))
+        found.append(kept.drop("place").with_columns(pl.col("shown").str.json_decode(SHOWN)))
         n_found += len(kept)
         if n_found == latest:
             break
@@ -125,7 +124,7 @@ def _within(frame: pl.DataFrame, windows: pl.DataFrame | None) -> pl.DataFrame:
 def _empty() -> pl.DataFrame:
     texts = dict.fromkeys(("request_id", "user_id"), pl.String)
     return pl.DataFrame(
-        schema={**texts, "timestamp": pl.Int64, "model_version": pl.String, "shown": _SHOWN, "ends": pl.Int64}
+        schema={**texts, "timestamp": pl.Int64, "model_version": pl.String, "shown": SHOWN, "ends": pl.Int64}
     )
 
 
@@ -150,7 +149,7 @@ def _joined(answers: pl.DataFrame, reactions: pl.DataFrame, attribution_seconds:
         .explode("shown")
         .select(
             "request",
-            *(pl.col("shown").list.get(place, null_on_oob=True).alias(name) for place, name in enumerate(_FIELDS)),
+            *(pl.col("shown").list.get(place, null_on_oob=True).alias(name) for name, place in _FIELDS.items()),
         )
     )
     found = taken(answers, shown.select("request", "item_id"), reactions, attribution_seconds)
@@ -161,7 +160,7 @@ def _joined(answers: pl.DataFrame, reactions: pl.DataFrame, attribution_seconds:
         user_ids=answers["user_id"],
         model_versions=answers["model_version"],
         timestamps=answers["timestamp"].to_numpy(),
-        asked=answers.select(pl.col("shown").list.first().list.get(_ASKED, null_on_oob=True)).to_series(),
+        asked=answers.select(pl.col("shown").list.first().list.get(ASKED, null_on_oob=True)).to_series(),
         request_codes=request_codes,
         item_ids=shown["item_id"],
         positions=shown["position"].cast(pl.Int32).fill_null(pl.Series(_places(request_codes))).to_numpy(),

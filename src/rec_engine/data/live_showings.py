@@ -10,6 +10,7 @@ import numpy as np
 from rec_engine.data.dataset import ExternalId
 from rec_engine.data.events import EventStore, News
 from rec_engine.data.showings import KEPT_SECONDS, NOTHING_SHOWN, SETTLING_SECONDS, Showings
+from rec_engine.data.shown_rows import ITEM, POSITION
 
 MAX_USERS = 10_000
 """Users whose showings are kept in memory; those of others are read again when they come."""
@@ -24,8 +25,6 @@ COMPLETE_SECONDS = SETTLING_SECONDS - 60
 
 _ROWS = msgspec.json.Decoder(list[list[int | float | str | None]])
 MAX_POSITION = 1_000_000
-_POSITION = 3
-"""Of an item that was shown: its id, score and propensity stand before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ def _placed(shown: str) -> list[tuple[ExternalId, int]]:
         return []
     placed = list[tuple[ExternalId, int]]()
     for place, row in enumerate(rows, start=1):
-        item_id, position = row[0] if row else None, row[_POSITION] if len(row) > _POSITION else place
+        item_id, position = row[ITEM] if row else None, row[POSITION] if len(row) > POSITION else place
         if isinstance(item_id, int | str) and isinstance(position, int) and 0 < position <= MAX_POSITION:
             placed.append((item_id, position))
     return placed

@@ -7,14 +7,13 @@ import polars as pl
 from rec_engine.data.dataset import IdMap
 from rec_engine.data.log_frames import LogFrames
 from rec_engine.data.showings import KEPT_SECONDS, ShowingLog
+from rec_engine.data.shown_rows import ITEM, POSITION, SHOWN
 from rec_engine.utils.logger import get_logger
 
 MAX_ANSWERS = 2_000_000
 """The latest that are read: twenty million impressions take half a gigabyte."""
 LATE_SECONDS = 86_400
 """Answers are written in the order of their moments, give or take less than this."""
-_SHOWN = pl.List(pl.List(pl.String))
-_POSITION = 3
 
 logger = get_logger(__name__)
 
@@ -61,14 +60,14 @@ def _coded(answers: pl.DataFrame, user_ids: IdMap, item_ids: IdMap) -> pl.DataFr
     """Return user, item (codes), position and timestamp of the impressions of known users and items."""
     shown = (
         answers.join(_codes(answers["user_id"], user_ids, "user"), on="user_id")
-        .with_columns(pl.col("shown").str.json_decode(_SHOWN))
+        .with_columns(pl.col("shown").str.json_decode(SHOWN))
         .with_columns(place=pl.int_ranges(1, pl.col("shown").list.len() + 1))
         .select("user", "timestamp", "place", "shown")
         .filter(pl.col("shown").list.len() > 0)
         .explode("shown", "place")
         .with_columns(
-            item_id=pl.col("shown").list.get(0),
-            position=pl.col("shown").list.get(_POSITION, null_on_oob=True).cast(pl.Int32),
+            item_id=pl.col("shown").list.get(ITEM),
+            position=pl.col("shown").list.get(POSITION, null_on_oob=True).cast(pl.Int32),
         )
     )
     coded = shown.join(_codes(shown["item_id"], item_ids, "item"), on="item_id")

@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 import msgspec
 import numpy as np
 
+from rec_engine.data.shown_rows import TEAM
 from rec_engine.experiments.interleaving import team_draft
 from rec_engine.serving.schemas import RecommendedItem
-
-TEAM = 4
-"""Place in a row of the log's list at which it says who picked the item."""
 
 
 @dataclass(frozen=True, slots=True)
