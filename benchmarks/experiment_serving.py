@@ -74,8 +74,7 @@ def _show_added(engine: Engine) -> None:
 def _added_seconds(engine: Engine, users: list[str]) -> float:
     before = time.thread_time()
     for user in users:
-        for experiment, arm in engine.experiments.expose(user, engine.treatment(user)):
-            engine.telemetry.exposed(experiment, arm)
+        engine.experiments.treatments.met(user, engine.treatment(user))
     return (time.thread_time() - before) / len(users)
 
 

@@ -11,7 +11,6 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
 from itertools import accumulate
 from typing import Literal
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from rec_engine.data.dataset import BoolArray, ExternalId, IntArray
 from rec_engine.experiments.definition import INTERLEAVED, Experiment
+from rec_engine.utils.short_hash import sha256
 
 Reason = Literal[
     "assigned", "met before", "forced", "not running", "not targeted", "held out", "another layer slot", "not covered"

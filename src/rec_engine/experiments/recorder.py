@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 
 from rec_engine.data.experiment_log import ExperimentLog, Record
 from rec_engine.errors import StoreError
@@ -12,6 +13,9 @@ MAX_WAITING = 200_000
 WRITE_SECONDS = 0.2
 """How long records are gathered."""
 AT_ONCE = 5_000
+
+Later = Callable[[], Sequence[Record]]
+"""What makes records when they are written, for who has no time to."""
 
 logger = get_logger(__name__)
 
@@ -34,7 +38,7 @@ class Recorder:
     def __init__(self, log: ExperimentLog, *, full_seconds: float = 0.0) -> None:
         self._log = log
         self._full_seconds = full_seconds
-        self._waiting: deque[Record] = deque()
+        self._waiting: deque[Record | Later] = deque()
         self._is_closed = False
         self._is_failing = False
         self._wakes = threading.Event()
@@ -49,8 +53,8 @@ class Recorder:
         """Records that are not on disk yet."""
         return len(self._waiting)
 
-    def add(self, record: Record) -> bool:
-        """Take a record; return whether there was room for it."""
+    def add(self, record: Record | Later) -> bool:
+        """Take a record, or what makes some; return whether there was room for it."""
         if len(self._waiting) >= MAX_WAITING and not self._has_room():
             self.n_dropped += 1
             return False
@@ -102,11 +106,17 @@ class Recorder:
                 self._is_failing = True
 
     def _write(self) -> int:
-        """Return how many records were written; if that fails, they wait again."""
+        """Return of how many that waited the records were written; if that fails, they wait again."""
         some = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
+        records: list[Record] = []
+        for each in some:
+            if callable(each):
+                records.extend(each())
+            else:
+                records.append(each)
         try:
-            self._log.write(some)
+            self._log.write(records)
         except StoreError:
-            self._waiting.extendleft(reversed(some))
+            self._waiting.extendleft(reversed(records))
             raise
         return len(some)
