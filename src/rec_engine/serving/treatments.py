@@ -126,20 +126,27 @@ class Treatments:
         now: float,
         attributes: Callable[[], Mapping[str, object]],
     ) -> Treatment:
-        unit = str(user_id)
+        unit, given = str(user_id), []
         if standing.is_lasting:
-            given = [draw.assign(unit, now) for draw in standing.draws]
+            for draw in standing.draws:
+                given.append(draw.assign(unit, now))  # noqa: PERF401 - a comprehension is one more piece of cold code
         else:
-            assign = self._live.assign
-            asked = standing.experiments
-            given = [assign(each, unit, attributes() if each.targeting else NO_ATTRIBUTES) for each in asked]
-        taken = tuple([assignment if assignment.arm is not None else None for assignment in given])
+            for each in standing.experiments:
+                given.append(self._live.assign(each, unit, attributes() if each.targeting else NO_ATTRIBUTES))
+        kept = standing.by_identity.get(tuple(map(id, given)))
+        found = kept[1] if kept else self._made(standing, given)
+        if not found.to_note:
+            standing.remember(user_id, found)
+        return found
+
+    def _made(self, standing: "_Standing", given: list[Assignment]) -> Treatment:
+        """Return the treatment that comes of assignments, one for all users of the same arms."""
+        taken = tuple(assignment if assignment.arm is not None else None for assignment in given)
         found = standing.by_assignments.get(taken)
         if found is None:
             met = tuple((each, found) for each, found in zip(standing.experiments, taken, strict=True) if found)
             found = standing.by_assignments[taken] = self._treatment(met) if met else self._none
-        if not found.to_note:
-            standing.remember(user_id, found)
+        standing.by_identity[tuple(map(id, given))] = given, found
         return found
 
     def _treatment(self, met: tuple[tuple[Experiment, Assignment], ...]) -> Treatment:
@@ -191,6 +198,8 @@ class _Standing:
             he has met elsewhere.
         draws: of these experiments.
         by_assignments: the treatment that comes of what they have for a user; None of those that he is not in.
+        by_identity: the same by the identity of these very assignments, which is looked up with less; it holds them,
+            so that no others can have it.
         remembered: treatments of users of whom there is nothing to note any more.
         noted: the same treatments without what there was to note, by their keys.
     """
@@ -202,6 +211,7 @@ class _Standing:
     is_lasting: bool
     draws: tuple[Draw, ...]
     by_assignments: dict[tuple[Assignment | None, ...], Treatment] = field(default_factory=dict)
+    by_identity: dict[tuple[int, ...], tuple[list[Assignment], Treatment]] = field(default_factory=dict)
     remembered: dict[ExternalId, Treatment] = field(default_factory=dict)
     noted: dict[str, Treatment] = field(default_factory=dict)
 
