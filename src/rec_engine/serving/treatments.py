@@ -62,6 +62,7 @@ class Treatments:
 
     def __init__(self, live: LiveExperiments, settings: RecommendationSettings, clock: Callable[[], float]) -> None:
         self._live = live
+        self._lifecycle = live.lifecycle
         self._settings = settings
         self._clock = clock
         self._none = Treatment(settings)
@@ -77,7 +78,7 @@ class Treatments:
             attributes: gives his attributes; only asked where an experiment is for some of them.
         """
         standing = self._standing
-        if self._live.lifecycle.by_id is not standing.by_id:
+        if self._lifecycle.by_id is not standing.by_id:
             standing = self._follow()
         if not standing.experiments:
             return self._none
@@ -102,7 +103,7 @@ class Treatments:
         return counted
 
     def _follow(self) -> "_Standing":
-        self._standing = _Standing.at(self._live.lifecycle.by_id, self._clock())
+        self._standing = _Standing.at(self._lifecycle.by_id, self._clock())
         return self._standing
 
     def _noted(
