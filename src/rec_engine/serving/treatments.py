@@ -18,7 +18,7 @@ from rec_engine.serving.metrics import Series
 from rec_engine.utils.config import RecommendationSettings
 
 MAX_REMEMBERED = 500_000
-"""Users whose treatment is remembered; some 60 MB."""
+"""Users whose treatment is remembered; some 50 MB."""
 
 _Found = TypeVar("_Found")
 
@@ -94,7 +94,7 @@ class Treatments:
         """
         if treatment.to_note:
             recorder, now = self._live.recorder, int(self._clock())
-            recorder.add(partial(self._noted, self._standing, user_id, treatment, now, recorder.known))
+            recorder.add_later(partial(self._noted, self._standing, user_id, treatment, now, recorder.known))
 
     def take(self) -> Mapping[Series, float]:
         """Return how many users have met which arm since it was asked last, for telemetry."""
