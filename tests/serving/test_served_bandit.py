@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from clocks import Clock
 from proposals import proposed, running
 
 from rec_engine.data.events import Event, EventStore
@@ -19,13 +20,6 @@ from rec_engine.utils.config import RecommendationSettings
 
 HOUR = 3_600
 USERS = range(1_000)
-
-
-class Clock:
-    now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

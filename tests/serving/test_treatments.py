@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import sqlalchemy as sql
+from clocks import START, Clock
 
 from rec_engine.data.events import Erasure, EventStore, user_hash
 from rec_engine.data.experiment_tables import exposure_rows
@@ -17,17 +18,7 @@ from rec_engine.serving import treatments as module
 from rec_engine.serving.treatments import Treatment, Treatments
 from rec_engine.utils.config import RecommendationSettings
 
-START = 1_700_000_000
 USERS = range(200)
-
-
-class Clock:
-    """A time that passes when it is told to."""
-
-    now = float(START)
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
