@@ -68,9 +68,10 @@ def create(  # noqa: PLR0913 - flags
     _check_versions(Proposal.of(**fields).experiment(0), model_dir)
     from rec_engine.evaluation.ab_testing import ABTestManager
 
+    shown = _shown(store)
     with ABTestManager(store=store) as manager:  # which makes it, where the service has not begun yet
         made = manager.propose(fields)
-    _say(f"{made.experiment_id} is planned. Next: rec-engine experiments start {experiment_id} --store {store}")
+    _say(f"{made.experiment_id} is planned. Next: rec-engine experiments start {experiment_id} --store {shown}")
 
 
 @experiments_app.command
@@ -86,7 +87,7 @@ def start(experiment_id: str, *, reason: str = "", store: str = STORE, model_dir
     with _manager(store) as manager:
         _check_versions(manager.get_experiment(experiment_id), model_dir)
         manager.start_experiment(experiment_id, reason)
-    _say(f"{experiment_id} is running. Next: rec-engine experiments analyze {experiment_id} --store {store}")
+    _say(f"{experiment_id} is running. Next: rec-engine experiments analyze {experiment_id} --store {_shown(store)}")
 
 
 @experiments_app.command
@@ -100,7 +101,7 @@ def stop(experiment_id: str, *, reason: str = "", store: str = STORE) -> None:
     """
     with _manager(store) as manager:
         manager.stop_experiment(experiment_id, reason)
-    _say(f"{experiment_id} is stopped. Next: rec-engine experiments analyze {experiment_id} --store {store}")
+    _say(f"{experiment_id} is stopped. Next: rec-engine experiments analyze {experiment_id} --store {_shown(store)}")
 
 
 @experiments_app.command
@@ -199,10 +200,11 @@ def list_experiments(*, store: str = STORE, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
+    shown = _shown(store)
     if not found:
-        _say(f"{store}: no experiment yet. Next: rec-engine experiments create NAME --store {store}")
+        _say(f"{shown}: no experiment yet. Next: rec-engine experiments create NAME --store {shown}")
         return
-    table = _table(f"Experiments in {store}", ("experiment", "name", "status", "arms", "coverage", "decided by"))
+    table = _table(f"Experiments in {shown}", ("experiment", "name", "status", "arms", "coverage", "decided by"))
     for each in found:
         primary = ", ".join(metric.name for metric in each.design.metrics if metric.role == "primary")
         coverage = f"{each.phase.coverage:.0%}"
@@ -304,6 +306,13 @@ def _manager(store: str) -> "ABTestManager":
     if revision is None:
         raise no_log(name)
     return ABTestManager(store=store)
+
+
+def _shown(store: str) -> str:
+    """Return a store's URL for people to read, without its password."""
+    from rec_engine.data.database import shown
+
+    return shown(store)
 
 
 def _check_versions(experiment: "Experiment", model_dir: Path) -> None:

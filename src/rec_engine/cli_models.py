@@ -183,6 +183,7 @@ def prune(*, keep: int, model_dir: Path = Path("models"), store: str | None = No
 
 def _needed(store: str | None, config: Path | None) -> dict[str, str]:
     """Return version to which arm of which experiment serves it; none where no service has had a log yet."""
+    from rec_engine.data.database import shown
     from rec_engine.evaluation.ab_testing import ABTestManager
     from rec_engine.serving.arm_versions import needed_versions
     from rec_engine.utils.config import ServingConfig, load_config
@@ -191,7 +192,7 @@ def _needed(store: str | None, config: Path | None) -> dict[str, str]:
     path = Path(url.removeprefix("sqlite:///"))
     if url.startswith("sqlite") and not path.exists():
         if store:
-            raise DataError(f"{store}: there is no such event store", hint="give the store.url of the service")
+            raise DataError(f"{shown(store)}: there is no such event store", hint="give the store.url of the service")
         return {}
     with ABTestManager(store=url) as manager:
         return needed_versions(manager.list_experiments())

@@ -48,6 +48,14 @@ def test_an_experiment_from_plan_to_verdict(tmp_path: Path, capsys: pytest.Captu
     assert (code, "is stopped" in said, "seen enough" in said) == (0, True, True)
 
 
+def test_no_command_shows_the_password_of_a_store(postgres_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    url = empty_database(postgres_url) + "&password=secret"
+    EventStore(url).close()
+    for command in ("list", "create shy", "start shy", "list", "stop shy"):
+        code, said = run(capsys, "experiments", *command.split(), "--store", url)
+        assert (code, "postgresql://" in said, "secret" in said) == (0, True, False)
+
+
 @pytest.mark.parametrize(
     "command",
     ["list", "start exp", "stop exp", "status exp", "analyze exp", "report exp --output page.html"],
