@@ -239,7 +239,7 @@ def evaluate(  # noqa: PLR0913 - the brief's flags
         model_dir: a registry of versions (its current one is taken) or one version.
         test_data: later interactions of the same users; without it the test part kept from training.
         k_values: list lengths.
-        compare: NAME:DIRECTORY of several models, measured on the first one's test data.
+        compare: NAME:DIRECTORY of several models, measured on what the first one holds out and none has learned from.
         output_file: JSON with every metric and interval.
         as_json: print that JSON instead of the table.
         off_policy: judge by the log.
@@ -256,7 +256,7 @@ def evaluate(  # noqa: PLR0913 - the brief's flags
         return
     from rec_engine.cli_off_policy import evaluate_from_log
     from rec_engine.evaluation.evaluator import as_json as plain
-    from rec_engine.pipeline.evaluate import report_on
+    from rec_engine.pipeline.compare import report_on
 
     if not k_values or min(k_values) < 1 or max(k_values) > 1_000:
         raise DataError(f"--k-values {k_values}: each lies between 1 and 1,000")

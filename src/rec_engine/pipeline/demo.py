@@ -8,7 +8,7 @@ from rec_engine.data.data_loader import load_dataset
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.errors import BundleError, DataError
 from rec_engine.evaluation.evaluator import comparison_table
-from rec_engine.pipeline.evaluate import report_on
+from rec_engine.pipeline.compare import report_on
 from rec_engine.pipeline.train import train
 from rec_engine.retrieval.categories import category_names
 from rec_engine.serving.server import run_server
