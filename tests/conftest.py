@@ -167,8 +167,29 @@ def service(
 
 
 @pytest.fixture
-def client(bundle: ModelBundle, tmp_path: Path) -> Iterator[TestClient]:
+def url(tmp_path: Path) -> str:
+    """The URL of an empty log, for tests that need it on one engine only."""
+    return f"sqlite:///{tmp_path / 'state' / 'events.db'}"
+
+
+@pytest.fixture
+def client(bundle: ModelBundle, url: str) -> Iterator[TestClient]:
     """The service of that version, with an empty cache and an empty log of its own."""
-    store = EventStore(f"sqlite:///{tmp_path / 'state' / 'events.db'}")
-    with service(bundle, store) as client:
+    with service(bundle, EventStore(url)) as client:
         yield client
+
+
+class Clock:
+    """A time that passes when it is told to; Unix seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A time that stands still."""
+    return Clock()

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import Clock
 
 from rec_engine.experiments import live_experiments as module
 from rec_engine.experiments.assignment import assign
@@ -13,20 +14,6 @@ from rec_engine.experiments.live_experiments import SETTLE_SECONDS, LiveExperime
 from rec_engine.experiments.proposal import Proposal
 
 START = 1_700_000_000.0
-
-
-class Clock:
-    """A time that passes when it is told to."""
-
-    now = START
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 
 import polars as pl
 import pytest
+from conftest import Clock
 from proposals import proposed, running
 
 from rec_engine.data.events import Event, EventStore
@@ -19,23 +19,6 @@ from rec_engine.utils.config import RecommendationSettings
 
 HOUR = 3_600
 USERS = range(1_000)
-
-
-class Clock:
-    now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'events.db'}"
 
 
 @pytest.fixture
