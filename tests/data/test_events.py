@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from rec_engine.data.database import open_engines
+from rec_engine.data.database import open_engines, require_file
 from rec_engine.data.events import Erasure, Event, EventStore, Impression, ItemChange, user_hash
 from rec_engine.data.group_commit import GroupCommit
 from rec_engine.data.rules import RuleChange, StoredRules
-from rec_engine.errors import ConfigError, ConflictError, StoreError
+from rec_engine.errors import ConfigError, ConflictError, DataError, StoreError
 
 
 def event(name: str, user: str = "ann", item: str = "tea", timestamp: int = 1_600_000_000) -> Event:
@@ -359,6 +359,20 @@ def test_a_database_that_does_not_answer_is_a_store_error_without_its_password(u
     with pytest.raises(StoreError, match="127") as caught:
         EventStore(url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}?password=secret", "sqlite://user:secret@host/{}"])
+def test_a_file_that_is_not_there_is_named_without_a_password(tmp_path: Path, url: str) -> None:
+    with pytest.raises(DataError, match="nothing.db") as caught:
+        require_file(url.format(tmp_path / "nothing.db"))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_password_that_is_not_quoted_is_not_taken_for_a_host() -> None:
+    with pytest.raises(ConfigError, match="more than one @") as caught:
+        EventStore("postgresql://user:pass@secret@127.0.0.1:1/name")
+    assert "secret" not in str(caught.value)
+    assert "%40" in caught.value.hint
 
 
 def test_a_password_in_the_query_is_used(postgres_url: str) -> None:

@@ -22,11 +22,6 @@ DAY = 86_400
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def manager(clock: Clock) -> Iterator[ABTestManager]:
     with ABTestManager(clock=clock) as manager:
         manager.create_experiment("exp", "Test")

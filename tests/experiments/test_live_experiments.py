@@ -15,11 +15,6 @@ from rec_engine.experiments.proposal import Proposal
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def workers(store_url: str, clock: Clock) -> Iterator[tuple[LiveExperiments, LiveExperiments]]:
     found = LiveExperiments(store_url, clock), LiveExperiments(store_url, clock)
     found[0].lifecycle.create(Proposal.of(experiment_id="exp", name="Test", treatment_percentage=0.1).experiment(0))

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -20,16 +19,6 @@ from rec_engine.utils.config import RecommendationSettings
 
 HOUR = 3_600
 USERS = range(1_000)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'events.db'}"
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from conftest import service
@@ -20,17 +19,6 @@ from rec_engine.serving.served_experiments import GUARD_SECONDS, ServedExperimen
 from rec_engine.utils.config import RecommendationSettings
 
 USERS = range(60)
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'events.db'}"
-
-
-@pytest.fixture
-def client(bundle: ModelBundle, url: str) -> Iterator[TestClient]:
-    with service(bundle, EventStore(url)) as client:
-        yield client
 
 
 def begin(client: TestClient, experiment_id: str = "exp", **fields: object) -> None:

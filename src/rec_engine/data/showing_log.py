@@ -7,7 +7,7 @@ import polars as pl
 from rec_engine.data.dataset import IdMap
 from rec_engine.data.log_frames import LogFrames
 from rec_engine.data.showings import KEPT_SECONDS, ShowingLog
-from rec_engine.data.shown_rows import ITEM, POSITION, SHOWN
+from rec_engine.data.shown_rows import decoded, item_rows
 from rec_engine.utils.logger import get_logger
 
 MAX_ANSWERS = 2_000_000
@@ -58,21 +58,10 @@ def _latest(log: LogFrames, since: int) -> Iterator[pl.DataFrame]:
 
 def _coded(answers: pl.DataFrame, user_ids: IdMap, item_ids: IdMap) -> pl.DataFrame:
     """Return user, item (codes), position and timestamp of the impressions of known users and items."""
-    shown = (
-        answers.join(_codes(answers["user_id"], user_ids, "user"), on="user_id")
-        .with_columns(pl.col("shown").str.json_decode(SHOWN))
-        .with_columns(place=pl.int_ranges(1, pl.col("shown").list.len() + 1))
-        .select("user", "timestamp", "place", "shown")
-        .filter(pl.col("shown").list.len() > 0)
-        .explode("shown", "place")
-        .with_columns(
-            item_id=pl.col("shown").list.get(ITEM),
-            position=pl.col("shown").list.get(POSITION, null_on_oob=True).cast(pl.Int32),
-        )
-    )
+    of_known = answers.join(_codes(answers["user_id"], user_ids, "user"), on="user_id")
+    shown = item_rows(decoded(of_known), "user", "timestamp")
     coded = shown.join(_codes(shown["item_id"], item_ids, "item"), on="item_id")
-    position = pl.coalesce("position", pl.col("place").cast(pl.Int32))
-    return coded.select("user", "item", position, "timestamp")
+    return coded.select("user", "item", "position", "timestamp")
 
 
 def _codes(column: pl.Series, ids: IdMap, name: str) -> pl.DataFrame:

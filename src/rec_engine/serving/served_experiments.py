@@ -12,7 +12,7 @@ from rec_engine.errors import ConflictError, DataError, ExperimentError, StoreEr
 from rec_engine.experiments.assignment import Assignment
 from rec_engine.experiments.bandit_batches import is_batch_over, next_batch
 from rec_engine.experiments.definition import Experiment
-from rec_engine.experiments.effects_over_time import Moment, all_moments, moments_of_looks
+from rec_engine.experiments.effects_over_time import EffectsOverTime, effects_over_time, moments_of_looks
 from rec_engine.experiments.live_experiments import LiveExperiments
 from rec_engine.experiments.looking import Results, look, results_of
 from rec_engine.experiments.planning import Plan, plan
@@ -185,12 +185,12 @@ class ServedExperiments:
         looks = await asyncio.to_thread(self._live.log.looks, experiment_id)
         return report_page(self.get(experiment_id), analysis, moments_of_looks(looks), int(self._clock()))
 
-    async def effects(self, experiment_id: str) -> list[Moment]:
+    async def effects(self, experiment_id: str) -> EffectsOverTime:
         """Return what was known of an A/B test at its planned looks and at the end of each day."""
         experiment = self.get(experiment_id)
         if experiment.kind != "ab":
             raise DataError(f"{experiment_id} is of kind {experiment.kind}: effects are those of A/B tests")
-        return await asyncio.to_thread(all_moments, self._live.log, experiment, int(self._clock()))
+        return await asyncio.to_thread(effects_over_time, self._live.log, experiment, int(self._clock()))
 
     async def plan(self, proposal: Proposal, past_days: int) -> Plan:
         """Return what an experiment would take; see `planning.plan`. Nothing is created."""
