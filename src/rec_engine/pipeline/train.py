@@ -16,22 +16,16 @@ from rec_engine.data.splits import Split, leave_one_out, random_split, temporal_
 from rec_engine.errors import DataError
 from rec_engine.evaluation.epochs import EpochRecord
 from rec_engine.evaluation.evaluator import Evaluation, validation_task
-from rec_engine.evaluation.exposures import exposures_of
 from rec_engine.evaluation.report import Findings, write_report
 from rec_engine.models.export import export_user_tower, item_arrays
-from rec_engine.models.item_tower import ItemTower
-from rec_engine.models.lightgbm_ranker import CTRRanker
 from rec_engine.models.links import fit_links
 from rec_engine.models.two_tower import TwoTowerModel
 from rec_engine.models.user_tower import UserTower, open_session
-from rec_engine.pipeline.evaluate import TrainedModel, assemble_path, choose_regularisation
+from rec_engine.pipeline.evaluate import TrainedModel, choose_regularisation
 from rec_engine.pipeline.gate import judge_version
-from rec_engine.pipeline.newcomers import NAME as NEWCOMERS
-from rec_engine.pipeline.newcomers import newcomer_lesson, with_newcomers
 from rec_engine.pipeline.publish import ITEM_TOWER, USER_TOWER, new_manifest, seal_version, write_data, write_model
 from rec_engine.pipeline.quality import examine
-from rec_engine.pipeline.ranking import fit_ranker, fit_to_clicks
-from rec_engine.pipeline.shown import ANSWERS, shown_answers, shown_lesson
+from rec_engine.pipeline.teaching import teach_ranker
 from rec_engine.pipeline.towers import ALONE, ItemEncoding, Launch, build_model, finish_item_tower, fit_towers
 from rec_engine.registry import ModelRegistry
 from rec_engine.retrieval.faiss_index import FAISSIndex
@@ -195,33 +189,13 @@ def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
     )
     ranker = None
     if config.ctr.model_type != "none":
-        ranker = _ranker(unranked, item_tower, dataset, config, split, log_url)
+        ranker = teach_ranker(unranked, item_tower, dataset, config, split, log_url)
     seconds = {
         "features and text embeddings": embedded - started,
         "towers": trained - embedded,
         "index and re-ranker": time.monotonic() - trained,
     }
     return replace(unranked, ranker=ranker, seconds_by_stage=seconds)
-
-
-def _ranker(  # noqa: PLR0913, PLR0917 - the data, the settings and what was trained before
-    unranked: TrainedModel,
-    item_tower: ItemTower,
-    dataset: RecommendationDataset,
-    config: ModelConfig,
-    split: Split,
-    log_url: str | None,
-) -> CTRRanker | None:
-    """Return what orders the candidates, taught by answers alone where the log tells most of what was taken."""
-    path, seed = assemble_path(unranked, split.train), config.training.seed
-    world = with_newcomers(unranked, item_tower, dataset.items, split, seed=seed)
-    answers = shown_answers(log_url, dataset, split, config.data) if log_url else None
-    lessons = [shown_lesson(path, answers, name=ANSWERS)] if answers else []
-    if answers and exposures_of(validation_task(split)):
-        new = shown_lesson(world.inference, answers.without(world.is_new), world.is_new, name=NEWCOMERS)
-        return fit_to_clicks(path, split, config, [*lessons, new])
-    newcomers = newcomer_lesson(world, seed=seed)
-    return fit_ranker(path, split, config, [newcomers, *lessons] if newcomers else lessons)
 
 
 def help_to_train(
