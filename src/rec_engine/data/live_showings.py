@@ -84,7 +84,7 @@ class LiveShowings:
     def _read(self, name: str, now: int) -> Showings:
         items, positions, times = list[int](), list[int](), list[int]()
         for timestamp, shown in self._store.shown_to(name, now - KEPT_SECONDS, now, MAX_ANSWERS):
-            for item_id, position in _placed(shown):
+            for item_id, position in placed_items(shown):
                 items.append(self._code(item_id))
                 positions.append(position)
                 times.append(timestamp)
@@ -101,7 +101,7 @@ class LiveShowings:
         return code
 
 
-def _placed(shown: str) -> list[tuple[ExternalId, int]]:
+def placed_items(shown: str) -> list[tuple[ExternalId, int]]:
     """Return items and positions of an answer; none of one that is not written as a service writes it."""
     try:
         rows = _ROWS.decode(shown)

@@ -35,9 +35,10 @@ def rankers_with_and_without(shop: Shop, bundle: ModelBundle, now: int) -> dict[
         bundle: that was trained on this log.
         now: Unix seconds, when it was trained.
     """
-    task, config = validation_task(bundle.split), bundle.config
-    path = assemble_path(replace(TrainedModel.of(bundle), ranker=None), bundle.split.train)
-    lesson = shown_lesson(path, shop.store_url, shop.dataset(now), bundle.split, config.data)
+    split, config = bundle.split, bundle.config
+    task = validation_task(split)
+    path = assemble_path(replace(TrainedModel.of(bundle), ranker=None), split.train, split.shown)
+    lesson = shown_lesson(path, shop.store_url, shop.dataset(now), split, config.data)
     if lesson is None:
         return {}
     users = np.unique(task.targets.user_codes)

@@ -191,7 +191,7 @@ def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
     )
     ranker = None
     if config.ctr.model_type != "none":
-        path = assemble_path(unranked, split.train)
+        path = assemble_path(unranked, split.train, split.shown)
         lessons = [
             newcomer_lesson(unranked, item_tower, dataset.items, split, seed=config.training.seed),
             shown_lesson(path, log_url, dataset, split, config.data) if log_url else None,
