@@ -181,6 +181,20 @@ def test_a_log_that_is_pruned_or_forgets_a_user_is_followed_on(curious: ModelBun
     assert worker.looks() == found + 1
 
 
+def test_a_clock_that_was_wrong_for_a_moment_does_not_end_the_counting(curious: ModelBundle, store: EventStore) -> None:
+    worker = Worker.of(curious, store)
+    store.write([answer(NOW, "4", 101), answer(NOW + 9_000 * DAY, "4", 102)])
+    worker.looks()
+    for hours in range(1, 5):
+        store.write([answer(NOW + hours * HOUR, "4", 101)])
+        worker.looks()
+    of_item = worker.live.knowledge.looks.item_codes == worker.live.catalogue.code(101)
+    assert worker.live.knowledge.looks.looks[of_item].tolist() in ([1] * 5, [2, 1, 1, 1, 1])  # what was read once more
+    base = trained_at(curious, store, NOW)
+    kept = base.looks.recent(NOW // HOUR)
+    assert kept.last_hour == NOW // HOUR + 4
+
+
 def test_what_is_shown_of_an_item_counts_once_the_worker_knows_it(curious: ModelBundle, store: EventStore) -> None:
     worker = Worker.of(curious, store)
     store.write([answer(NOW, "4", "to come")])
@@ -210,4 +224,10 @@ def test_of_a_long_log_the_answers_of_the_last_weeks_are_read(
     store.write([answer(NOW - day * DAY + n * 10, f"{n}", 101) for day in days for n in range(9)])
     assert Worker.of(curious, store).looks() == 9 * 5
     monkeypatch.setattr(live_looks, "MAX_ANSWERS", 12)
-    assert Worker.of(curious, store).looks() == pytest.approx(12, abs=3)
+    late = 3  # that are read once more
+    assert Worker.of(curious, store).looks() == 12 + late
+    own = trained_at(curious, store, NOW)
+    store.write([answer(NOW + n * 10, f"{n}", 101) for n in range(20, 22)])
+    assert Worker.of(own, store).looks() == 9 * 5 + 2
+    store.write([answer(NOW + n * 10, f"{n}", 101) for n in range(40, 60)])
+    assert Worker.of(own, store).looks() == 12 + late

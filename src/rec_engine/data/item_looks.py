@@ -15,9 +15,10 @@ from rec_engine.data.showings import SETTLING_SECONDS, ShowingLog
 
 WINDOW_HOURS = 30 * 24
 """What was shown longer ago says nothing of how an item does lately."""
-KEPT_HOURS = WINDOW_HOURS + 24
-"""Of the latest, what is kept for answers that come later: the window, and a day for clocks and stragglers."""
-
+LATE_HOURS = 24
+"""How far from the order of time the log may be."""
+KEPT_HOURS = WINDOW_HOURS + LATE_HOURS
+"""Of the latest, what is kept for answers that come later."""
 MAX_ROWS = 5_000_000
 """Of the latest hours, what is kept at most: 80 MB."""
 
@@ -43,14 +44,13 @@ class ItemLooks:
     @classmethod
     def summed(cls, item_codes: IntArray, hours: NDArray[np.integer], looks: NDArray[np.floating]) -> "ItemLooks":
         """Return the rows of looks (n,) at items (n,) in hours (n,), in any order."""
-        keys = item_codes.astype(np.int64) << 32 | hours.astype(np.int64)
-        order = np.argsort(keys, kind="stable")
-        is_first = np.ones(len(keys), dtype=np.bool_)
-        is_first[1:] = np.diff(keys[order]) > 0
+        order = np.lexsort((hours, item_codes))
+        items, hours = item_codes[order], hours[order]
+        is_first = np.ones(len(order), dtype=np.bool_)
+        is_first[1:] = (items[1:] != items[:-1]) | (hours[1:] != hours[:-1])
         firsts = np.flatnonzero(is_first)
         sums = np.add.reduceat(looks[order].astype(np.float64), firsts) if len(firsts) else np.empty(0)
-        distinct = keys[order[firsts]]
-        return cls((distinct >> 32).astype(np.int32), (distinct & (2**32 - 1)).astype(np.int32), sums)
+        return cls(items[firsts], hours[firsts].astype(np.int32), sums)
 
     @classmethod
     def of(cls, shown: ShowingLog) -> "ItemLooks":
@@ -74,12 +74,12 @@ class ItemLooks:
         return ItemLooks(self.item_codes[kept], self.hours[kept], self.looks[kept])
 
     def recent(self, hour: int) -> "ItemLooks":
-        """Return what answers after an hour go by, if not before the latest that is known of: MAX_ROWS at most."""
-        begin = min(hour, self.last_hour) - KEPT_HOURS
+        """Return what answers after an hour go by, MAX_ROWS at most; what is a day later was shown by a wrong clock."""
+        begin, end = min(hour, self.last_hour) - KEPT_HOURS, hour + LATE_HOURS + 1
         if len(self) > MAX_ROWS:
             place = len(self) - MAX_ROWS - 1
             begin = max(begin, int(np.partition(self.hours, place)[place]) + 1)
-        return self.between(begin, self.last_hour + 1)
+        return self.between(begin, end)
 
     def fits(self, n_items: int) -> bool:
         """Return whether these are rows of a catalogue of so many items: compiled loops trust their codes."""

@@ -9,14 +9,15 @@ import numpy as np
 from rec_engine.data.dataset import BoolArray, IntArray, LongArray
 from rec_engine.data.event_queries import LATEST_PLACE, SHOWN_AFTER
 from rec_engine.data.events import EventStore, Row
-from rec_engine.data.item_looks import KEPT_HOURS, ItemLooks
+from rec_engine.data.item_looks import KEPT_HOURS, LATE_HOURS, NO_LOOKS, ItemLooks
 from rec_engine.data.live_showings import placed_items
 from rec_engine.data.showings import SETTLING_SECONDS, first_of_hour, looks_at
 from rec_engine.retrieval.catalogue import Catalogue
 
 ANSWERS_AT_ONCE = 1_000
 MAX_ANSWERS = 1_000_000
-"""The latest answers since the training that are read at the start."""
+"""The latest answers that are read at the start, in half a minute. Where there are more since the training, nothing
+earlier counts: looks that are missing in between would make what was taken then look well."""
 MAX_OPEN = 3_000_000
 """Showings of hours that are not over, of which each is kept so that none counts twice: 84 MB."""
 MAX_UNKNOWN = 10_000
@@ -60,7 +61,8 @@ class LiveLooks:
     """Looks as the log has them.
 
     Hours of which the training may have missed something, the last two that it knew, are counted from the log alone.
-    Answers whose places an erasure or the removal of old answers has freed may be missed; what they led to counts on.
+    Answers whose places an erasure or the removal of old answers has freed may be missed. After a clock was wrong by more
+    than a day, LATE_ANSWERS may count twice.
 
     Args:
         trained: what the model was trained with.
@@ -97,6 +99,7 @@ class LiveLooks:
         rows = self._store.read(SHOWN_AFTER, asked)
         if not rows:
             return False
+        self._pass_on(rows[-1][2] // SETTLING_SECONDS)
         self._take(list(self._wanted(rows, known)))
         self._place = max(known, rows[-1][0])
         return self._place > known
@@ -104,7 +107,7 @@ class LiveLooks:
     def count(self) -> bool:
         """Return whether `looks` has changed since the last call, as it does once an hour of the log has passed."""
         self._take_what_waited()
-        if self._last_hour > self._counted_hour:
+        if self._last_hour != self._counted_hour:
             self._count()
         has_changed, self._has_changed = self._has_changed, False
         return has_changed
@@ -118,7 +121,7 @@ class LiveLooks:
         if not found:
             return latest
         begin = max(self._begin, found[0][2] // SETTLING_SECONDS - KEPT_HOURS)
-        low, high = max(0, latest - MAX_ANSWERS), latest
+        low, high = 0, latest
         while low < high:
             middle = (low + high) // 2
             row = self._store.read(SHOWN_AFTER, {"after": middle, "n": 1})
@@ -126,7 +129,14 @@ class LiveLooks:
                 low = row[0][0]
             else:
                 high = middle
-        return low
+        if low < latest - MAX_ANSWERS:
+            self._closed = NO_LOOKS
+        return max(low, latest - MAX_ANSWERS)
+
+    def _pass_on(self, hour: int) -> None:
+        """Take note of the hour of the latest answer; one that is a day earlier tells that a clock was wrong before."""
+        is_back = self._last_hour - hour > LATE_HOURS
+        self._last_hour = hour if is_back else max(self._last_hour, hour)
 
     def _wanted(self, rows: Sequence[Row], known: int) -> Iterator[Showing]:
         """Yield what answers showed: those up to a known place only of hours that are not over."""
@@ -144,7 +154,6 @@ class LiveLooks:
         numbers = np.array([hash(user) & (2**63 - 1) for user in users], dtype=np.int64)
         places, moments = np.array(positions, dtype=np.int32), np.array(timestamps, dtype=np.int64)
         self._open.append(_Shown(numbers, codes, places, moments))
-        self._last_hour = max(self._last_hour, max(timestamps) // SETTLING_SECONDS)
         if sum(map(len, self._open)) > MAX_OPEN:
             self._count()
 
