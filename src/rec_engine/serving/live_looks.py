@@ -61,8 +61,8 @@ class LiveLooks:
     """Looks as the log has them.
 
     Hours of which the training may have missed something, the last two that it knew, are counted from the log alone.
-    Answers whose places an erasure or the removal of old answers has freed may be missed. After a clock was wrong by more
-    than a day, LATE_ANSWERS may count twice.
+    Answers whose places an erasure or the removal of old answers has freed may be missed, and LATE_ANSWERS count twice
+    after a clock was wrong by more than a day.
 
     Args:
         trained: what the model was trained with.
