@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from plain_take_rates import ToldRates, plain_rates
 
 from rec_engine.data.dataset import FloatArray, IntArray
 from rec_engine.data.showings import KEPT_SECONDS, SETTLING_SECONDS
@@ -272,6 +273,19 @@ def user_log_looks(moment: Moment) -> FloatArray:
     return moment.everywhere(np.log1p(sum(looks for _, looks, _ in _own_showings(moment))))
 
 
+def _rates(place: int) -> Feature:
+    """How often people looked at the item, or took it for a look."""
+
+    def rate(moment: Moment) -> FloatArray:
+        told = moment.items.rates
+        if not isinstance(told, ToldRates):
+            return moment.everywhere(0)
+        of_items = plain_rates(told.shown, told.taken, moment.state.now, told.n_items)
+        return np.array([of_items[item][place] for item in moment.candidates.item_codes.tolist()], dtype=np.float32)
+
+    return rate
+
+
 FEATURES: dict[str, Feature] = {
     "tower_score": _score("tower"),
     "tower_gap": _gap("tower"),
@@ -306,6 +320,8 @@ FEATURES: dict[str, Feature] = {
     "user_log_item_looks": user_log_item_looks,
     "user_days_since_shown": user_days_since_shown,
     "user_log_looks": user_log_looks,
+    "item_log_looks": _rates(0),
+    "item_take_rate": _rates(1),
 }
 
 

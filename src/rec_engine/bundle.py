@@ -5,7 +5,7 @@ models/promotions.jsonl  how it came to be that one: a line for each change, the
 models/verdicts.jsonl    what the gate found of a version beside the one that was current
 models/<version>/        manifest.json, config.yaml, user_tower.onnx, item_inputs.npy, user_inputs.npy,
 user_features.npy, item_tower/, index/, ranker.txt, items.parquet, users.parquet,
-history/<part>/, links/<name>/
+history/<part>/, history/shown/, history/looks/, links/<name>/
 """
 
 import fcntl
@@ -29,7 +29,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rec_engine.data.dataset import IdMap, Interactions, are_offsets
-from rec_engine.data.showings import NO_SHOWINGS, ShowingLog
+from rec_engine.data.item_looks import NO_LOOKS, ItemLooks
+from rec_engine.data.showings import NO_SHOWINGS, SETTLING_SECONDS, ShowingLog
 from rec_engine.data.splits import Split
 from rec_engine.errors import BundleError
 from rec_engine.models.features import FEATURES
@@ -43,7 +44,7 @@ from rec_engine.utils.config import ModelConfig
 FORMAT_VERSION = 5
 MANIFEST = "manifest.json"
 CURRENT = "current"
-HISTORY, SHOWN, PARTS = "history", "shown", ("train", "validation", "test")
+HISTORY, SHOWN, LOOKS, PARTS = "history", "shown", "looks", ("train", "validation", "test")
 PROMOTIONS, LOCK = "promotions.jsonl", ".promotions.lock"
 LEFT_OVER_SECONDS = 86_400
 
@@ -92,6 +93,7 @@ class ModelBundle:
         ranker: the re-ranker, None where the model has none.
         metrics: of the held-out test part, such as ndcg@10.
         read_split: what `split` is read by, once it is asked for: to serve, nobody needs it.
+        read_looks: what `looks` is read by, likewise.
     """
 
     manifest: Manifest
@@ -108,11 +110,17 @@ class ModelBundle:
     ranker: CTRRanker | None
     metrics: dict[str, float]
     read_split: Callable[[], Split]
+    read_looks: Callable[[], ItemLooks]
 
     @cached_property
     def split(self) -> Split:
         """The parts of the history that the model was trained, validated and tested on."""
         return self.read_split()
+
+    @cached_property
+    def looks(self) -> ItemLooks:
+        """How often people looked at the items in the last weeks before the training; nothing if no ranker asks it."""
+        return self.read_looks() if self.ranker and self.ranker.reads_looks else NO_LOOKS
 
     @property
     def repeats(self) -> bool:
@@ -269,6 +277,7 @@ def open_bundle(path: Path, *, verified: str | None = None) -> ModelBundle:
         ranker=CTRRanker.load(ranker) if ranker.exists() else None,
         metrics=manifest.metrics,
         read_split=partial(read_split, history, manifest.split, repeats=config.data.repeat_items),
+        read_looks=partial(read_looks, history, len(items)),
     )
     _check_parts(bundle, directory)
     return bundle
@@ -302,6 +311,8 @@ def write_history(directory: Path, history: Interactions, split: Split) -> None:
         (directory / SHOWN).mkdir()
         for name in ShowingLog.__slots__:
             np.save(directory / SHOWN / f"{name}.npy", getattr(split.shown, name))
+        last_known = int(history.timestamps.max(initial=0))
+        ItemLooks.of(split.shown).recent(last_known // SETTLING_SECONDS).save(directory / LOOKS)
 
 
 def read_interactions(directory: Path, part: str) -> Interactions:
@@ -316,6 +327,21 @@ def read_split(directory: Path, name: str, *, repeats: bool) -> Split:
     shown = directory / SHOWN
     arrays = {name: np.asarray(np.load(shown / f"{name}.npy")) for name in ShowingLog.__slots__ if shown.is_dir()}
     return Split(name, train, validation, test, repeats, ShowingLog(**arrays) if arrays else NO_SHOWINGS)
+
+
+def read_looks(directory: Path, n_items: int) -> ItemLooks:
+    """Return the looks at items that `write_history` wrote; none where it wrote none, as in earlier releases.
+
+    Raises:
+        BundleError: if they are not of a catalogue of n_items.
+    """
+    written = directory / LOOKS
+    if not written.is_dir():
+        return NO_LOOKS
+    looks = ItemLooks.load(written)
+    if not looks.fits(n_items):
+        raise BundleError(f"{written}: not of this version's items", hint="train again")
+    return looks
 
 
 def new_version_name(fingerprint: str, now: datetime) -> str:

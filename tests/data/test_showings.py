@@ -124,6 +124,19 @@ def test_an_hour_later_it_counts_and_a_minute_later_it_does_not(log: Log) -> Non
     assert settled(live, "nobody", NOW) == []
 
 
+def test_training_knows_too_what_strangers_were_shown_each_of_them_for_himself(log: Log) -> None:
+    for user, moment in (("ann", NOW), ("x", NOW), ("y", NOW + 1), ("x", NOW + 2), ("x", NOW + HOUR)):
+        log.show(user, moment, 3)
+    shown = load_showings(log.store.url, USER_IDS, ITEM_IDS, since=NOW)
+    assert len(shown) == 4
+    assert rows(shown.of_user(0)) == [(3, 1.0, NOW)]
+    assert rows(shown.of_user(1)) == []
+    assert rows(shown.of_first(2).of_user(0)) == rows(shown.of_user(0))
+    assert len(shown.of_first(2)) == 1
+    strangers = [shown.of_user(code).timestamps.tolist() for code in range(2, len(shown.starts) - 1)]
+    assert sorted(strangers) == [[NOW, NOW + HOUR], [NOW + 1]]
+
+
 def test_what_another_worker_showed_is_there_once_it_has_settled(log: Log) -> None:
     live = log.live()
     assert settled(live, "ann", NOW) == []

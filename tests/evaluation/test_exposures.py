@@ -54,6 +54,11 @@ def test_what_was_shown_while_the_targets_came_about_counts_and_what_was_before_
     assert items(task) == [[2, 3, 5], [6, 7], []]
 
 
+def test_what_users_saw_whom_nobody_knows_is_nobodys_exposure() -> None:
+    strangers = [(3, 8, 10 * DAY), (7, 5, 10 * DAY)]
+    assert items(Task("t", KNOWN, TAKEN, shown=log_of([*SHOWN, *strangers], 3))) == [[5], [6, 7], []]
+
+
 def test_where_others_go_on_after_a_user_has_ended_his_own_end_counts() -> None:
     known = interactions([[0], [0, 1], [3]])
     later = replace(known, timestamps=known.timestamps + 20 * DAY * np.array([0, 0, 0, 1]))

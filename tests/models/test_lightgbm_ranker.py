@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plain_features import FEATURES as PLAIN
 from plain_features import plain_features
+from plain_take_rates import ToldRates
 from worlds import LATER, START, checkerboard, user_state
 
 from rec_engine.data.dataset import FloatArray, Interactions
@@ -22,6 +23,7 @@ from rec_engine.errors import BundleError, TrainingError
 from rec_engine.models.features import (
     DIRECTIONS,
     FEATURES,
+    OF_LOOKS,
     OF_SHOWINGS,
     SPEAKING_AGAINST,
     SPEAKING_FOR,
@@ -39,7 +41,10 @@ LOG = checkerboard(20)
 VECTORS: FloatArray = RNG.standard_normal((20, 4)).astype(np.float32)
 CATEGORIES = pl.Series([["even"] if item % 2 == 0 else ["odd", "rare"] if item < 4 else None for item in range(20)])
 MASKS = category_masks(CATEGORIES, category_names(CATEGORIES), 20)
-ITEMS = ItemTable(VECTORS, Timeline(LOG, 20), MASKS, fit_links(LOG, 20, 50))
+TO_ALL = [(n % 7, n % 13, 1 + n % 5, START + 86_400 - 97 * 60 * n) for n in range(900)]
+"""User, item, position and moment of what everybody was shown."""
+ITEMS = ItemTable(VECTORS, Timeline(LOG, 20), MASKS, fit_links(LOG, 20, 50), ToldRates(TO_ALL, LOG, 20))
+OF_LOG = (*OF_SHOWINGS, *OF_LOOKS)
 SOURCES = ("tower", "co-visitation", "similar", "recent popularity", "new items", "popularity")
 
 
@@ -281,17 +286,18 @@ def test_only_trees_that_ask_what_was_shown_read_it() -> None:
     read, without_log = (CTRRanker.fit(train, train, CTRSettings(), seed=0) for train in (rows(1), unlogged(1)))
     assert read.reads_showings
     assert not without_log.reads_showings
+    assert (read.reads_looks, without_log.reads_looks) == (True, False)
 
 
 def unlogged(seed: int) -> RankerRows:
     """Return rows as training has them without a log."""
     values = rows(seed).features.copy()
-    values[:, [list(FEATURES).index(name) for name in OF_SHOWINGS]] = [0, 0, np.nan, 0]
+    values[:, [list(FEATURES).index(name) for name in OF_LOG]] = [0, 0, np.nan, 0, 0, 0]
     return replace(rows(seed), features=values)
 
 
 def test_trees_are_the_same_as_if_there_were_no_columns_of_what_was_shown() -> None:
-    settings, n = CTRSettings(objective="binary"), len(FEATURES) - len(OF_SHOWINGS)
+    settings, n = CTRSettings(objective="binary"), len(FEATURES) - len(OF_LOG)
     train, validation = unlogged(1), unlogged(2)
     fitted = CTRRanker.fit(train, validation, settings, seed=0)
     data = lightgbm.Dataset(train.features[:, :n], train.labels)
@@ -304,7 +310,7 @@ def test_trees_are_the_same_as_if_there_were_no_columns_of_what_was_shown() -> N
 
 
 def test_trees_of_fewer_features_read_only_those(tmp_path: Path) -> None:
-    names = [name for name in FEATURES if name != FEATURES[1] and name not in OF_SHOWINGS]
+    names = [name for name in FEATURES if name != FEATURES[1] and name not in OF_LOG]
     kept = [list(FEATURES).index(name) for name in names]
     train = rows(1)
     data = lightgbm.Dataset(train.features[:, kept], train.labels, feature_name=names)
@@ -316,9 +322,10 @@ def test_trees_of_fewer_features_read_only_those(tmp_path: Path) -> None:
     assert ranker.log_odds(rows(3).features) == pytest.approx(2 * raw + 1, abs=1e-5)
     parts = ranker.contributions(rows(3).features)
     assert parts.sum(axis=1) == pytest.approx(2 * raw + 1, abs=1e-4)
-    assert (parts[:, [1, *range(len(FEATURES) - len(OF_SHOWINGS), len(FEATURES))]] == 0).all()
+    assert (parts[:, [1, *range(len(FEATURES) - len(OF_LOG), len(FEATURES))]] == 0).all()
     assert set(ranker.importances()) == set(names)
     assert not ranker.reads_showings
+    assert not ranker.reads_looks
 
 
 def test_features_of_a_user_without_history_exist() -> None:
@@ -330,12 +337,14 @@ def future_removed(log: Interactions, moment: int) -> Interactions:
 
 
 def test_no_feature_knows_what_happened_after_the_request() -> None:
-    # The timeline is the only part of the table that is asked for a moment; links and vectors are of the training part.
+    # Timeline and rates are what of the table is asked for a moment; links and vectors are of the training part.
     moment = int(np.median(LOG.timestamps))
+    shown = [each for each in TO_ALL if each[3] < moment]
     past = future_removed(LOG, moment)
     state = state_of(past, 3, moment)
-    then = ItemTable(VECTORS, Timeline(past, 20), ITEMS.categories, ITEMS.links)
+    then = ItemTable(VECTORS, Timeline(past, 20), ITEMS.categories, ITEMS.links, ToldRates(shown, past, 20))
     offered = candidates([1, 4, 6, 9])
+    assert features(state, offered, then)[:, -1].any()
     assert np.array_equal(features(state, offered, ITEMS), features(state, offered, then), equal_nan=True)
 
 

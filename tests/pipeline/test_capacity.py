@@ -17,9 +17,11 @@ from rec_engine.bundle import read_interactions, write_history
 from rec_engine.data.bulk import BulkWriter
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.data.events import Event, EventStore, Impression
+from rec_engine.data.item_looks import ItemLooks
 from rec_engine.data.live import LiveHistories
 from rec_engine.data.splits import leave_one_out
 from rec_engine.data.state import state_of
+from rec_engine.data.take_rates import TakeRates
 from rec_engine.pipeline.capacity import OVERHEAD, Load, Part, parts_of, store_parts, usual_links
 from rec_engine.retrieval.candidates import PopularitySource, RecentPopularitySource
 from rec_engine.retrieval.catalogue import Catalogue
@@ -158,7 +160,10 @@ def test_statistics(past: RecommendationDataset) -> None:
     timeline = trained.timeline.then(np.zeros(1, dtype=np.int32), np.array([trained.timeline.end]))
     popularity, recent = PopularitySource(trained.popularity + 1), RecentPopularitySource(timeline)
     recent.ask(state_of(past.interactions, 0, timeline.end))
-    own, _ = held(trained, timeline, popularity, recent)
+    one = np.zeros(1, dtype=np.int32)
+    rates = TakeRates(ItemLooks(one, one, np.ones(1)), timeline)
+    rates.make_ready(timeline.end)
+    own, _ = held(trained, timeline, popularity, recent, rates)
     within_a_fifth(part("statistics").worker / OVERHEAD, own - held(widened)[0])
 
 

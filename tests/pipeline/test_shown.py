@@ -14,6 +14,7 @@ from rec_engine.data.dataset import LongArray, RecommendationDataset
 from rec_engine.data.events import Event, EventStore, Impression
 from rec_engine.data.splits import Split, temporal_split
 from rec_engine.data.state import state_before
+from rec_engine.data.timeline import Timeline
 from rec_engine.evaluation.evaluator import NEVER, merge
 from rec_engine.models.features import FEATURES, features
 from rec_engine.pipeline.evaluate import TrainedModel, assemble_path
@@ -153,7 +154,11 @@ def test_features_are_those_of_the_moment_of_the_answer(
     user = int(lesson.user_codes[0])
     state = state_before(merge(split.train, split.validation), user, int(moments[user]))
     assert np.array_equal(state.item_codes, split.train.items_of(user))
-    expected = features(state, path.recommend(Query(state, k=5)).candidates, path.items)
+    known = merge(split.train, split.validation)
+    timeline = Timeline(known, len(bundle.item_ids), until=int(moments.max()))
+    items = replace(path.items, timeline=timeline)  # what others took since the training is known by then
+    expected = features(state, path.recommend(Query(state, k=5)).candidates, items)
+    assert not np.array_equal(expected, features(state, path.recommend(Query(state, k=5)).candidates, path.items))
     n_rows = lesson.rows.sizes[0]
     assert n_rows >= 2  # what the user has met already is no candidate
     for row in lesson.rows.features[:n_rows]:

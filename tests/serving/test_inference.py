@@ -14,18 +14,21 @@ from worlds import LATER
 from rec_engine.bundle import ModelBundle, open_bundle
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.data.events import EventStore, Impression
+from rec_engine.data.item_looks import NO_LOOKS
 from rec_engine.data.live_showings import LiveShowings
 from rec_engine.data.showing_log import load_showings
 from rec_engine.data.state import COLD, state_of
 from rec_engine.evaluation.evaluator import validation_task
-from rec_engine.models.features import FEATURES, OF_SHOWINGS, features
-from rec_engine.models.lightgbm_ranker import CTRRanker
+from rec_engine.models.features import FEATURES, OF_LOOKS, OF_SHOWINGS, features
+from rec_engine.models.lightgbm_ranker import CTRRanker, RankerRows
 from rec_engine.pipeline.evaluate import TrainedModel, assemble_path, evaluate_baselines
 from rec_engine.pipeline.ranking import ranker_rows
 from rec_engine.pipeline.train import train
 from rec_engine.retrieval.budget import Budget
 from rec_engine.serving.inference import Query, RecommendationInference
-from rec_engine.utils.config import RecommendationSettings
+from rec_engine.serving.live import LiveModel
+from rec_engine.serving.live_statistics import LiveStatistics
+from rec_engine.utils.config import CTRSettings, RecommendationSettings
 
 
 @pytest.fixture
@@ -58,22 +61,37 @@ def test_items_below_the_score_threshold_give_way_to_popular_ones(bundle: ModelB
 
 def test_ranker_training_and_serving_see_the_same_features(bundle: ModelBundle, store: EventStore) -> None:
     known, ids = bundle.split.train, (bundle.user_ids, bundle.item_ids)
-    path = assemble_path(replace(TrainedModel.of(bundle), ranker=None), known)
     user = np.unique(bundle.split.validation.user_codes)[:1].astype(np.int32)
     now = int(validation_task(bundle.split).request_times()[user[0]])
     for moment in (now - 4_000, now - 10, now + 4_000):  # of which an hour, or what is to come, says nothing
         shown = json.dumps([[100 + item, 0.5, 1.0, item + 1] for item in range(20, 40)])
         store.write([Impression(f"r{moment}", str(bundle.user_ids[int(user[0])]), moment, "v", shown, 0)])
+    for moment in (now - 7_200, now - 90_000):
+        shown = json.dumps([[100 + item, 0.5, 1.0, item + 1] for item in range(moment % 30)])
+        store.write([Impression(f"s{moment}", "a stranger", moment, "v", shown, 0)])
     split = replace(bundle.split, shown=load_showings(store.url, *ids, since=now))
+    path = assemble_path(replace(TrainedModel.of(bundle), ranker=None), known, split.shown)
     trained_on = ranker_rows(path, validation_task(split), user)
     live = LiveShowings(bundle.item_ids.code, store).of_user(bundle.user_ids[int(user[0])], now)
     served = path.recommend(Query(state_of(known, int(user[0]), now, live), k=10))
-    matrix = features(state_of(known, int(user[0]), now, live), served.candidates, path.items)
+    service = LiveModel(reading_looks(replace(bundle, history=known)), RecommendationSettings(), store)
+    LiveStatistics(service, store).refresh()
+    items = replace(service.inference.items, links=path.items.links)
+    matrix = features(state_of(known, int(user[0]), now, live), served.candidates, items)
     assert np.array_equal(trained_on.features, matrix, equal_nan=True)
     times_shown = matrix[:, list(FEATURES).index(OF_SHOWINGS[0])]
     assert set(times_shown.tolist()) == {0.0, float(np.log1p(np.float32(1)))}
+    assert all(len(np.unique(matrix[:, list(FEATURES).index(name)])) > 2 for name in OF_LOOKS)
     taken = bundle.split.validation.items_of(int(user[0]))
     assert np.array_equal(served.candidates.item_codes[trained_on.labels == 1], np.unique(taken))
+
+
+def reading_looks(bundle: ModelBundle) -> ModelBundle:
+    """Return a version whose trees split by every feature, and that was trained before anything was shown."""
+    values = np.random.default_rng(0).normal(size=(3_000, len(FEATURES))).astype(np.float32)
+    rows = RankerRows(values, (values.sum(axis=1) > 0).astype(np.float32), np.full(100, 30))
+    ranker = CTRRanker.fit(rows, rows, CTRSettings(objective="binary"), seed=0)
+    return replace(bundle, ranker=ranker, read_looks=lambda: NO_LOOKS)
 
 
 def test_without_reranking_the_order_is_the_towers(bundle: ModelBundle, inference: RecommendationInference) -> None:

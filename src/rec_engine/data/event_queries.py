@@ -76,6 +76,13 @@ LATEST_SHOWN = (
     .order_by(impression_rows.c.place.desc())
     .limit(sql.bindparam("n"))
 )  # fmt: skip
+LATEST_PLACE = sql.select(sql.func.coalesce(sql.func.max(impression_rows.c.place), 0))
+SHOWN_AFTER = (
+    sql.select(impression_rows.c.place, impression_rows.c.user_id, impression_rows.c.timestamp, impression_rows.c.shown)
+    .where(impression_rows.c.place > sql.bindparam("after"))
+    .order_by(impression_rows.c.place)
+    .limit(sql.bindparam("n"))
+)
 SHOWN_TO_USER = Question.of(
     sql.select(impression_rows.c.timestamp, impression_rows.c.shown)
     .where(impression_rows.c.user_id == sql.bindparam("user_id"), impression_rows.c.timestamp > sql.bindparam("since"))

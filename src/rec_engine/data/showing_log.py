@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import polars as pl
 
 from rec_engine.data.dataset import IdMap
@@ -12,6 +13,7 @@ from rec_engine.utils.logger import get_logger
 
 MAX_ANSWERS = 2_000_000
 """The latest that are read: twenty million impressions take half a gigabyte."""
+WHO = "user", "stranger"
 LATE_SECONDS = 86_400
 """Answers are written in the order of their moments, give or take less than this."""
 
@@ -19,11 +21,11 @@ logger = get_logger(__name__)
 
 
 def load_showings(store_url: str, user_ids: IdMap, item_ids: IdMap, *, since: int) -> ShowingLog:
-    """Return what the service has shown to these users of these items, as far as the ranker may know of it.
+    """Return what the service has shown of these items, as far as the ranker may know of it.
 
     Args:
         store_url: `sqlite:///path` or `postgresql://user:password@host/name`; it may be in use.
-        user_ids: whose codes the users get.
+        user_ids: whose codes the users get; all others, who have looked at items as well, have the codes after those.
         item_ids: whose codes the items get.
         since: Unix seconds of the earliest request that is to know it.
 
@@ -37,8 +39,9 @@ def load_showings(store_url: str, user_ids: IdMap, item_ids: IdMap, *, since: in
         frames = [_coded(frame, user_ids, item_ids) for frame in _latest(log, since - KEPT_SECONDS)]
     finally:
         log.close()
-    schema = {"user": pl.Int32, "item": pl.Int32, "position": pl.Int32, "timestamp": pl.Int64}
-    showings = ShowingLog.from_impressions(pl.concat([pl.DataFrame(schema=schema), *frames]), len(user_ids))
+    schema = {"user": pl.Int32, "stranger": pl.UInt64, "item": pl.Int32, "position": pl.Int32, "timestamp": pl.Int64}
+    shown = _with_strangers(pl.concat([pl.DataFrame(schema=schema), *frames]), len(user_ids))
+    showings = ShowingLog.from_impressions(shown, len(user_ids))
     logger.info("the log tells of %s items that were shown, each counted once an hour", f"{len(showings):,}")
     return showings
 
@@ -57,11 +60,24 @@ def _latest(log: LogFrames, since: int) -> Iterator[pl.DataFrame]:
 
 
 def _coded(answers: pl.DataFrame, user_ids: IdMap, item_ids: IdMap) -> pl.DataFrame:
-    """Return user, item (codes), position and timestamp of the impressions of known users and items."""
-    of_known = answers.join(_codes(answers["user_id"], user_ids, "user"), on="user_id")
-    shown = item_rows(decoded(of_known), "user", "timestamp")
+    """Return user, stranger, item, position and timestamp of the impressions of known items.
+
+    Users and items are codes; of one whose user is null, `stranger` says who it was.
+    """
+    users = _codes(answers["user_id"], user_ids, "user")
+    with_users = answers.join(users, on="user_id", how="left", maintain_order="left")
+    shown = item_rows(decoded(with_users.with_columns(stranger=pl.col("user_id").hash())), *WHO, "timestamp")
     coded = shown.join(_codes(shown["item_id"], item_ids, "item"), on="item_id")
-    return coded.select("user", "item", "position", "timestamp")
+    return coded.select(*WHO, "item", "position", "timestamp")
+
+
+def _with_strangers(shown: pl.DataFrame, n_users: int) -> pl.DataFrame:
+    """Return the impressions with codes for those users too whom nobody knows: n_users, and so on."""
+    is_stranger = shown["user"].is_null()
+    who = shown["stranger"].filter(is_stranger).to_numpy()
+    users = shown["user"].fill_null(0).to_numpy().copy()
+    users[is_stranger.to_numpy()] = n_users + np.unique(who, return_inverse=True)[1]
+    return shown.with_columns(user=pl.Series(users)).drop("stranger")
 
 
 def _codes(column: pl.Series, ids: IdMap, name: str) -> pl.DataFrame:

@@ -41,7 +41,7 @@ class Showings:
     @classmethod
     def of(cls, item_codes: IntArray, positions: IntArray, timestamps: LongArray) -> "Showings":
         """Return the showings of one user's impressions (n,) in any order; codes below 0 are left out."""
-        is_first = _first_of_hour(np.zeros(len(item_codes), dtype=np.int32), item_codes, timestamps)
+        is_first = first_of_hour(np.zeros(len(item_codes), dtype=np.int32), item_codes, timestamps)
         order = np.flatnonzero(is_first)
         order = order[np.argsort(timestamps[order], kind="stable")]
         return cls(item_codes[order], looks_at(positions[order]), timestamps[order])
@@ -63,7 +63,8 @@ class ShowingLog:
         item_codes: (n,) int32.
         looks: (n,) float32, see `Showings`.
         timestamps: (n,) int64, Unix seconds.
-        starts: (n_users + 1,) int64; user u owns rows starts[u] to starts[u + 1].
+        starts: (n_users + 1,) int64; user u owns rows starts[u] to starts[u + 1]. Users whom the model does not know
+            may come after those whom it knows.
     """
 
     item_codes: IntArray
@@ -76,10 +77,13 @@ class ShowingLog:
 
     @classmethod
     def from_impressions(cls, frame: pl.DataFrame, n_users: int) -> "ShowingLog":
-        """Return the showings of impressions: codes of user and item, from 0 on, position and timestamp."""
+        """Return the showings of impressions: codes of user and item, from 0 on, position and timestamp.
+
+        There are n_users at least.
+        """
         users, items = (frame[name].cast(pl.Int32).to_numpy() for name in ("user", "item"))
         timestamps = frame["timestamp"].cast(pl.Int64).to_numpy()
-        order = np.flatnonzero(_first_of_hour(users, items, timestamps))
+        order = np.flatnonzero(first_of_hour(users, items, timestamps))
         order = order[np.lexsort((timestamps[order], users[order]))]
         counts = np.bincount(users[order], minlength=n_users)
         return cls(
@@ -95,6 +99,12 @@ class ShowingLog:
             return NOTHING_SHOWN
         rows = slice(self.starts[user_code], self.starts[user_code + 1])
         return Showings(self.item_codes[rows], self.looks[rows], self.timestamps[rows])
+
+    def of_first(self, n_users: int) -> "ShowingLog":
+        """Return what the first n_users were shown."""
+        starts = self.starts[: n_users + 1]
+        rows = slice(0, starts[-1])
+        return ShowingLog(self.item_codes[rows], self.looks[rows], self.timestamps[rows], starts)
 
     def where(self, kept: BoolArray) -> "ShowingLog":
         """Return the rows where `kept` (n,) is true; the users stay the same."""
@@ -113,7 +123,7 @@ def looks_at(positions: IntArray) -> FloatArray:
     return looks
 
 
-def _first_of_hour(users: IntArray, items: IntArray, timestamps: LongArray) -> BoolArray:
+def first_of_hour(users: IntArray | LongArray, items: IntArray, timestamps: LongArray) -> BoolArray:
     """Return (n,) bool: which impressions of known users and items are the first of their user, item and hour."""
     is_first = np.zeros(len(items), dtype=np.bool_)
     known = np.flatnonzero((users >= 0) & (items >= 0))

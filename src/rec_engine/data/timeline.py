@@ -11,7 +11,7 @@ from rec_engine.data.interactions import counted, offsets
 from rec_engine.data.kernels import pasts_at, places_at
 from rec_engine.data.scratch import empty_beside, row_blocks
 
-SECONDS_A_DAY = 86_400
+SECONDS_A_DAY, SECONDS_AN_HOUR = 86_400, 3_600
 DAYS_AT_HAND = 8
 
 
@@ -70,6 +70,20 @@ class Timeline:
     def counts(self, item_codes: IntArray, moment: int) -> FloatArray:
         """Return (n,) float32: how often each item was met before `moment` (Unix seconds)."""
         counts: FloatArray = (self._places(item_codes, [moment])[0] - self._starts[item_codes]).astype(np.float32)
+        return counts
+
+    def counts_between(self, item_codes: IntArray, begin: int, end: int) -> LongArray:
+        """Return (n,) int64: how often each item was met from `begin` to before `end` (Unix seconds)."""
+        before, after = self._places(item_codes, [begin, end])
+        between: LongArray = after - before
+        return between
+
+    def counts_by_hour(self, first: int, n: int) -> LongArray:
+        """Return (n,) int64: how often anything was met in each hour from `first` on (Unix seconds // 3600)."""
+        counts = np.zeros(n, dtype=np.int64)
+        for rows in row_blocks(len(self._keys)):
+            hours = (self._keys[rows] % self._span + self.begin) // SECONDS_AN_HOUR - first
+            counts += np.bincount(hours[(hours >= 0) & (hours < n)], minlength=n)
         return counts
 
     def past(self, item_codes: IntArray, moment: int, days_before: Sequence[int] = ()) -> Past:

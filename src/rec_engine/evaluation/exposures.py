@@ -41,7 +41,8 @@ def exposures_of(task: Task) -> Exposures | None:
 
     None where the log does not tell of most targets that they were shown.
     """
-    targets, shown = task.targets, task.shown
+    targets = task.targets
+    shown = task.shown.of_first(targets.n_users)
     if not len(shown) or not len(targets):
         return None
     users = np.repeat(np.arange(len(shown.starts) - 1, dtype=np.int32), np.diff(shown.starts))

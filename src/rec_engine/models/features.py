@@ -15,6 +15,7 @@ from rec_engine.data.dataset import FloatArray, IntArray, LongArray
 from rec_engine.data.kernels import shared_tastes, showings_of
 from rec_engine.data.rows import Rows
 from rec_engine.data.state import UserState
+from rec_engine.data.take_rates import TakeRates
 from rec_engine.data.timeline import SECONDS_A_DAY, Past, Timeline
 from rec_engine.retrieval.candidates import Candidates
 from rec_engine.retrieval.few_items import Numbered
@@ -35,12 +36,14 @@ class ItemTable:
         timeline: when each item was met.
         categories: (n_items,) uint64, a bit for each category that an item has.
         links: name to links between items; those of LINK_NAMES are among them.
+        rates: how often they were looked at and taken lately; None where nothing is known of it.
     """
 
     vectors: Rows
     timeline: Timeline
     categories: NDArray[np.uint64]
     links: Mapping[str, Links]
+    rates: TakeRates | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,17 @@ def own_showings(moment: Moment, columns: FloatArray) -> None:
     showings_of(places, shown.looks, shown.timestamps, moment.met, moment.liked_at, now, columns)
 
 
+def take_rates(moment: Moment, columns: FloatArray) -> None:
+    """How often anybody may have looked at the item lately when it was shown, and how often it is taken for a look.
+
+    Both are 0 for an item of which nothing is known, and for all items where no log says what was shown.
+    """
+    if moment.items.rates is None:
+        columns[:] = 0
+    else:
+        moment.items.rates.set(moment.candidates.item_codes, moment.state.now, columns)
+
+
 def popularity(moment: Moment, columns: FloatArray) -> None:
     """How often the item was met: ever, within the last week, month and year; and its trend.
 
@@ -200,16 +214,20 @@ GROUPS: dict[tuple[str, ...], Feature] = {
     ("similarity_to_last", "similarity_to_nearest", "similarity_to_recent"): similarity,
     ("category_affinity", "category_affinity_recent"): category_affinity,
     ("user_log_item_shown", "user_log_item_looks", "user_days_since_shown", "user_log_looks"): own_showings,
+    ("item_log_looks", "item_take_rate"): take_rates,
 }
 """Names of the columns to what computes them."""
 OF_SHOWINGS = next(names for names, group in GROUPS.items() if group is own_showings)
 """Those that read what the user was shown."""
+OF_LOOKS = next(names for names, group in GROUPS.items() if group is take_rates)
+"""Those that read what everybody was shown."""
 FEATURES = tuple(name for names in GROUPS for name in names)
 SPEAKING_FOR: frozenset[str] = frozenset(
     (
         *_each(PERSONAL, "score", "gap"),
         *_each(LINK_NAMES, "last", "second_last", "strongest", "sum"),
         "n_sources",
+        "item_take_rate",
         "similarity_to_last",
         "similarity_to_nearest",
         "similarity_to_recent",

@@ -16,7 +16,7 @@ from scipy.special import expit
 from rec_engine.data.dataset import FloatArray, IntArray, LongArray
 from rec_engine.errors import BundleError, TrainingError
 from rec_engine.models.compiled_trees import CompiledTrees, UnsupportedTreesError
-from rec_engine.models.features import DIRECTIONS, FEATURES, OF_SHOWINGS
+from rec_engine.models.features import DIRECTIONS, FEATURES, OF_LOOKS, OF_SHOWINGS
 from rec_engine.models.position_bias import position_offsets
 from rec_engine.utils.config import CTRSettings
 from rec_engine.utils.logger import get_logger
@@ -191,9 +191,18 @@ class CTRRanker:
     @cached_property
     def reads_showings(self) -> bool:
         """Whether a score depends on what the user was shown; to others nobody need tell it."""
+        return self._reads(OF_SHOWINGS)
+
+    @cached_property
+    def reads_looks(self) -> bool:
+        """Whether a score depends on what everybody was shown, likewise."""
+        return self._reads(OF_LOOKS)
+
+    def _reads(self, names: tuple[str, ...]) -> bool:
+        """Return whether trees ask for any of these features; of trees that only LightGBM knows it may be."""
         if self._compiled is None:
             return True
-        return any(self.names[place] in OF_SHOWINGS for place in self._compiled.column_features.tolist())
+        return any(self.names[place] in names for place in self._compiled.column_features.tolist())
 
     @property
     def can_explain(self) -> bool:

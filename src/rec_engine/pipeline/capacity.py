@@ -43,6 +43,8 @@ USER_BYTES, USER_FEATURE_BYTES = 2 * (VIEW + 6), 8 * FLOAT32
 KNOWN_BYTES, ORDER_BYTES = INT64 + FLOAT32, INT32 + FLOAT32 + INT32
 """Of a place for an item: where its times begin, its users; the order by these, how often it was met lately, and the
 order by that."""
+RATES_BYTES = INT64 + 2 * FLOAT32
+"""Of a place for an item: where its looks begin, and how often it was looked at and taken for a look."""
 LIVE_USER_BYTES = 800
 """Of a user whose history is kept, beside its items."""
 DISK_ITEM_BYTES, DISK_USER_BYTES, DISK_TEXT_SHARE = 19, 4, 0.3
@@ -151,7 +153,7 @@ def _tables(load: Load) -> list[Part]:
             features + load.n_users * (DISK_USER_BYTES + load.id_bytes),
         ),
         # As of the training, and as of now once the log has events.
-        Part("statistics", OVERHEAD * (2 * known + places * ORDER_BYTES), 0, 0),
+        Part("statistics", OVERHEAD * (2 * known + places * (ORDER_BYTES + RATES_BYTES)), 0, 0),
     ]
 
 

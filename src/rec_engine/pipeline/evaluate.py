@@ -9,6 +9,8 @@ import polars as pl
 
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions
+from rec_engine.data.item_looks import ItemLooks
+from rec_engine.data.showings import NO_SHOWINGS, ShowingLog
 from rec_engine.data.splits import Split
 from rec_engine.errors import TrainingError
 from rec_engine.evaluation.epochs import EpochRecord
@@ -97,24 +99,28 @@ def measure(task: Task, model: TrainedModel, ks: Sequence[int]) -> list[Evaluati
     n_items = len(model.index.vectors)
     evaluations = [evaluate("two-tower", tower_recommender(model, task), task, n_items=n_items, ks=ks)]
     if model.ranker:
-        served = as_recommender(assemble_path(model, task.history), task)
+        served = as_recommender(assemble_path(model, task.history, task.shown), task)
         evaluations.append(evaluate("two-tower + re-ranking", served, task, n_items=n_items, ks=ks))
     return evaluations
 
 
-def assemble_path(model: TrainedModel, known: Interactions, until: int | None = None) -> RecommendationInference:
+def assemble_path(
+    model: TrainedModel, known: Interactions, shown: ShowingLog = NO_SHOWINGS, until: int | None = None
+) -> RecommendationInference:
     """Return the request path as it would have been when only `known` had happened: later figures would be a leak.
 
     Args:
         model: its parts.
         known: what had happened.
+        shown: what everybody was shown; later showings do not count.
         until: Unix seconds up to which nothing else had; the last interaction's without it.
     """
+    links = fit_links(known, len(model.index.vectors), model.ease_regularisation)
     return RecommendationInference.assemble(
         model.tower,
         model.index,
         Catalogue.of_categories(model.categories),
-        knowledge=Knowledge.of(known, fit_links(known, len(model.index.vectors), model.ease_regularisation), until),
+        knowledge=Knowledge.of(known, links, ItemLooks.of(shown), until),
         ranker=model.ranker,
         settings=RecommendationSettings(),
         repeats=model.repeats,

@@ -36,7 +36,8 @@ def check_ranking_features(model: TrainedModel, path: RecommendationInference, t
     end = now[chosen].max()
     is_past = task.history.mask(lambda part: part.timestamps < end)
     until = min(end, task.history.timestamps.max() + 1)
-    ending = assemble_path(model, task.history.where(is_past), until=int(until))
+    shown = task.shown.where(task.shown.timestamps < end)
+    ending = assemble_path(model, task.history.where(is_past), shown, until=int(until))
     used, without = [], []
     for user_code in chosen.tolist():
         query = Query(task.state(user_code, int(now[user_code])), k=10)

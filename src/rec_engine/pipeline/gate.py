@@ -264,7 +264,7 @@ def _difference(candidate: ModelBundle, common: CommonTask, n_users: int) -> tup
 
 def _among_shown(model: TrainedModel, task: Task, exposures: Exposures) -> DoubleArray:
     """Return (n_users,) NDCG@10 of what the model serves, of these items alone."""
-    served = as_recommender(assemble_path(model, task.history), task, exposures)
+    served = as_recommender(assemble_path(model, task.history, task.shown), task, exposures)
     return evaluate("among what was shown", served, task, n_items=len(model.index.vectors), ks=(K,)).per_user[TUNED_FOR]
 
 

@@ -34,7 +34,7 @@ def rankers_with_and_without(shop: Shop, bundle: ModelBundle, now: int) -> dict[
         now: Unix seconds, when it was trained.
     """
     config = bundle.config
-    path = assemble_path(replace(TrainedModel.of(bundle), ranker=None), bundle.split.train)
+    path = assemble_path(replace(TrainedModel.of(bundle), ranker=None), bundle.split.train, bundle.split.shown)
     answers = shown_answers(shop.store_url, shop.dataset(now), bundle.split, config.data)
     if answers is None:
         return {}

@@ -85,8 +85,8 @@ def with_newcomers(
     known = split.train.where(split.train.mask(lambda part: ~is_new[part.item_codes]))
     taken = _of_takers(split, is_new)
     index = FAISSIndex.build(vectors, model.index.settings, seed=seed)
-    inference = assemble_path(replace(model, index=index, ranker=None), known)
     shown = split.shown.where(~is_new[split.shown.item_codes])
+    inference = assemble_path(replace(model, index=index, ranker=None), known, shown)
     return World(is_new, inference, Task(f"{split.name}, newcomers", known, taken, split.repeats, shown=shown))
 
 

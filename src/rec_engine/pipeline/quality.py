@@ -58,7 +58,7 @@ def examine(  # noqa: PLR0913 - what was trained, on what, and what it is called
     seconds["evaluation of the model"] = time.monotonic() - started
 
     started = time.monotonic()
-    path = assemble_path(model, task.history)
+    path = assemble_path(model, task.history, task.shown)
     inspected = some_users(task, MAX_INSPECTED_USERS, seed=0)
     sources, reliability = inspect_candidates(path, inspected)
     leaks = [

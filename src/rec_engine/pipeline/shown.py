@@ -7,11 +7,14 @@ import polars as pl
 
 from rec_engine.data.dataset import BoolArray, IntArray, Interactions, LongArray, RecommendationDataset
 from rec_engine.data.impressions import FOREVER, load_impressions
+from rec_engine.data.item_looks import ItemLooks
 from rec_engine.data.showings import ShowingLog
 from rec_engine.data.splits import Split
 from rec_engine.data.state import UserState, state_before
+from rec_engine.data.take_rates import TakeRates
+from rec_engine.data.timeline import Timeline
 from rec_engine.evaluation.evaluator import NEVER, merge
-from rec_engine.models.features import features
+from rec_engine.models.features import ItemTable, features
 from rec_engine.models.lightgbm_ranker import RankerRows
 from rec_engine.pipeline.ranking import Lesson, joined
 from rec_engine.serving.inference import Query, RecommendationInference
@@ -61,6 +64,15 @@ class ShownAnswers:
         user_code = int(self.user_codes[answer])
         return state_before(self.known, user_code, int(self.timestamps[answer]), self.shown.of_user(user_code))
 
+    def statistics(self, items: ItemTable) -> ItemTable:
+        """Return the items with statistics that follow the log up to each answer, as a service's do.
+
+        They tell what had happened as of a moment. Links cannot, and so stay as they are.
+        """
+        timeline = Timeline(self.known, items.timeline.n_items, until=int(self.timestamps.max()) + 1)
+        looks = ItemLooks.of(self.shown)
+        return replace(items, timeline=timeline, rates=TakeRates(looks, timeline) if len(looks) else None)
+
 
 def shown_answers(
     store_url: str, dataset: RecommendationDataset, split: Split, settings: DataSettings
@@ -104,12 +116,13 @@ def shown_lesson(
     """Return what answers teach, as far as the items that they showed are candidates.
 
     Args:
-        inference: the request path as of the end of the training part, without a ranker.
-        answers: links and statistics know nothing of the time in which they were given.
+        inference: the request path as of the end of the training part, without a ranker; links, which cannot be asked
+            as of a moment, know nothing of the time in which the answers were given.
+        answers: statistics of the items are those of their moments.
         only: (n_items,) bool, the items that teach, in the answers that showed any of them; without it all of them do.
         name: for people.
     """
-    users, blocks = list[int](), list[RankerRows]()
+    users, blocks, items = list[int](), list[RankerRows](), answers.statistics(inference.items)
     for answer, user_code in enumerate(with_progress(answers.user_codes.tolist(), name)):
         rows = np.arange(answers.starts[answer], answers.starts[answer + 1])
         if only is not None:
@@ -117,7 +130,7 @@ def shown_lesson(
             if not len(rows):
                 continue
         users.append(user_code)
-        blocks.append(_rows(inference, answers, answer, rows))
+        blocks.append(_rows(inference, items, answers, answer, rows))
     return Lesson(name, joined(blocks), np.array(users, dtype=np.int32))
 
 
@@ -135,13 +148,15 @@ def windows(split: Split, dataset: RecommendationDataset) -> pl.DataFrame:
     return frame.filter(pl.Series(is_known & (ends != NEVER)))
 
 
-def _rows(inference: RecommendationInference, answers: ShownAnswers, answer: int, rows: LongArray) -> RankerRows:
+def _rows(
+    inference: RecommendationInference, items: ItemTable, answers: ShownAnswers, answer: int, rows: LongArray
+) -> RankerRows:
     """Return what the trees see of these rows of an answer, as far as their items are candidates at that moment."""
     state, item_codes = answers.state(answer), answers.item_codes[rows]
     candidates = inference.recommend(Query(state, k=max(1, len(rows)))).candidates
     is_there = np.isin(item_codes, candidates.item_codes)
     places = np.searchsorted(candidates.item_codes, item_codes[is_there])
-    matrix = features(state, candidates, inference.items)[places]
+    matrix = features(state, candidates, items)[places]
     labels = answers.clicked[rows[is_there]].astype(np.float32)
     return RankerRows(matrix, labels, np.array([len(places)]), answers.positions[rows[is_there]])
 

@@ -33,7 +33,7 @@ def teach_ranker(  # noqa: PLR0913, PLR0917 - the data, the settings and what wa
         split: what the towers were trained on, and what is held out; its test part is not touched.
         log_url: of the log that says what the service has shown, if there is one.
     """
-    path, seed = assemble_path(unranked, split.train), config.training.seed
+    path, seed = assemble_path(unranked, split.train, split.shown), config.training.seed
     world = with_newcomers(unranked, item_tower, dataset.items, split, seed=seed)
     answers = shown_answers(log_url, dataset, split, config.data) if log_url else None
     lessons = [shown_lesson(path, answers, name=ANSWERS)] if answers else []

@@ -10,8 +10,10 @@ import numpy as np
 
 from rec_engine.bundle import ModelBundle
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions
+from rec_engine.data.item_looks import NO_LOOKS, ItemLooks
 from rec_engine.data.kernels import distinct_users
 from rec_engine.data.state import UserState
+from rec_engine.data.take_rates import TakeRates
 from rec_engine.data.timeline import Timeline
 from rec_engine.evaluation.evaluator import Recommender, Task
 from rec_engine.evaluation.exposures import Exposures
@@ -132,25 +134,29 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """What is known of the items beside their vectors, all of it from the same interactions.
+    """What is known of the items beside their vectors, all of it from the same past.
 
     Attributes:
         popularity: (n_items,) float32, distinct users of each item.
         timeline: when each item was met.
         links: name to links between items.
+        looks: how often people looked at them.
     """
 
     popularity: FloatArray
     timeline: Timeline
     links: Mapping[str, Links]
+    looks: ItemLooks = NO_LOOKS
 
     @classmethod
-    def of(cls, known: Interactions, links: Mapping[str, Links], until: int | None = None) -> "Knowledge":
+    def of(
+        cls, known: Interactions, links: Mapping[str, Links], looks: ItemLooks = NO_LOOKS, until: int | None = None
+    ) -> "Knowledge":
         """Return what these interactions say, and that there were no others `until`; links must know nothing later."""
         n_items = next(iter(links.values())).n_items
         past = known.positive()
         popularity = distinct_users(past.item_codes, past.starts, n_items)
-        return cls(popularity, Timeline(past, n_items, until), links)
+        return cls(popularity, Timeline(past, n_items, until), links, looks)
 
 
 class RecommendationInference:
@@ -189,7 +195,7 @@ class RecommendationInference:
             bundle.user_tower,
             bundle.index,
             Catalogue(bundle.items),
-            knowledge=Knowledge.of(bundle.history, bundle.links),
+            knowledge=Knowledge.of(bundle.history, bundle.links, bundle.looks),
             ranker=bundle.ranker,
             settings=settings,
             repeats=bundle.repeats,
@@ -221,7 +227,8 @@ class RecommendationInference:
             *([HistorySource()] if repeats else []),
             PopularitySource(knowledge.popularity),
         ]
-        items = ItemTable(index.rows, knowledge.timeline, catalogue.category_masks, knowledge.links)
+        rates = TakeRates(knowledge.looks, knowledge.timeline) if len(knowledge.looks) else None
+        items = ItemTable(index.rows, knowledge.timeline, catalogue.category_masks, knowledge.links, rates)
         return cls(CandidateGenerator(sources), catalogue, items, ranker, settings, repeats=repeats)
 
     def recommend(self, query: Query, lap: Lap = unmeasured, budget: Budget | None = None) -> Trace:

@@ -70,7 +70,7 @@ class LiveModel:
         self._tower = replace(bundle.user_tower, room=self._inputs)
         self._settings = settings
         links = {name: of_items.widened(capacity) for name, of_items in bundle.links.items()}
-        self.knowledge = Knowledge.of(bundle.history, links)
+        self.knowledge = Knowledge.of(bundle.history, links, bundle.looks)
         self.inference = self._assembled(self.knowledge)
         self.histories = LiveHistories(
             bundle.history,
@@ -105,6 +105,8 @@ class LiveModel:
     def _answer_once(self, inference: RecommendationInference) -> None:
         """Have made what the first answer would wait for: what all have in common, and machine code."""
         user = state_of(self.bundle.history, 0 if self.bundle.history.n_users else COLD, int(time.time()))
+        if inference.items.rates:
+            inference.items.rates.make_ready(user.now)
         inference.recommend(Query(user, ANSWERED_ONCE))
 
     def catch_up(self) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 
 from rec_engine.data.dataset import FloatArray, IntArray, LongArray
 from rec_engine.data.events import EventStore, Row
+from rec_engine.data.item_looks import ItemLooks
 from rec_engine.data.live import weights_of
 from rec_engine.errors import StoreError
 from rec_engine.serving.live import LiveModel
+from rec_engine.serving.live_looks import LiveLooks
 from rec_engine.utils.background import BackgroundLoop
 from rec_engine.utils.config import DataSettings
 from rec_engine.utils.logger import get_logger
@@ -46,6 +48,11 @@ class LiveStatistics:
         self._meetings: LongArray = np.empty(0, dtype=np.int64)
         self._unknown: deque[tuple[str, str, int]] = deque(maxlen=MAX_UNKNOWN)
         self._n_items = live.catalogue.n_items
+        ranker, own_log = live.bundle.ranker, live.bundle.manifest.log_id
+        self._looks: LiveLooks | None = None
+        if ranker and ranker.reads_looks:
+            is_own_log = own_log == store.log_id
+            self._looks = LiveLooks(live.knowledge.looks, live.catalogue, store, is_own_log=is_own_log)
         self._is_behind = False  # what was counted and answers do not go by yet
         self._loop = BackgroundLoop("live-statistics", self._step)
 
@@ -74,13 +81,23 @@ class LiveStatistics:
                 self._position = until
         finally:
             self._add(met)  # what was read is not read again
+        looks = self._looked_at()
         if not self._is_behind:
             return False
         timeline = self._trained.timeline.then(self._codes, self._times)
         popularity = self._trained.popularity + self._new_users(timeline.n_items)
-        self._live.exchange(replace(self._trained, popularity=popularity, timeline=timeline))
+        self._live.exchange(replace(self._trained, popularity=popularity, timeline=timeline, looks=looks))
         self._is_behind = False
         return True
+
+    def _looked_at(self) -> ItemLooks:
+        """Return how often people looked at the items, as far as the ranker asks."""
+        if self._looks is None:
+            return self._trained.looks
+        while not self._loop.is_closed and self._looks.follow():
+            pass
+        self._is_behind |= self._looks.count()
+        return self._looks.looks
 
     def _count_what_waited(self) -> None:
         """Count events that were kept because nobody knew their items, as far as somebody does by now."""
