@@ -76,12 +76,13 @@ def test_probabilities_follow_the_labels_and_repeat_themselves() -> None:
 
 def test_trees_that_make_no_fault_still_tell_all_candidates_apart() -> None:
     values = np.random.default_rng(4).standard_normal((3_000, len(FEATURES))).astype(np.float32)
-    flawless = RankerRows(values, (values[:, FEATURES.index("item_trend")] > 1).astype(np.float32), np.full(100, 30))
+    trend = values[:, FEATURES.index("item_trend")]
+    flawless = RankerRows(values, (trend > 1).astype(np.float32), np.full(100, 30))
     ranker = CTRRanker.fit(flawless, flawless, CTRSettings(), seed=0).refit(flawless, CTRSettings(), seed=1)
     odds = ranker.log_odds(values)
     assert ranker.slope <= np.exp(2.5)
     assert len(np.unique(odds)) > 10
-    assert odds[values[:, 0] > 1].min() > odds[values[:, 0] < 0.9].max()
+    assert odds[trend > 1].min() > odds[trend < 0.9].max()
 
 
 def test_saved_ranker_scores_the_same(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from rec_engine.data.dataset import BoolArray, IntArray, LongArray
 from rec_engine.data.event_queries import LATEST_PLACE, SHOWN_AFTER
 from rec_engine.data.events import EventStore, Row
 from rec_engine.data.item_looks import KEPT_HOURS, LATE_HOURS, NO_LOOKS, ItemLooks
-from rec_engine.data.shown_rows import placed
 from rec_engine.data.showings import SETTLING_SECONDS, first_of_hour, looks_at
+from rec_engine.data.shown_rows import placed
 from rec_engine.retrieval.catalogue import Catalogue
 
 ANSWERS_AT_ONCE = 1_000
