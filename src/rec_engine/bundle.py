@@ -2,6 +2,7 @@
 
 models/current           the name of the promoted version
 models/promotions.jsonl  how it came to be that one: a line for each change, the latest last
+models/verdicts.jsonl    what the gate found of a version beside the one that was current
 models/<version>/        manifest.json, config.yaml, user_tower.onnx, item_inputs.npy, user_inputs.npy,
 user_features.npy, item_tower/, index/, ranker.txt, items.parquet, users.parquet,
 history/<part>/, history/shown/, history/looks/, links/<name>/
@@ -182,13 +183,18 @@ def make_current(model_dir: Path, version: str, action: Action, *, reason: str) 
     if version == replaced:
         return
     record = Promotion(at=datetime.now(UTC), action=action, version=version, replaced=replaced, reason=reason)
-    with (model_dir / PROMOTIONS).open("ab+") as file:
-        file.seek(max(0, file.tell() - 1))
-        is_cut_off = file.read() not in {b"", b"\n"}
-        file.write(b"\n" * is_cut_off + record.model_dump_json().encode() + b"\n")
+    append_record(model_dir / PROMOTIONS, record)
     half_written = model_dir / f".{CURRENT}.partial"
     half_written.write_text(version + "\n", encoding="utf-8")
     os.replace(half_written, model_dir / CURRENT)
+
+
+def append_record(path: Path, record: BaseModel) -> None:
+    """Append a line to a file; one that a crash cut off before does not run into it."""
+    with path.open("ab+") as file:
+        file.seek(max(0, file.tell() - 1))
+        is_cut_off = file.read() not in {b"", b"\n"}
+        file.write(b"\n" * is_cut_off + record.model_dump_json().encode() + b"\n")
 
 
 def current_version(model_dir: Path) -> str | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter
-from rich.console import Console
 
 from rec_engine.cli_capacity import capacity
 from rec_engine.cli_doctor import doctor
@@ -20,13 +19,13 @@ from rec_engine.cli_simulate import simulate
 from rec_engine.cli_store import store_app
 from rec_engine.errors import ConfigError, DataError, RecEngineError
 from rec_engine.utils.config import ModelConfig, ServingConfig, load_config
+from rec_engine.utils.console import say, show
 from rec_engine.utils.logger import configure_logging
 
 if TYPE_CHECKING:
     from rec_engine.evaluation.evaluator import Evaluation
 
 MAX_TRIALS = 1_000
-TABLE_WIDTH = 120
 DEFAULT_WORKERS = 2
 Engine = Literal["local", "ray"]
 TABLE_METRICS = ("ndcg", "hit_rate", "recall", "coverage")
@@ -182,7 +181,7 @@ def train(  # noqa: PLR0913 - the brief's flags
 
         split_to_tune = source.split or make_split(source.dataset, settings)
         settings, best = search(source.dataset, settings, split_to_tune, tune, model_dir)
-        _say(f"{best} holds the best settings: rec-engine train --config {best} uses them again")
+        say(f"{best} holds the best settings: rec-engine train --config {best} uses them again")
     if is_follower():
         help_to_train(source.dataset, settings, model_dir, source.split, launch)
         return
@@ -198,18 +197,18 @@ def train(  # noqa: PLR0913 - the brief's flags
     for evaluation in report.evaluations:
         found = evaluation.estimate("ndcg@10")
         if not len(evaluation.user_codes):
-            _say(f"{evaluation.name}: not measured, no user has enough interactions to hold one out")
+            say(f"{evaluation.name}: not measured, no user has enough interactions to hold one out")
             continue
-        _say(f"{evaluation.name}: NDCG@10 {found.mean:.4f} [{found.low:.4f}, {found.high:.4f}] ({report.measured_on})")
-    _say(report.verdict)
-    _say(report.gate)
+        say(f"{evaluation.name}: NDCG@10 {found.mean:.4f} [{found.low:.4f}, {found.high:.4f}] ({report.measured_on})")
+    say(report.verdict)
+    say(report.gate)
     if not report.is_current:
-        _say(
+        say(
             f"{report.directory} is published, and the current model stays. Next: rec-engine models promote "
             f"{report.version} --force --model-dir {model_dir} makes it current all the same."
         )
         return
-    _say(
+    say(
         f"{report.directory} is the current model. Next: open {report.directory / 'report.html'} to see how good it is "
         f"and for whom; rec-engine serve --model-dir {model_dir} serves it."
     )
@@ -240,7 +239,7 @@ def evaluate(  # noqa: PLR0913 - the brief's flags
         model_dir: a registry of versions (its current one is taken) or one version.
         test_data: later interactions of the same users; without it the test part kept from training.
         k_values: list lengths.
-        compare: NAME:DIRECTORY of several models, measured on the first one's test data.
+        compare: NAME:DIRECTORY of several models, measured on what the first one holds out and none has learned from.
         output_file: JSON with every metric and interval.
         as_json: print that JSON instead of the table.
         off_policy: judge by the log.
@@ -257,7 +256,7 @@ def evaluate(  # noqa: PLR0913 - the brief's flags
         return
     from rec_engine.cli_off_policy import evaluate_from_log
     from rec_engine.evaluation.evaluator import as_json as plain
-    from rec_engine.pipeline.evaluate import report_on
+    from rec_engine.pipeline.compare import report_on
 
     if not k_values or min(k_values) < 1 or max(k_values) > 1_000:
         raise DataError(f"--k-values {k_values}: each lies between 1 and 1,000")
@@ -274,7 +273,7 @@ def evaluate(  # noqa: PLR0913 - the brief's flags
     if output_file:
         _write(output_file, told)
         if not as_json:
-            _say(f"{output_file} holds every figure")
+            say(f"{output_file} holds every figure")
 
 
 @app.command(group=SERVE)
@@ -312,7 +311,7 @@ def recommend(
 
         elsewhere = partial(recommend_on_ray, directory, settings=settings, n_workers=n_workers)
     table = recommend_to_file(open_bundle(directory), users, k, output, settings, elsewhere=elsewhere)
-    _say(f"{output}: {table.height:,} recommendations for {table['user_id'].n_unique():,} users")
+    say(f"{output}: {table.height:,} recommendations for {table['user_id'].n_unique():,} users")
 
 
 @app.command(group=SERVE)
@@ -363,11 +362,9 @@ def _show(evaluations: "list[Evaluation]", title: str, k_values: list[int]) -> N
 
     middle = k_values[len(k_values) // 2]
     metrics = [f"{metric}@{middle}" for metric in TABLE_METRICS]
-    console = Console()
-    console.width = max(console.width, TABLE_WIDTH)
-    console.print(comparison_table(evaluations, metrics, title))
+    show(comparison_table(evaluations, metrics, title))
     judged = evaluations[-1]
-    _say(
+    say(
         f"Left out: {judged.n_unreachable_targets:,} targets that their users had already met, "
         f"{judged.n_cold_users:,} users without a history."
     )
@@ -388,13 +385,8 @@ def _write(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _say(text: str) -> None:
-    Console(highlight=False, markup=False, emoji=False, soft_wrap=True).print(text)
-
-
 def _fail(message: str, hint: str, exit_code: int) -> None:
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    console.print(f"Error: {message}")
+    say(f"Error: {message}", to_stderr=True)
     if hint:
-        console.print(f"Hint: {hint}")
+        say(f"Hint: {hint}", to_stderr=True)
     sys.exit(exit_code)

@@ -1,14 +1,13 @@
 """`rec-engine capacity`: what a model and a service of some size need, before there is either."""
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from rec_engine.cli_output import AsJson, print_json
 from rec_engine.errors import ConfigError
+from rec_engine.utils.console import say, show
 
 MIB, GIB = 2**20, 2**30
-TABLE_WIDTH = 120
 USUAL_INTERACTIONS, USUAL_TEXT = 50, 100
 
 
@@ -59,12 +58,10 @@ def capacity(  # noqa: PLR0913 - one for each thing that grows
     together = workers * worker + shared + SUPERVISOR_BYTES * (workers > 1)
     table.add_section()
     table.add_row("sum", *(f"{size / MIB:,.0f}" for size in (worker, shared, disk)))
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.width = max(console.width, TABLE_WIDTH)
-    console.print(table)
+    show(table)
     for name, n_bytes in store_parts().items():
-        console.print(f"event store, each million {name}: {n_bytes * 1_000_000 / MIB:,.0f} MiB")
-    console.print(
+        say(f"event store, each million {name}: {n_bytes * 1_000_000 / MIB:,.0f} MiB")
+    say(
         f"A worker takes {(worker + shared) / GIB:.1f} GiB, of which {shared / GIB:.1f} GiB are the same for all; "
         f"{workers} workers take {together / GIB:.1f} GiB, a version {disk / GIB:.1f} GiB of disk. "
         f"Next: rec-engine serve --workers {workers}."

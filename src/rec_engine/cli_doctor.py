@@ -3,10 +3,9 @@
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from rec_engine.cli_output import print_json
 from rec_engine.errors import ConfigError
+from rec_engine.utils.console import say
 
 MARKS = {"ok": "ok     ", "warning": "WARNING", "fault": "FAULT  "}
 
@@ -33,10 +32,9 @@ def doctor(
     if json:
         print_json({"is_well": not has_fault, "findings": found})
     else:
-        console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         for each in found:
-            console.print(f"{MARKS[each.state]} {each.check}: {each.message}")
+            say(f"{MARKS[each.state]} {each.check}: {each.message}")
             if each.hint:
-                console.print(f"        {each.hint}")
+                say(f"        {each.hint}")
     if has_fault:
         sys.exit(1)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import yaml
 from cyclopts import App, Parameter
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from rec_engine.cli_output import AsJson, print_json
 from rec_engine.errors import DataError
+from rec_engine.utils.console import say, show
 
 if TYPE_CHECKING:
     from rec_engine.evaluation.ab_testing import ABTestManager
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from rec_engine.experiments.list_preference import ListPreference
     from rec_engine.experiments.results import Comparison
 
-TABLE_WIDTH = 120
 STORE = "sqlite:///state/events.db"
 MODEL_DIR = Path("models")
 
@@ -68,9 +67,10 @@ def create(  # noqa: PLR0913 - flags
     _check_versions(Proposal.of(**fields).experiment(0), model_dir)
     from rec_engine.evaluation.ab_testing import ABTestManager
 
+    shown = _shown(store)
     with ABTestManager(store=store) as manager:  # which makes it, where the service has not begun yet
         made = manager.propose(fields)
-    _say(f"{made.experiment_id} is planned. Next: rec-engine experiments start {experiment_id} --store {store}")
+    say(f"{made.experiment_id} is planned. Next: rec-engine experiments start {experiment_id} --store {shown}")
 
 
 @experiments_app.command
@@ -86,7 +86,7 @@ def start(experiment_id: str, *, reason: str = "", store: str = STORE, model_dir
     with _manager(store) as manager:
         _check_versions(manager.get_experiment(experiment_id), model_dir)
         manager.start_experiment(experiment_id, reason)
-    _say(f"{experiment_id} is running. Next: rec-engine experiments analyze {experiment_id} --store {store}")
+    say(f"{experiment_id} is running. Next: rec-engine experiments analyze {experiment_id} --store {_shown(store)}")
 
 
 @experiments_app.command
@@ -100,7 +100,7 @@ def stop(experiment_id: str, *, reason: str = "", store: str = STORE) -> None:
     """
     with _manager(store) as manager:
         manager.stop_experiment(experiment_id, reason)
-    _say(f"{experiment_id} is stopped. Next: rec-engine experiments analyze {experiment_id} --store {store}")
+    say(f"{experiment_id} is stopped. Next: rec-engine experiments analyze {experiment_id} --store {_shown(store)}")
 
 
 @experiments_app.command
@@ -122,12 +122,12 @@ def status(experiment_id: str, *, store: str = STORE, as_json: AsJson = False) -
     shares = ", ".join(
         f"{arm} {share:.0%}" for arm, share in zip(experiment.arm_names, experiment.phase.shares, strict=True)
     )
-    _say(f"{experiment_id} ({experiment.name}) is {experiment.status}: {shares} of {experiment.phase.coverage:.0%}")
+    say(f"{experiment_id} ({experiment.name}) is {experiment.status}: {shares} of {experiment.phase.coverage:.0%}")
     table = _table(f"Versions of {experiment_id}", ("version", "when (UTC)", "what", "who", "why"))
     for each in versions:
         at = f"{datetime.fromtimestamp(each.timestamp, UTC):%Y-%m-%d %H:%M}"
         table.add_row(str(each.version), at, each.action, each.actor, each.reason)
-    _print(table)
+    show(table)
 
 
 @experiments_app.command
@@ -154,17 +154,17 @@ def analyze(
         print_json(analysis.as_dict())
         return
     if isinstance(analysis, ListPreference):
-        _print(preference_table(experiment_id, analysis))
+        show(preference_table(experiment_id, analysis))
     elif isinstance(analysis, BanditResult):
-        _print(bandit_table(experiment_id, analysis))
+        show(bandit_table(experiment_id, analysis))
     else:
-        _print(comparison_table(experiment_id, analysis.comparisons))
+        show(comparison_table(experiment_id, analysis.comparisons))
     for sentence in analysis.health:
-        _say(sentence)
+        say(sentence)
     found = analysis.recommendation
-    _say(f"{found.action}: {found.reason} {found.next_step}")
+    say(f"{found.action}: {found.reason} {found.next_step}")
     if output_file:
-        _say(f"{output_file} holds every figure")
+        say(f"{output_file} holds every figure")
 
 
 @experiments_app.command
@@ -183,7 +183,7 @@ def report(experiment_id: str, *, output: Path, users: Path | None = None, store
     with _manager(store) as manager:
         page = manager.report(experiment_id, attributes)
     output.write_text(page, encoding="utf-8")
-    _say(f"{output} holds the report")
+    say(f"{output} holds the report")
 
 
 @experiments_app.command(name="list")
@@ -199,15 +199,16 @@ def list_experiments(*, store: str = STORE, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
+    shown = _shown(store)
     if not found:
-        _say(f"{store}: no experiment yet. Next: rec-engine experiments create NAME --store {store}")
+        say(f"{shown}: no experiment yet. Next: rec-engine experiments create NAME --store {shown}")
         return
-    table = _table(f"Experiments in {store}", ("experiment", "name", "status", "arms", "coverage", "decided by"))
+    table = _table(f"Experiments in {shown}", ("experiment", "name", "status", "arms", "coverage", "decided by"))
     for each in found:
         primary = ", ".join(metric.name for metric in each.design.metrics if metric.role == "primary")
         coverage = f"{each.phase.coverage:.0%}"
         table.add_row(each.experiment_id, each.name, each.status, " ".join(each.arm_names), coverage, primary)
-    _print(table)
+    show(table)
 
 
 def show_demo(seed: int, n_users: int, output_file: Path | None, *, quietly: bool = False) -> None:
@@ -223,15 +224,15 @@ def show_demo(seed: int, n_users: int, output_file: Path | None, *, quietly: boo
         return
     for scene in scenes:
         found = scene.analysis.recommendation
-        _print(comparison_table(f"{scene.name}: {scene.truth}", scene.analysis.comparisons))
-        _say(f"{found.action}: {found.reason}\n")
-    _say(
+        show(comparison_table(f"{scene.name}: {scene.truth}", scene.analysis.comparisons))
+        say(f"{found.action}: {found.reason}\n")
+    say(
         f"Peeking: {peeking.runs} experiments without any effect, each looked at {peeking.looks} times. Taken for one: "
         f"{peeking.naive_z:.0%} by a z-test on impressions, {peeking.by_user:.0%} by users but at a fixed 0.05, "
         f"{peeking.always_valid:.0%} by the p-value that holds at any time, {peeking.decided:.0%} by the verdict."
     )
     if output_file:
-        _say(f"{output_file} holds every figure")
+        say(f"{output_file} holds every figure")
 
 
 def comparison_table(title: str, comparisons: "tuple[Comparison, ...]") -> Table:
@@ -306,13 +307,20 @@ def _manager(store: str) -> "ABTestManager":
     return ABTestManager(store=store)
 
 
+def _shown(store: str) -> str:
+    """Return a store's URL for people to read, without its password."""
+    from rec_engine.data.database import shown
+
+    return shown(store)
+
+
 def _check_versions(experiment: "Experiment", model_dir: Path) -> None:
     from rec_engine.serving.arm_versions import check_versions
 
     if model_dir.is_dir():
         check_versions(experiment, model_dir)
     elif any(arm.configuration.model_version for arm in experiment.arms):
-        _say(f"{model_dir} is not here: whether the versions that arms name can be served is seen when they are")
+        say(f"{model_dir} is not here: whether the versions that arms name can be served is seen when they are")
 
 
 def _read(path: Path) -> dict[str, object]:
@@ -344,13 +352,3 @@ def _p(value: float | None) -> str:
     if value is None:
         return ""
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"  # noqa: PLR2004 - digits shown
-
-
-def _print(table: Table) -> None:
-    console = Console(highlight=False, markup=False)
-    console.width = max(console.width, TABLE_WIDTH)
-    console.print(table)
-
-
-def _say(text: str) -> None:
-    Console(highlight=False, markup=False, soft_wrap=True).print(text)

@@ -3,9 +3,8 @@
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from rec_engine.utils.config import ModelConfig, ServingConfig, load_config
+from rec_engine.utils.console import say
 
 
 def ingest(
@@ -33,11 +32,7 @@ def ingest(
     rate = report.n_rows / max(report.seconds, 1e-3)
     kinds = {"known already": report.n_known, "of erased users": report.n_erased, "rejected": report.n_rejected}
     others = "".join(f", {n:,} {kind}" for kind, n in kinds.items() if n)
-    _say(
+    say(
         f"{report.store}: {report.n_new:,} new events{others}, in {report.seconds:,.1f} s ({rate:,.0f} rows/s). "
         f"Next: a service that runs on it knows them; rec-engine train --events {report.store} trains with them."
     )
-
-
-def _say(text: str) -> None:
-    Console(highlight=False, markup=False, soft_wrap=True).print(text)

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import yaml
 from cyclopts import App, Parameter
-from rich.console import Console
 
 from rec_engine.utils.config import KeySettings, ScopeName
+from rec_engine.utils.console import say
 
 keys_app = App(name="keys", help="Make keys for the service.")
 
@@ -27,7 +27,6 @@ def new(
 
     key, digest = make_key()
     entry = KeySettings(name=name, sha256=digest, scopes=tuple(scope)).model_dump(mode="json")
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{key}\n")
-    console.print("This key is shown once. Next: put its entry into the settings of the service:\n")
-    console.print(yaml.safe_dump({"security": {"keys": [entry]}}, sort_keys=False))
+    say(f"{key}\n")
+    say("This key is shown once. Next: put its entry into the settings of the service:\n")
+    say(yaml.safe_dump({"security": {"keys": [entry]}}, sort_keys=False))

@@ -5,16 +5,15 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from rec_engine.cli_output import AsJson, print_json
 from rec_engine.errors import BundleError, CheckError, DataError
+from rec_engine.utils.console import say, show
 
 if TYPE_CHECKING:
     from rec_engine.registry import ModelRegistry, VersionSummary
 
-TABLE_WIDTH = 120
 UNITS = ("B", "kB", "MB", "GB", "TB")
 NO_VERSION = "there is no trained model here. Next: rec-engine train makes one."
 
@@ -37,15 +36,13 @@ def list_versions(*, model_dir: Path = Path("models"), as_json: AsJson = False) 
         print_json(versions)
         return
     if not versions:
-        _say(f"{model_dir}: {NO_VERSION}")
+        say(f"{model_dir}: {NO_VERSION}")
         return
-    console = Console(highlight=False, markup=False)
-    console.width = max(console.width, TABLE_WIDTH)
-    console.print(_table(registry, versions))
+    show(_table(registry, versions))
     for summary in versions:
         if summary.damage:
-            _say(f"{summary.version} is damaged: {summary.damage}")
-    _say(_next(registry, versions))
+            say(f"{summary.version} is damaged: {summary.damage}")
+    say(_next(registry, versions))
 
 
 @models_app.command
@@ -70,7 +67,7 @@ def promote(
     registry = ModelRegistry(model_dir)
     replaced = registry.current()
     if version == replaced:
-        _say(f"{version} is the current model already")
+        say(f"{version} is the current model already")
         return
     if force:
         reason = "by hand, not compared"
@@ -79,12 +76,12 @@ def promote(
         if not verdict.passes:
             raise CheckError(verdict.sentence, hint=f"{replaced} stays; --force promotes {version} all the same")
         reason = verdict.sentence
-        _say(reason)
+        say(reason)
     registry.promote(version, reason=reason)
     back = (
         f"rec-engine models rollback --model-dir {model_dir} returns to {replaced}" if replaced else _serve(model_dir)
     )
-    _say(f"{version} is the current model, and running servers take it over. Next: {back}.")
+    say(f"{version} is the current model, and running servers take it over. Next: {back}.")
 
 
 @models_app.command
@@ -100,7 +97,7 @@ def rollback(*, model_dir: Path = Path("models"), reason: str = "by hand") -> No
     registry = ModelRegistry(model_dir)
     left = registry.current()
     version = registry.rollback(reason=reason)
-    _say(
+    say(
         f"{version} is the current model again, and running servers take it over. "
         f"Next: rec-engine models promote {left} --model-dir {model_dir} undoes this."
     )
@@ -125,10 +122,10 @@ def shadow(
     registry = ModelRegistry(model_dir)
     if version is None:
         stopped = registry.stop_shadow()
-        _say(f"{stopped.version} is no longer tried" if stopped else "no version was tried")
+        say(f"{stopped.version} is no longer tried" if stopped else "no version was tried")
         return
     registry.shadow(version, share)
-    _say(
+    say(
         f"{version} is tried on {share:.0%} of the requests. Next: GET /models/shadow of a running server compares it, "
         f"rec-engine models shadow --stop --model-dir {model_dir} ends it."
     )
@@ -151,7 +148,7 @@ def verify(version: str | None = None, *, model_dir: Path = Path("models")) -> N
         raise CheckError(
             f"{model_dir}: {', '.join(damaged)} cannot be served", hint="restore the files named above, or train again"
         )
-    _say(f"{model_dir}: {len(names)} verified, nothing to mend." if names else f"{model_dir}: {NO_VERSION}")
+    say(f"{model_dir}: {len(names)} verified, nothing to mend." if names else f"{model_dir}: {NO_VERSION}")
 
 
 @models_app.command
@@ -172,17 +169,18 @@ def prune(*, keep: int, model_dir: Path = Path("models"), store: str | None = No
     needed = _needed(store, config)
     gone = registry.prune(keep, needed)
     for summary in gone:
-        _say(f"{summary.version} is removed")
+        say(f"{summary.version} is removed")
     left = registry.versions()
     for summary in left[keep:]:
         if summary.version in needed:
-            _say(f"{summary.version} stays: {needed[summary.version]}")
+            say(f"{summary.version} stays: {needed[summary.version]}")
     freed = _size(sum(summary.size_bytes for summary in gone))
-    _say(f"{freed} freed, versions left: {len(left)}. Next: rec-engine models list --model-dir {model_dir} shows them.")
+    say(f"{freed} freed, versions left: {len(left)}. Next: rec-engine models list --model-dir {model_dir} shows them.")
 
 
 def _needed(store: str | None, config: Path | None) -> dict[str, str]:
     """Return version to which arm of which experiment serves it; none where no service has had a log yet."""
+    from rec_engine.data.database import shown
     from rec_engine.evaluation.ab_testing import ABTestManager
     from rec_engine.serving.arm_versions import needed_versions
     from rec_engine.utils.config import ServingConfig, load_config
@@ -191,7 +189,7 @@ def _needed(store: str | None, config: Path | None) -> dict[str, str]:
     path = Path(url.removeprefix("sqlite:///"))
     if url.startswith("sqlite") and not path.exists():
         if store:
-            raise DataError(f"{store}: there is no such event store", hint="give the store.url of the service")
+            raise DataError(f"{shown(store)}: there is no such event store", hint="give the store.url of the service")
         return {}
     with ABTestManager(store=url) as manager:
         return needed_versions(manager.list_experiments())
@@ -245,9 +243,9 @@ def _holds(registry: "ModelRegistry", name: str) -> bool:
     try:
         registry.verify(name)
     except BundleError as error:
-        _say(str(error))
+        say(str(error))
         return False
-    _say(f"{name}: every file is as it was written")
+    say(f"{name}: every file is as it was written")
     return True
 
 
@@ -262,7 +260,3 @@ def _size(n_bytes: float) -> str:
             return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.1f} {UNITS[-1]}"
-
-
-def _say(text: str) -> None:
-    Console(highlight=False, markup=False, soft_wrap=True).print(text)

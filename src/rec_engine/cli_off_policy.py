@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from rec_engine.bundle import open_bundle
 from rec_engine.errors import ConfigError
 from rec_engine.evaluation.off_policy import PolicyValue, Value
 from rec_engine.pipeline.counterfactual import Judged, judge_from_log
+from rec_engine.utils.console import say, show
 
 MAX_POSITIONS = 20
 
@@ -40,15 +40,13 @@ def evaluate_from_log(
 
 
 def _show(judged: Sequence[Judged], positions: int) -> None:
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.width = max(console.width, 110)
-    console.print(_table(judged, positions))
+    show(_table(judged, positions))
     for each in judged:
         if each.n_left_out:
-            console.print(f"{each.name} could not be asked {each.n_left_out:,} of the requests, which are left out.")
+            say(f"{each.name} could not be asked {each.n_left_out:,} of the requests, which are left out.")
         for refusal in each.value.refusals:
-            console.print(f"{each.name} cannot be judged: {refusal}.")
-    console.print(_last_line(judged))
+            say(f"{each.name} cannot be judged: {refusal}.")
+    say(_last_line(judged))
 
 
 def _plain(judged: Sequence[Judged]) -> list[dict[str, object]]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from cyclopts import Parameter
-from rich.console import Console
 
 from rec_engine.errors import ConfigError
 from rec_engine.utils.config import ModelConfig
+from rec_engine.utils.console import say
 
 if TYPE_CHECKING:
     from rec_engine.data.simulated_fit import Match
@@ -136,9 +136,9 @@ def _go_round(settings: "LoopSettings", directory: Path) -> None:
         raise ConfigError(f"--output {directory}: {error}", hint="give a folder that can be written to") from None
     report = compare_loops(settings)
     for line in table(report):
-        _say(line)
+        say(line)
     files = write_loop(report, directory)
-    _say(f"{', '.join(str(file) for file in files)}: all figures, {report.seconds:,.0f} s")
+    say(f"{', '.join(str(file) for file in files)}: all figures, {report.seconds:,.0f} s")
 
 
 def _write(simulation: "Simulation", directory: Path, name: str, policy: "PolicyName", seed: int) -> None:
@@ -147,7 +147,7 @@ def _write(simulation: "Simulation", directory: Path, name: str, policy: "Policy
     past = simulation.past(policy, seed=seed)
     files = write_simulation(past, directory)
     rate = past.interactions.filter(event="click").height / max(past.impressions.height, 1)
-    _say(
+    say(
         f"{directory}: {past.interactions.height:,} interactions and {past.impressions.height:,} impressions "
         f"({rate:.1%} of them clicked) of {past.users.height:,} users with {past.items.height:,} items, "
         f"in {', '.join(file.name for file in files)}"
@@ -155,7 +155,7 @@ def _write(simulation: "Simulation", directory: Path, name: str, policy: "Policy
     match = simulation.match(past)
     if match is not None:
         _report(match, name, directory)
-    _say(
+    say(
         f"Next: rec-engine train --train-data {directory / 'interactions.parquet'} "
         f"--items-data {directory / 'items.parquet'} --users-data {directory / 'users.parquet'}"
     )
@@ -163,15 +163,15 @@ def _write(simulation: "Simulation", directory: Path, name: str, policy: "Policy
 
 def _report(match: "Match", name: str, directory: Path) -> None:
     for likeness in match.likenesses:
-        _say(f"{likeness.name}: distance {likeness.distance:.3f} (Kolmogorov-Smirnov)")
-    _say(f"rank correlation of the items' popularity: {match.popularity_correlation:.3f}")
+        say(f"{likeness.name}: distance {likeness.distance:.3f} (Kolmogorov-Smirnov)")
+    say(f"rank correlation of the items' popularity: {match.popularity_correlation:.3f}")
     if importlib.util.find_spec("matplotlib") is None:
-        _say("no fit.html: plots need pip install 'rec-engine[train]'")
+        say("no fit.html: plots need pip install 'rec-engine[train]'")
         return
     from rec_engine.pipeline.fit_report import write_fit_report
 
     write_fit_report(match, name, directory / "fit.html")
-    _say(f"{directory / 'fit.html'} shows both worlds")
+    say(f"{directory / 'fit.html'} shows both worlds")
 
 
 def _visitors(rate: float, duration: float, exponent: float, connections: int, k: int, seed: int) -> "Visitors":
@@ -196,25 +196,21 @@ def _visit(simulation: "Simulation", url: str, visitors: "Visitors") -> None:
     simulation.remember()
     account = replay(simulation.simulator, url, visitors, os.environ.get(KEY_VARIABLE) or None)
     events = ", ".join(f"{n:,} {action}" for action, n in sorted(account.events.items())) or "nothing"
-    _say(
+    say(
         f"{url}: {account.n_answers:,} of {account.n_visitors:,} visitors answered in {account.seconds:,.1f} s; "
         f"they were shown {account.n_shown:,} items and gave feedback: {events}"
     )
     if account.n_unknown:
-        _say(f"{account.n_unknown:,} of the items are not in the simulated world: was the service trained on it?")
-    _say(
+        say(f"{account.n_unknown:,} of the items are not in the simulated world: was the service trained on it?")
+    say(
         f"By the truth an answer is worth {account.expected_clicks:.3f} clicks, the best page there was "
         f"{account.best_clicks:.3f}"
     )
     for route, latencies in account.latencies_ms.items():
         if len(latencies):
             middle, late, last = np.quantile(latencies, [0.5, 0.99, 1.0])
-            _say(f"{route}: {len(latencies):,} answers, p50 {middle:.1f} ms, p99 {late:.1f} ms, longest {last:.1f} ms")
+            say(f"{route}: {len(latencies):,} answers, p50 {middle:.1f} ms, p99 {late:.1f} ms, longest {last:.1f} ms")
     for error, n in sorted(account.errors.items()):
-        _say(f"{error}: {n:,} times")
+        say(f"{error}: {n:,} times")
     if account.errors:
         sys.exit(1)
-
-
-def _say(text: str) -> None:
-    Console(highlight=False, markup=False, soft_wrap=True).print(text)

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cyclopts import App
-from rich.console import Console
 
 from rec_engine.errors import ConfigError
 from rec_engine.utils.config import ServingConfig, load_config
+from rec_engine.utils.console import say
 
 MB = 1e6
 DAY_SECONDS = 86_400
@@ -37,17 +37,17 @@ def migrate(*, store: str | None = None, config: Path | None = None, check: bool
     if check:
         name, revision = standing(url)
         if revision == HEAD:
-            _say(f"{name} has revision {HEAD}, which this release works with")
+            say(f"{name} has revision {HEAD}, which this release works with")
             return
-        _say(f"{name} has {f'revision {revision}' if revision else 'no tables yet'}, and this release wants {HEAD}")
+        say(f"{name} has {f'revision {revision}' if revision else 'no tables yet'}, and this release wants {HEAD}")
         sys.exit(1)
     done = migrate_store(url)
     if done.before == done.after:
-        _say(f"{done.store} has revision {done.after} already: nothing was changed")
+        say(f"{done.store} has revision {done.after} already: nothing was changed")
     elif done.before is None:
-        _say(f"{done.store} was made with revision {done.after}. Next: rec-engine serve")
+        say(f"{done.store} was made with revision {done.after}. Next: rec-engine serve")
     else:
-        _say(f"{done.store} went from revision {done.before} to {done.after}. Next: rec-engine serve")
+        say(f"{done.store} went from revision {done.before} to {done.after}. Next: rec-engine serve")
 
 
 @store_app.command
@@ -63,7 +63,7 @@ def backup(*, output: Path, store: str | None = None, config: Path | None = None
 
     started = time.monotonic()
     made = back_up(_url(store, config), output, now=int(time.time()))
-    _say(
+    say(
         f"{output}: {made.rows:,} rows of {len(made.tables)} tables, {made.bytes / MB:,.1f} MB, in "
         f"{time.monotonic() - started:,.1f} s. Next: rec-engine store restore --input {output} --store URL"
     )
@@ -83,7 +83,7 @@ def restore(*, input: Path, store: str | None = None, config: Path | None = None
     started = time.monotonic()
     url = _url(store, config)
     restored = restore_store(input, url)
-    _say(
+    say(
         f"{restored.rows:,} rows of {len(restored.tables)} tables as of {_moment(restored.made_at)}, in "
         f"{time.monotonic() - started:,.1f} s. Users who asked to be forgotten since then have to be erased again. "
         "Next: rec-engine serve"
@@ -115,14 +115,14 @@ def prune(*, older_than: str, store: str | None = None, config: Path | None = No
         raise no_log(name)
     cut = cut_off(url, now - int(days[1]) * DAY_SECONDS, now)
     done = (count_older if dry_run else prune_store)(url, cut.before)
-    _say(
+    say(
         f"{done.store}: {done.events:,} events and {done.impressions:,} impressions from before {_moment(cut.before)} "
         f"{'would be' if dry_run else 'were'} removed"
     )
     if cut.held_by:
-        _say(f"{cut.held_by} is not stopped and measures by what came later: that is kept")
+        say(f"{cut.held_by} is not stopped and measures by what came later: that is kept")
     for experiment_id in cut.ended:
-        _say(f"{experiment_id} has ended, and {'could' if dry_run else 'can'} not be measured any more")
+        say(f"{experiment_id} has ended, and {'could' if dry_run else 'can'} not be measured any more")
 
 
 def _url(store: str | None, config: Path | None) -> str:
@@ -133,7 +133,3 @@ def _moment(seconds: int) -> str:
     """Return Unix seconds for people; what lies beyond the years of a calendar as the first or last of them."""
     within = min(max(seconds, FIRST_SECOND), LAST_SECOND)
     return f"{datetime.fromtimestamp(within, tz=UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _say(text: str) -> None:
-    Console(highlight=False, markup=False, soft_wrap=True).print(text)

@@ -315,10 +315,7 @@ class AsyncRecEngineClient:
         return await self._send(Call("GET", called, Assignment, {"user_id": user_id}))
 
     async def experiment_results(self, experiment_id: str) -> dict[str, JsonValue]:
-        """Return what is known of an experiment, each kind in fields of its own; all say what to do, and why.
-
-        `answer["recommendations"]["action"]` is the verdict.
-        """
+        """Return what is known of an experiment, by its kind; `["recommendations"]["action"]` is the verdict of all."""
         return await self._send(Call("GET", path("/experiments/{}/results", experiment_id), dict[str, JsonValue]))
 
     async def experiment_effects(self, experiment_id: str) -> EffectsOverTime:
@@ -345,9 +342,10 @@ class AsyncRecEngineClient:
         """Return the versions of the registry, and which was promoted when and why."""
         return await self._send(Call("GET", "/models", ModelVersions))
 
-    async def promote(self, version: str, *, reason: str | None = None) -> Changed:
-        """Make a version the current one; it is not compared with the one that is."""
-        return await self._send(Call("POST", path("/models/{}/promote", version), Changed, body={"reason": reason}))
+    async def promote(self, version: str, *, reason: str | None = None, force: bool | None = None) -> Changed:
+        """Make a version the current one: one that has passed the gate beside that one, or any by force."""
+        body = {"reason": reason, "force": force}
+        return await self._send(Call("POST", path("/models/{}/promote", version), Changed, body=body))
 
     async def roll_back(self, *, leaving: str | None = None, reason: str | None = None) -> Changed:
         """Return from a version to the one before it; nothing is done where it is not the current one (any more)."""

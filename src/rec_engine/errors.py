@@ -79,4 +79,5 @@ class TrainingError(RecEngineError):
 class CheckError(RecEngineError):
     """A check was made, and its answer is no."""
 
+    status = 409
     exit_code = 1

@@ -5,8 +5,9 @@ import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,17 +16,32 @@ from rec_engine.bundle import (
     PROMOTIONS,
     Manifest,
     Promotion,
+    append_record,
     current_version,
     make_current,
     promotions_locked,
     read_manifest,
     verified_manifest,
 )
-from rec_engine.errors import BundleError, DataError, ExperimentError, NotFoundError
+from rec_engine.errors import BundleError, CheckError, DataError, ExperimentError, NotFoundError
 
 VERSION_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 BY_HAND = "by hand"
 SHADOW = "shadow"
+VERDICTS = "verdicts.jsonl"
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class Verdict(BaseModel):
+    """A line of verdicts.jsonl: what the gate found of a version beside another one, which was current."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    at: datetime
+    version: str
+    current: str
+    passes: bool
+    sentence: str
 
 
 class Shadow(BaseModel):
@@ -89,7 +105,7 @@ class ModelRegistry:
 
     def history(self) -> list[Promotion]:
         """Return the promotions and rollbacks that took effect, oldest first."""
-        written = _written(self.model_dir / PROMOTIONS)
+        written = _written(self.model_dir / PROMOTIONS, Promotion)
         found_later = [*(record.replaced for record in written[1:]), self.current()]
         return [record for record, found in zip(written, found_later, strict=False) if found != record.replaced]
 
@@ -118,19 +134,35 @@ class ModelRegistry:
         directory = self.directory(version)
         return _of_this_name(directory, verified_manifest(directory))
 
-    def promote(self, version: str, *, reason: str = BY_HAND) -> None:
+    def verdicts(self) -> dict[str, Verdict]:
+        """Return version to what the gate last found of it beside the current one, where it has compared the two."""
+        current = self.current()
+        written = _written(self.model_dir / VERDICTS, Verdict)
+        return {verdict.version: verdict for verdict in written if verdict.current == current}
+
+    def keep_verdict(self, version: str, current: str, *, passes: bool, sentence: str) -> None:
+        """Write down what the gate found of a version beside the current one, for those who cannot compare them."""
+        verdict = Verdict(at=datetime.now(UTC), version=version, current=current, passes=passes, sentence=sentence)
+        with promotions_locked(self.model_dir):
+            append_record(self.model_dir / VERDICTS, verdict)
+
+    def promote(self, version: str, *, reason: str = BY_HAND, must_have_passed: bool = False) -> None:
         """Make a version the current one, in one step, after verifying it; nothing where it is that already.
 
         Args:
             version: its name.
             reason: for the record in promotions.jsonl.
+            must_have_passed: whether the gate must have let it through beside the current one, if there is any.
 
         Raises:
             NotFoundError: if there is no such version.
             BundleError: if it cannot be served; the current one stays.
+            CheckError: if it has not passed where it must have, or has not been compared.
         """
         self.directory(version)
         with promotions_locked(self.model_dir):
+            if must_have_passed and self.current() not in {None, version}:
+                reason = f"{reason}; {self._passed(version).sentence}"
             self.verify(version)
             make_current(self.model_dir, version, "promotion", reason=reason)
 
@@ -244,6 +276,17 @@ class ModelRegistry:
             damage=damage,
         )
 
+    def _passed(self, version: str) -> Verdict:
+        verdict = self.verdicts().get(version)
+        if verdict is None:
+            raise CheckError(
+                f"{version} has not been compared with {self.current()}, which is current",
+                hint=f"rec-engine models promote {version} compares them first; force promotes it without",
+            )
+        if not verdict.passes:
+            raise CheckError(verdict.sentence, hint=f"{verdict.current} stays; force promotes {version} all the same")
+        return verdict
+
     def _way_back(self, leaving: str | None) -> str:
         current, version = self.current(), self.before()
         if leaving not in {None, current}:
@@ -278,12 +321,12 @@ def read_shadow(model_dir: Path) -> Shadow | None:
         return None
 
 
-def _written(path: Path) -> list[Promotion]:
+def _written(path: Path, kind: type[Record]) -> list[Record]:
     """Return the records of a file, without lines that a crash cut off: those came before any change."""
     records = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            records.append(Promotion.model_validate_json(line))
+            records.append(kind.model_validate_json(line))
         except ValidationError:
             continue
     return records

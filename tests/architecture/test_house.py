@@ -67,6 +67,12 @@ def test_files_stay_under_the_wall() -> None:
     assert long == {}
 
 
+def test_whatever_is_printed_is_printed_letter_by_letter() -> None:
+    """A console of rich's own makes a picture of an id such as `:boom:`; those left draw progress and log lines."""
+    with_consoles = {path.name for path in (ROOT / "src").rglob("*.py") if "Console(" in path.read_text()}
+    assert with_consoles == {"console.py", "logger.py", "movielens.py"}
+
+
 def test_sub_package_inits_are_empty() -> None:
     inits = list((ROOT / "src/rec_engine").glob("*/__init__.py"))
     assert [path for path in inits if path.read_text().strip()] == []

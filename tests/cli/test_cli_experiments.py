@@ -27,13 +27,13 @@ def test_an_experiment_from_plan_to_verdict(tmp_path: Path, capsys: pytest.Captu
     store = ["--store", f"sqlite:///{tmp_path / 'events.db'}"]
     plan = tmp_path / "plan.yaml"
     plan.write_text(
-        "name: More variety\ntreatment: {diversity: 0.3}\nguardrails: [conversion_rate]\ntarget_metrics: [ctr]\n"
+        "name: 'More :boom:'\ntreatment: {diversity: 0.3}\nguardrails: [conversion_rate]\ntarget_metrics: [ctr]\n"
     )
     EventStore(store[1]).close()
     assert "no experiment yet" in run(capsys, "experiments", "list", *store)[1]
     assert run(capsys, "experiments", "create", "variety", "--definition", str(plan), *store)[0] == 0
     assert "is running" in run(capsys, "experiments", "start", "variety", *store)[1]
-    assert "More variety" in run(capsys, "experiments", "list", *store)[1]
+    assert "More :boom:" in run(capsys, "experiments", "list", *store)[1]
     out = tmp_path / "results.json"
     code, said = run(capsys, "experiments", "analyze", "variety", "--output-file", str(out), *store)
     assert (code, "continue_running" in said) == (0, True)
@@ -46,6 +46,14 @@ def test_an_experiment_from_plan_to_verdict(tmp_path: Path, capsys: pytest.Captu
     assert run(capsys, "experiments", "stop", "variety", "--reason", "seen enough", *store)[0] == 0
     code, said = run(capsys, "experiments", "status", "variety", *store)
     assert (code, "is stopped" in said, "seen enough" in said) == (0, True, True)
+
+
+def test_no_command_shows_the_password_of_a_store(postgres_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    url = empty_database(postgres_url) + "&password=secret"
+    EventStore(url).close()
+    for command in ("list", "create shy", "start shy", "list", "stop shy"):
+        code, said = run(capsys, "experiments", *command.split(), "--store", url)
+        assert (code, "postgresql://" in said, "secret" in said) == (0, True, False)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from conftest import interactions_frame, tiny_config
 from rec_engine import cli
 from rec_engine.bundle import find_bundle, read_manifest, seal
 from rec_engine.data.dataset import RecommendationDataset
+from rec_engine.errors import CheckError
 from rec_engine.evaluation.ab_testing import ABTestManager
 from rec_engine.pipeline.train import train
 from rec_engine.registry import ModelRegistry, Shadow, read_shadow
@@ -82,6 +83,8 @@ def test_what_the_gate_refuses_stays_out_unless_forced(
     with pytest.raises(Failed, match=r"(?s)does not pass.*--force"):
         run(capsys, registry, "promote", NEW, "--max-p99-ms", "0.001")
     assert registry.current() == current
+    kept = registry.verdicts()[NEW]
+    assert (kept.passes, kept.current, "does not pass" in kept.sentence) == (False, current, True)
     assert "is the current model" in run(capsys, registry, "promote", NEW, "--force")
     assert registry.current() == NEW
 
@@ -166,6 +169,9 @@ def test_training_publishes_without_promoting_when_the_gate_says_no(
     assert "does not pass, as its NDCG@10 is significantly worse" in worse.gate
     assert registry.current() == current
     assert registry.verify(worse.version).version == worse.version
+    assert registry.verdicts()[worse.version].sentence == worse.gate
+    with pytest.raises(CheckError, match="does not pass"):
+        registry.promote(worse.version, must_have_passed=True)
 
 
 def test_training_on_other_data_is_promoted_without_a_comparison(registry: ModelRegistry) -> None:

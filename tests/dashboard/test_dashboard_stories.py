@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
-from servers import served
+from servers import ask, served
 
 CHROMIUM = "/usr/bin/chromium"
 ADMIN, READER = "rek_" + "A" * 43, "rek_" + "R" * 43
@@ -249,15 +250,24 @@ def test_a_version_is_promoted_and_rolled_back_with_a_reason(browser: Browser, u
     expect(page.get_by_role("heading", name="Comparison")).to_be_visible()
     page.get_by_role("button", name=f"Promote {other}").click()
     page.get_by_label("Reason, for the record").fill("tried for a week")
+    expect(page.get_by_text("The gate has not compared the two")).to_be_visible()
     page.get_by_role("button", name="Promote a version").click()
+    refusal = page.get_by_role("dialog", name="That was not done")
+    expect(refusal).to_contain_text(f"{other} has not been compared with {before['current']}")
+    assert versions(url)["current"] == before["current"]
+    refusal.get_by_role("button", name="Promote all the same").click()
     expect(page.get_by_role("row", name=other).get_by_text("served")).to_be_visible()
-    expect(page.get_by_role("table", name="Latest first")).to_contain_text("over HTTP: tried for a week")
+    expect(page.get_by_role("table", name="Latest first")).to_contain_text("over HTTP, by force: tried for a week")
     assert versions(url)["current"] == other
     page.get_by_role("button", name="Roll back").click()
     page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
     expect(page.get_by_role("row", name=before["current"]).get_by_text("served").first).to_be_visible()
     assert versions(url)["current"] == before["current"]
-    closed(page)
+    closed(page, "409")
+    deadline = time.monotonic() + 30
+    while ask(f"{url}/ready")["model_version"] != before["current"]:  # other tests go by the lists of that model
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_who_may_only_read_can_change_nothing_and_is_told_what_it_takes(browser: Browser, url: str) -> None:

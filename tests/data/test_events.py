@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from rec_engine.data.database import open_engines
+from rec_engine.data.database import open_engines, require_file
 from rec_engine.data.events import Erasure, Event, EventStore, Impression, ItemChange, user_hash
 from rec_engine.data.group_commit import GroupCommit
 from rec_engine.data.rules import RuleChange, StoredRules
-from rec_engine.errors import ConfigError, ConflictError, StoreError
+from rec_engine.errors import ConfigError, ConflictError, DataError, StoreError
 
 
 def event(name: str, user: str = "ann", item: str = "tea", timestamp: int = 1_600_000_000) -> Event:
@@ -82,13 +82,11 @@ def test_whoever_hears_of_a_rule_hears_all_of_them(store: EventStore) -> None:
     assert store.news(6).rules == StoredRules(7, {}) == store.standing().rules
 
 
-def test_a_change_by_another_is_noticed_once(store: EventStore) -> None:
+def test_what_another_writes_is_noticed(store: EventStore) -> None:
     reader = EventStore(store.url)
-    reader.has_changed()
-    assert not reader.has_changed()
-    store.write([event("1")])
-    assert reader.has_changed()
-    assert not reader.has_changed()
+    for number in (1, 2):
+        store.write([event(f"{number}")])
+        assert reader.latest() == reader.position() == number
     reader.close()
 
 
@@ -200,7 +198,7 @@ def test_nothing_is_acknowledged_that_the_path_does_not_hold(tmp_path: Path, how
     writer.close()
     if how != "its write-ahead log removed":
         with pytest.raises(StoreError, match="removed or replaced"):
-            store.has_changed()
+            store.latest()
     store.close()
 
 
@@ -361,6 +359,20 @@ def test_a_database_that_does_not_answer_is_a_store_error_without_its_password(u
     with pytest.raises(StoreError, match="127") as caught:
         EventStore(url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}?password=secret", "sqlite://user:secret@host/{}"])
+def test_a_file_that_is_not_there_is_named_without_a_password(tmp_path: Path, url: str) -> None:
+    with pytest.raises(DataError, match="nothing.db") as caught:
+        require_file(url.format(tmp_path / "nothing.db"))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_password_that_is_not_quoted_is_not_taken_for_a_host() -> None:
+    with pytest.raises(ConfigError, match="more than one @") as caught:
+        EventStore("postgresql://user:pass@secret@127.0.0.1:1/name")
+    assert "secret" not in str(caught.value)
+    assert "%40" in caught.value.hint
 
 
 def test_a_password_in_the_query_is_used(postgres_url: str) -> None:

@@ -34,6 +34,13 @@ def credits_of(store: EventStore, until: int = NOW + 99, window_seconds: int | N
     return credited_lists(store.url, "exp", TEAMS, until, window_seconds)[1].rows()
 
 
+def test_lists_that_are_damaged_are_left_out(store: EventStore) -> None:
+    expose(store.url, "ann")
+    store.write([answer("r1", {"7": TEAMS[0]}), Impression("r2", "ann", NOW, "v1", f'[["7", 0, 1, 1, "{TEAMS[0]}"', 0)])
+    store.write([event("e1", "r1", "7"), event("e2", "r2", "7")])
+    assert credits_of(store) == [("ann", 1, 0)]
+
+
 def test_choices_are_credited_to_the_team_of_the_list_that_they_name(store: EventStore) -> None:
     expose(store.url, "ann", "Bob")
     store.write(

@@ -1,5 +1,6 @@
 import errno
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from rec_engine.data import external_sort
 from rec_engine.data.data_loader import load_custom
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.data.interactions import Interactions
-from rec_engine.data.scratch import ScratchFile
+from rec_engine.data.scratch import ScratchFile, files_left
 from rec_engine.data.shards import data_name, is_sharded, shards_of
 from rec_engine.data.splits import leave_one_out, random_split, temporal_split
 from rec_engine.errors import DataError
@@ -175,6 +176,20 @@ def test_links_to_folders_are_followed_once_and_folders_called_like_files_are_fo
 def test_a_shard_with_brackets_in_its_name_is_read(tmp_path: Path) -> None:
     GOOD.write_parquet(tmp_path / "p[1].parquet")
     assert len(load_custom(tmp_path, scratch=tmp_path).interactions) == 1
+
+
+def test_where_few_files_may_be_open_there_are_fewer_buckets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rec_engine.data.shards.ROWS_A_BUCKET", 1)
+    users = np.arange(400)
+    table = pl.DataFrame({"user_id": users, "item_id": users % 9, "timestamp": users})
+    table.write_parquet(tmp_path / "part.parquet")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - files_left() + 60, hard))
+    try:
+        found = load_custom(tmp_path, scratch=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    check_same(found, RecommendationDataset(table, None, None))
 
 
 def test_short_files_in_the_order_of_users_fill_buckets_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from datetime import date
 
 import numpy as np
 import pytest
+from clocks import Clock
 
 from rec_engine.errors import DataError, ExperimentError, NotFoundError
 from rec_engine.evaluation.ab_testing import ABTestManager
@@ -18,21 +19,6 @@ from rec_engine.experiments.recording import When
 
 ACTIONS = {"deploy_treatment", "keep_control", "no_clear_winner", "investigate_further", "continue_running"}
 DAY = 86_400
-
-
-class Clock:
-    """A time that passes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

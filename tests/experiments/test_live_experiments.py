@@ -5,28 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from clocks import START, Clock
 
 from rec_engine.experiments import live_experiments as module
 from rec_engine.experiments.assignment import assign
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.live_experiments import SETTLE_SECONDS, LiveExperiments
 from rec_engine.experiments.proposal import Proposal
-
-START = 1_700_000_000.0
-
-
-class Clock:
-    """A time that passes when it is told to."""
-
-    now = START
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

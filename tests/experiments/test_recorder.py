@@ -53,12 +53,34 @@ def test_records_wait_while_the_database_is_away(log: UnsteadyLog) -> None:
     log.close()
 
 
+def test_records_that_are_made_later_are_made_once_and_wait_like_others(log: UnsteadyLog) -> None:
+    recorder, made = Recorder(log), list[int]()
+
+    def later() -> list[Record]:
+        made.append(1)
+        return [measure(1), measure(2)]
+
+    log.is_away = True
+    recorder.add(measure(0))
+    recorder.add_later(later)
+    recorder.add_later(list)
+    with pytest.raises(StoreError, match="away"):
+        recorder.flush()
+    assert recorder.n_waiting == 3
+    log.is_away = False
+    recorder.close()
+    assert (n_written(log), made, recorder.n_dropped) == (3, [1], 0)
+    log.close()
+
+
 def test_what_there_is_no_room_for_is_dropped_and_counted(log: UnsteadyLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 5)
     recorder = Recorder(log)
     log.is_away = True
-    for number in range(8):
-        recorder.add(measure(number))
+    for number in range(4):
+        assert recorder.add(measure(number))
+    assert recorder.add_later(lambda: [measure(4)])
+    assert not any([recorder.add(measure(5)), recorder.add_later(list), recorder.add(measure(7))])
     assert recorder.n_dropped == 3
     log.is_away = False
     recorder.close()

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import polars as pl
 import pytest
+from clocks import Clock
 
 from rec_engine.errors import DataError
 from rec_engine.evaluation.ab_testing import ABTestManager
@@ -14,15 +15,6 @@ from rec_engine.experiments.user_segments import MAX_DISTINCT, segments_of
 
 DAY = 86_400
 N_USERS = 600
-
-
-class Clock:
-    """A time that passes when it is told to."""
-
-    now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,16 @@ from proposals import proposed, running
 from rec_engine import cli
 from rec_engine.data import pruning
 from rec_engine.data.events import Event, EventStore, Impression
-from rec_engine.data.experiment_log import ExperimentLog, Exposure
+from rec_engine.data.experiment_log import ExperimentLog, Exposure, TakenLook
 from rec_engine.data.pruning import count_older, prune
 from rec_engine.data.schema import standing
 from rec_engine.errors import ExperimentError
 from rec_engine.experiments.definition import Experiment
+from rec_engine.experiments.effects_over_time import effects_over_time
 from rec_engine.experiments.lifecycle import Lifecycle
 from rec_engine.experiments.looking import results_of
 from rec_engine.experiments.measuring import measure
+from rec_engine.experiments.results import Look
 from rec_engine.experiments.retention import cut_off, cut_off_of, needed_since
 
 DAY = 86_400
@@ -101,7 +103,15 @@ def test_a_stopped_experiment_is_named_and_never_measured_by_what_is_left(filled
     results_of(log, stopped, NOW)
     cut = cut_off(filled.url, NOW - 85 * DAY, NOW)
     assert cut.ended == ("old",)
+    seen = Look(users=2, fraction=0.5, days=1, statistics=()).model_dump_json()
+    log.add_look(TakenLook("old", 1, NOW - 82 * DAY, stopped.version, seen, '{"comparisons": []}'))
+    whole = effects_over_time(log, stopped, NOW)
+    assert whole.missing is None
+    assert {moment.is_look for moment in whole.moments} == {True, False}
     prune(filled.url, cut.before)
+    left = effects_over_time(log, stopped, NOW)
+    assert left.moments == [moment for moment in whole.moments if moment.is_look]
+    assert "old cannot be measured any more" in str(left.missing)
     with pytest.raises(ExperimentError, match="old cannot be measured any more"):
         results_of(log, stopped, NOW)
     assert [each.version for each in log.versions("old")] == [1, 2, 3]

@@ -20,7 +20,16 @@ from rec_engine.data.showings import Showings
 from rec_engine.data.state import state_of
 from rec_engine.data.timeline import Timeline
 from rec_engine.errors import BundleError, TrainingError
-from rec_engine.models.features import FEATURES, OF_LOOKS, OF_SHOWINGS, ItemTable, features
+from rec_engine.models.features import (
+    DIRECTIONS,
+    FEATURES,
+    OF_LOOKS,
+    OF_SHOWINGS,
+    SPEAKING_AGAINST,
+    SPEAKING_FOR,
+    ItemTable,
+    features,
+)
 from rec_engine.models.lightgbm_ranker import FIXED, OBJECTIVES, CTRRanker, RankerRows
 from rec_engine.models.links import fit_links
 from rec_engine.retrieval.candidates import Candidates
@@ -67,11 +76,11 @@ def test_probabilities_follow_the_labels_and_repeat_themselves() -> None:
 
 def test_trees_that_make_no_fault_still_tell_all_candidates_apart() -> None:
     values = np.random.default_rng(4).standard_normal((3_000, len(FEATURES))).astype(np.float32)
-    flawless = RankerRows(values, (values[:, 0] > 1).astype(np.float32), np.full(100, 30))
+    flawless = RankerRows(values, (values[:, FEATURES.index("item_trend")] > 1).astype(np.float32), np.full(100, 30))
     ranker = CTRRanker.fit(flawless, flawless, CTRSettings(), seed=0).refit(flawless, CTRSettings(), seed=1)
     odds = ranker.log_odds(values)
     assert ranker.slope <= np.exp(2.5)
-    assert len(np.unique(odds)) > 30
+    assert len(np.unique(odds)) > 10
     assert odds[values[:, 0] > 1].min() > odds[values[:, 0] < 0.9].max()
 
 
@@ -229,6 +238,50 @@ def test_what_led_to_the_latest_click_is_not_held_against_an_item_and_what_follo
     assert by_name["user_log_looks"] == pytest.approx(np.log1p([2.5, 2.5, 2.5]))
 
 
+def answers_shown(seed: int, n: int) -> RankerRows:
+    """Return answers of ten whose clicks are examined less and less, and depend on the tower's score alone."""
+    rng, of_tower = np.random.default_rng(seed), FEATURES.index("tower_score")
+    values = rng.standard_normal((n, len(FEATURES))).astype(np.float32)
+    positions = np.tile(np.arange(1, 11, dtype=np.int32), n // 10)
+    chance = positions**-0.6 / (1 + np.exp(1 - 2 * values[:, of_tower]))
+    return RankerRows(values, (rng.random(n) < chance).astype(np.float32), np.full(n // 10, 10), positions)
+
+
+def test_answers_that_were_shown_ask_for_as_many_trees_as_make_their_clicks_probable() -> None:
+    train, validation = answers_shown(1, 4_000), answers_shown(2, 2_000)
+    ranker = CTRRanker.fit(train, validation, CTRSettings(), seed=0)
+    assert ranker.objective == "binary"
+    assert set(ranker.booster.best_score["valid_0"]) == {"binary_logloss"}
+    added = ranker.offsets[validation.positions]
+
+    def loss(n_trees: int) -> float:
+        raw = ranker.booster.predict(validation.features, raw_score=True, num_iteration=n_trees) - 3 + added
+        return float(np.mean(np.logaddexp(0, raw) - validation.labels * raw))
+
+    best = ranker.booster.best_iteration
+    losses = [loss(n) for n in range(1, ranker.booster.num_trees() + 1)]
+    assert best == 1 + int(np.argmin(losses)) > 1
+    assert losses[best - 1] == pytest.approx(ranker.booster.best_score["valid_0"]["binary_logloss"], abs=1e-6)
+
+
+def test_a_position_below_all_that_taught_counts_as_the_last_of_them() -> None:
+    train, deep = answers_shown(1, 4_000), answers_shown(2, 2_000)
+    deeper = replace(deep, positions=deep.positions + 10 if deep.positions is not None else None)
+    assert CTRRanker.fit(train, deeper, CTRSettings(), seed=0).offsets.shape == (11,)
+
+
+def test_more_of_what_speaks_for_an_item_never_lowers_its_score() -> None:
+    ranker = CTRRanker.fit(answers_shown(1, 4_000), answers_shown(2, 2_000), CTRSettings(), seed=0)
+    values = np.repeat(answers_shown(3, 200).features, 21, axis=0)
+    steps = np.tile(np.linspace(-3, 3, 21, dtype=np.float32), 200)
+    moved = [place for place, way in enumerate(DIRECTIONS) if way]
+    assert {FEATURES[place] for place in moved} == SPEAKING_FOR | SPEAKING_AGAINST
+    for place in moved:
+        varied = values.copy()
+        varied[:, place] = DIRECTIONS[place] * steps
+        assert (np.diff(ranker.log_odds(varied).reshape(200, 21), axis=1) >= 0).all(), FEATURES[place]
+
+
 def test_only_trees_that_ask_what_was_shown_read_it() -> None:
     read, without_log = (CTRRanker.fit(train, train, CTRSettings(), seed=0) for train in (rows(1), unlogged(1)))
     assert read.reads_showings
@@ -249,6 +302,7 @@ def test_trees_are_the_same_as_if_there_were_no_columns_of_what_was_shown() -> N
     fitted = CTRRanker.fit(train, validation, settings, seed=0)
     data = lightgbm.Dataset(train.features[:, :n], train.labels)
     parameters = FIXED | {"metric": "none", "objective": "binary", "seed": 0, "learning_rate": 0.05, "num_leaves": 31}
+    parameters["monotone_constraints"] = list(DIRECTIONS[:n])
     without = lightgbm.train(parameters, data, fitted.booster.best_iteration)
     assert np.array_equal(
         fitted.booster.predict(train.features, raw_score=True), without.predict(train.features[:, :n], raw_score=True)

@@ -46,7 +46,7 @@ def test_whoever_took_a_newcomer_has_all_that_he_took_as_targets_but_what_he_had
 
 
 def test_what_was_taken_of_newcomers_is_what_the_lesson_says_was_taken(bundle: ModelBundle, world: World) -> None:
-    lesson = newcomer_lesson(TrainedModel.of(bundle), bundle.item_tower, bundle.items, bundle.split, seed=0)
+    lesson = newcomer_lesson(world, seed=0)
     assert lesson is not None
     taken = bundle.split.validation
     assert lesson.rows.labels.sum() == world.is_new[taken.item_codes].sum() > 0

@@ -10,16 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rec_engine.bundle import ModelBundle
-from rec_engine.data.dataset import BoolArray
+from rec_engine.data.dataset import BoolArray, IntArray
 from rec_engine.data.showings import ShowingLog
 from rec_engine.data.splits import Split
 from rec_engine.evaluation.evaluator import validation_task
-from rec_engine.evaluation.exposures import exposures_of
 from rec_engine.models.features import FEATURES
 from rec_engine.models.lightgbm_ranker import CTRRanker, RankerRows
 from rec_engine.pipeline import ranking
 from rec_engine.pipeline.evaluate import TrainedModel, assemble_path
-from rec_engine.pipeline.ranking import NEGATIVES, Lesson, fit_ranker, joined, ranker_rows, with_few_negatives
+from rec_engine.pipeline.ranking import (
+    NEGATIVES,
+    Lesson,
+    fit_ranker,
+    fit_to_clicks,
+    joined,
+    ranker_rows,
+    with_few_negatives,
+)
 from rec_engine.retrieval.faiss_index import FAISSIndex
 from rec_engine.serving.inference import RecommendationInference
 from rec_engine.utils.config import CTRSettings
@@ -115,27 +122,41 @@ def shown_beside_the_targets(split: Split) -> Split:
     return replace(split, shown=ShowingLog.from_impressions(pl.DataFrame(rows), targets.n_users))
 
 
-def test_what_nobody_was_shown_is_neither_wanted_nor_unwanted_and_all_lessons_teach(
+def shown_answers(rows: RankerRows, users: IntArray) -> Lesson:
+    """Return the first five candidates of each request as an answer that was shown."""
+    of_request = np.concatenate([np.arange(size) for size in rows.sizes])
+    first = of_request < 5
+    positions = (of_request[first] + 1).astype(np.int32)
+    return Lesson(
+        "shown", RankerRows(rows.features[first], rows.labels[first], np.full(len(rows.sizes), 5), positions), users
+    )
+
+
+def test_what_was_shown_teaches_alone_and_chooses_by_its_clicks(
     bundle: ModelBundle, blind_path: RecommendationInference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    split, taught, held_out = shown_beside_the_targets(bundle.split), list[RankerRows](), list[RankerRows]()
+    split, fitted = shown_beside_the_targets(bundle.split), list[tuple[RankerRows, RankerRows]]()
     fit = CTRRanker.fit
 
     def noted(train: RankerRows, validation: RankerRows, settings: CTRSettings, *, seed: int) -> CTRRanker:
-        taught.append(train)
-        held_out.append(validation)
+        fitted.append((train, validation))
         return fit(train, validation, settings, seed=seed)
 
     monkeypatch.setattr(CTRRanker, "fit", noted)
-    users, task = np.arange(split.train.n_users, dtype=np.int32), validation_task(split)
-    everything = ranker_rows(blind_path, task, users)
-    exposures = exposures_of(task)
-    assert exposures is not None
-    rows = ranker_rows(blind_path, task, users, exposures)
-    assert rows.labels.sum() == everything.labels.sum()
-    assert rows.sizes.max() <= 4 < everything.sizes.min()
-    wrong = Lesson("wrong", replace(rows, labels=1 - rows.labels), users)
-    fit_ranker(blind_path, split, tiny_config(ctr={"objective": "binary"}), [wrong])
-    n_learning = int(is_learning(bundle, 0).sum())
-    assert [len(each.sizes) for each in taught] == [2 * n_learning]
-    assert held_out[0].sizes.max() <= 4
+    users = np.arange(split.train.n_users, dtype=np.int32)
+    lesson = shown_answers(ranker_rows(blind_path, validation_task(split), users), users)
+    ranker = fit_to_clicks(blind_path, split, tiny_config(), [lesson, lesson])
+    ((train, validation),) = fitted
+    n_apart = int(len(users) * ranking.CHOOSING_SHARE)
+    assert len(train.sizes) == 2 * (len(users) - 2 * n_apart)
+    assert len(validation.sizes) == 2 * n_apart
+    assert validation.positions is not None
+    assert {*train.sizes.tolist(), *validation.sizes.tolist()} == {5}
+    assert ranker is None or ranker.objective == "binary"
+    assert blind_path.ranker is None
+
+
+def test_of_too_few_users_nothing_is_learned(bundle: ModelBundle, blind_path: RecommendationInference) -> None:
+    users = np.arange(20, dtype=np.int32)
+    lesson = shown_answers(ranker_rows(blind_path, validation_task(bundle.split), users), users)
+    assert fit_to_clicks(blind_path, bundle.split, tiny_config(), [lesson]) is None

@@ -15,10 +15,11 @@ from rec_engine.data.events import Event, EventStore, Impression
 from rec_engine.data.splits import Split, temporal_split
 from rec_engine.data.state import state_before
 from rec_engine.evaluation.evaluator import NEVER, merge
-from rec_engine.models.features import features
+from rec_engine.models.features import FEATURES, features
 from rec_engine.pipeline.evaluate import TrainedModel, assemble_path
+from rec_engine.pipeline.newcomers import with_newcomers
 from rec_engine.pipeline.ranking import Lesson
-from rec_engine.pipeline.shown import shown_lesson, windows
+from rec_engine.pipeline.shown import shown_answers, shown_lesson, windows
 from rec_engine.serving.inference import Query, RecommendationInference
 from rec_engine.utils.config import DataSettings
 
@@ -61,7 +62,8 @@ class Log:
     def lesson(self, path: RecommendationInference, dataset: RecommendationDataset, split: Split) -> Lesson | None:
         """Return what it teaches."""
         self.store.close()
-        return shown_lesson(path, self.store.url, dataset, split, DataSettings())
+        answers = shown_answers(self.store.url, dataset, split, DataSettings())
+        return shown_lesson(path, answers, name="answers") if answers else None
 
 
 @pytest.fixture
@@ -156,6 +158,31 @@ def test_features_are_those_of_the_moment_of_the_answer(
     assert n_rows >= 2  # what the user has met already is no candidate
     for row in lesson.rows.features[:n_rows]:
         assert any(np.array_equal(row, other, equal_nan=True) for other in expected)
+
+
+def test_what_only_some_items_teach_are_their_rows_as_if_nobody_had_met_them(
+    bundle: ModelBundle, dataset: RecommendationDataset, users: list[int], log: Log
+) -> None:
+    split = bundle.split
+    for user in users * 3:
+        log.answer(user, int(ends(split)[user]) + HOUR, taken(split, user))
+    log.store.close()
+    answers = shown_answers(log.store.url, dataset, split, DataSettings())
+    assert answers is not None
+    world = with_newcomers(TrainedModel.of(bundle), bundle.item_tower, bundle.items, split, seed=0)
+    fresh = answers.without(world.is_new)
+    lesson = shown_lesson(world.inference, fresh, world.is_new, name="newcomers")
+    is_one = world.is_new[answers.item_codes]
+    answers_of_rows = np.repeat(np.arange(len(answers.user_codes)), np.diff(answers.starts))
+    assert lesson.user_codes.tolist() == answers.user_codes[np.unique(answers_of_rows[is_one])].tolist()
+    assert lesson.rows.sizes.sum() == is_one.sum() > 0  # of newcomers nothing has been met: each is a candidate
+    assert lesson.rows.labels.sum() == answers.clicked[is_one].sum() > 0
+    for name in ("item_log_count", "user_log_item_count", "user_log_item_shown"):
+        assert not lesson.rows.features[:, FEATURES.index(name)].any()
+    assert not world.is_new[fresh.known.item_codes].any()
+    for answer in range(len(answers.user_codes)):
+        before, after = answers.state(answer).item_codes, fresh.state(answer).item_codes
+        assert after.tolist() == before[~world.is_new[before]].tolist()
 
 
 def test_where_the_parts_follow_each_other_in_time_their_bounds_are_everybodys(dataset: RecommendationDataset) -> None:

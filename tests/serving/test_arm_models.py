@@ -26,11 +26,6 @@ def models(model_dir: Path, second: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'events.db'}"
-
-
-@pytest.fixture
 def client(models: Path, url: str) -> Iterator[TestClient]:
     with service(open_bundle(models), EventStore(url), model_dir=models) as client:
         yield client

@@ -4,6 +4,7 @@ import time
 
 from fastapi.testclient import TestClient
 
+from rec_engine.experiments.effects_over_time import EffectsOverTime as Effects
 from rec_engine.experiments.effects_over_time import Moment
 from rec_engine.serving.experiment_schemas import EffectsOverTime
 
@@ -53,7 +54,7 @@ def test_effects_of_a_test_that_has_just_begun_are_none_yet_and_others_have_none
     client.post("/experiments", json=PROPOSAL)
     client.post("/experiments/bold/start", json={})
     past(client)
-    assert client.get("/experiments/bold/effects").json() == {"moments": []}
+    assert client.get("/experiments/bold/effects").json() == {"moments": [], "missing": None}
     lists = {"experiment_id": "lists", "name": "lists", "kind": "interleaving", "treatment": {"use_reranking": False}}
     client.post("/experiments", json=lists)
     client.post("/experiments/lists/start", json={})
@@ -61,5 +62,5 @@ def test_effects_of_a_test_that_has_just_begun_are_none_yet_and_others_have_none
 
 
 def test_effects_are_told_in_the_order_of_time() -> None:
-    told = EffectsOverTime.of([Moment(20, (), is_look=True), Moment(10, (), is_look=False)])
+    told = EffectsOverTime.of(Effects([Moment(20, (), is_look=True), Moment(10, (), is_look=False)]))
     assert [(each.timestamp, each.is_look) for each in told.moments] == [(10, False), (20, True)]

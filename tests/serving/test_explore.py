@@ -255,3 +255,12 @@ def test_the_letters_of_a_search_are_letters() -> None:
 
 def test_what_a_key_opens_is_said_without_one(client: TestClient) -> None:
     assert client.get("/access").json() == {"needs_key": False, "scopes": ["serve", "ingest", "admin"]}
+
+
+def test_an_answer_that_is_damaged_in_the_log_is_listed_all_the_same(bundle: ModelBundle, tmp_path: Path) -> None:
+    store = EventStore(f"sqlite:///{tmp_path / 'events.db'}")
+    store.write([Impression("r1", "ann", 1_700_000_000, "v", "[[1, 0.5", 0)])
+    with service(bundle, store) as client:
+        (answer,) = client.get("/impressions", params={"user_id": "ann"}).json()["answers"]
+        assert client.get("/impressions", params={"item_id": "1"}).json()["answers"] == []
+    assert (answer["request_id"], answer["n_items"]) == ("r1", 0)

@@ -2,11 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 import sqlalchemy
 from conftest import service
 from fastapi.testclient import TestClient
@@ -16,17 +13,6 @@ from rec_engine.data.events import EventStore
 from rec_engine.utils.config import ServingConfig
 
 USERS = range(20)
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'events.db'}"
-
-
-@pytest.fixture
-def client(bundle: ModelBundle, url: str) -> Iterator[TestClient]:
-    with service(bundle, EventStore(url)) as client:
-        yield client
 
 
 def begin(client: TestClient, experiment_id: str = "exp", **fields: object) -> None:

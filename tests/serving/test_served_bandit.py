@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 
 import polars as pl
 import pytest
+from clocks import Clock
 from proposals import proposed, running
 
 from rec_engine.data.events import Event, EventStore
@@ -19,23 +19,6 @@ from rec_engine.utils.config import RecommendationSettings
 
 HOUR = 3_600
 USERS = range(1_000)
-
-
-class Clock:
-    now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'events.db'}"
 
 
 @pytest.fixture
@@ -52,8 +35,8 @@ def meet(served: ServedExperiments, url: str, clock: Clock, batch: int) -> dict[
     """Return the arms that all users meet; half of the treatment's buy, and a tenth of the control's."""
     arms, events = {}, []
     for user in USERS:
-        treatment = served.treatment(user, dict)
-        served.expose(user, treatment)
+        treatment = served.treatments.of(user, dict)
+        served.treatments.met(user, treatment)
         arms[user] = (treatment.label or "").removeprefix("exp/")
         if (user + batch) % (2 if arms[user] == "treatment" else 10) == 0:
             events.append(Event(f"{batch}-{user}", str(user), "1", "purchase", int(clock.now) + 1, 1.0))
@@ -111,7 +94,7 @@ def test_what_was_rewarded_in_a_batch_counts_in_no_other(served: ServedExperimen
     before = [each.rewarded for each in result(served).arms]
     served._begin_batches()
     for user in USERS:
-        served.expose(user, served.treatment(user, dict))
+        served.treatments.met(user, served.treatments.of(user, dict))
     assert [each.rewarded for each in result(served).arms] == before
 
 
@@ -126,8 +109,8 @@ def test_every_process_draws_alike_and_one_of_them_begins_the_batch(
         with pytest.raises(ConflictError):
             next_batch(other._live.lifecycle, url, seen, int(clock.now), "another worker")
         other._live.refresh()
-        assert [other.treatment(user, dict).label for user in USERS] == [
-            served.treatment(user, dict).label for user in USERS
+        assert [other.treatments.of(user, dict).label for user in USERS] == [
+            served.treatments.of(user, dict).label for user in USERS
         ]
         assert {user: assign(seen, user, clock.now).arm for user in USERS} == met
     finally:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from conftest import service
@@ -20,17 +19,6 @@ from rec_engine.serving.served_experiments import GUARD_SECONDS, ServedExperimen
 from rec_engine.utils.config import RecommendationSettings
 
 USERS = range(60)
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'events.db'}"
-
-
-@pytest.fixture
-def client(bundle: ModelBundle, url: str) -> Iterator[TestClient]:
-    with service(bundle, EventStore(url)) as client:
-        yield client
 
 
 def begin(client: TestClient, experiment_id: str = "exp", **fields: object) -> None:
@@ -221,7 +209,7 @@ def test_a_harmed_guardrail_stops_the_experiment(
     served._watch_guardrails()
     assert served.get("exp").status == "stopped"
     assert served._live.lifecycle.history("exp")[-1].actor == "the service"
-    assert served.treatment(1, dict).label is None
+    assert served.treatments.of(1, dict).label is None
 
 
 def test_one_of_two_workers_looks_at_guardrails_and_the_other_takes_over(
@@ -254,7 +242,7 @@ def test_a_treatment_is_made_once_for_all_users_of_the_same_arms(
     some = {"experiment_id": "some", "name": "Some", "coverage": 0.5, "holdout": 0.5, "reads_service": True}
     served._live.lifecycle.create(Proposal.of(**some).experiment(0))
     served._live.lifecycle.start("some")
-    found = [served.treatment(user, dict) for user in USERS]
+    found = [served.treatments.of(user, dict) for user in USERS]
     assert {each.label for each in found if " " not in (each.label or "")} == {"exp/control", "exp/treatment"}
     assert len({each.label for each in found}) == 6
     assert len({id(each) for each in found}) == 6  # however they stay out of one of the two
@@ -265,8 +253,8 @@ def harm(served: ServedExperiments, url: str) -> None:
     now, store = int(time.time()), EventStore(url)
     events = []
     for user in range(8_000):
-        treatment = served.treatment(user, dict)
-        served.expose(user, treatment)
+        treatment = served.treatments.of(user, dict)
+        served.treatments.met(user, treatment)
         if (treatment.label or "").endswith("control") and user % 2:
             events.append(Event(f"buy-{user}", str(user), "1", "purchase", now, 1.0))
     store.write(events)

@@ -134,7 +134,7 @@ def test_many_deaths_leave_one_file_and_every_count(tmp_path: Path) -> None:
 
 def test_a_name_that_a_killed_worker_left_half_written_spoils_nothing(tmp_path: Path) -> None:
     first = Telemetry(tmp_path)
-    first.exposed("colours", "blue")
+    first.counted({("experiment_exposures_total", "colours", "blue"): 1})
     first.close()
     (path,) = tmp_path.iterdir()
     content = path.read_bytes()
@@ -144,8 +144,8 @@ def test_a_name_that_a_killed_worker_left_half_written_spoils_nothing(tmp_path: 
     )
     for times in (1, 2):
         again = Telemetry(tmp_path)
-        again.exposed("colours", "red")
-        again.exposed("b", "c")
+        again.counted({("experiment_exposures_total", "colours", "red"): 1})
+        again.counted({("experiment_exposures_total", "b", "c"): 1})
         assert figure(again, "experiment_exposures_total", experiment="colours", arm="blue") == 1
         assert figure(again, "experiment_exposures_total", experiment="colours", arm="red") == times
         assert figure(again, "experiment_exposures_total", experiment="b", arm="c") == times
@@ -242,7 +242,7 @@ def test_too_many_series_cost_those_that_came_last_and_nothing_else(tmp_path: Pa
     telemetry = Telemetry(tmp_path)
     telemetry.answered(10, is_cached=True)
     for number in range(5_000):
-        telemetry.exposed("an experiment", f"arm {number}")
+        telemetry.counted({("experiment_exposures_total", "an experiment", f"arm {number}"): 1})
     telemetry.request_done("/late", 200, 0.1)
     assert figure(telemetry, "answers_total") == 1
     kept = [value for (name, _), value in samples(telemetry).items() if name == "experiment_exposures_total"]
@@ -253,7 +253,7 @@ def test_too_many_series_cost_those_that_came_last_and_nothing_else(tmp_path: Pa
 
 def test_labels_may_hold_any_text(tmp_path: Path) -> None:
     telemetry, strange = Telemetry(tmp_path), 'a "quoted"\n\\name, π'
-    telemetry.exposed(strange, "1")
+    telemetry.counted({("experiment_exposures_total", strange, "1"): 1})
     assert figure(telemetry, "experiment_exposures_total", experiment=strange, arm="1") == 1
     telemetry.close()
 

@@ -73,7 +73,7 @@ function measured(current, parts, signal) {
   }
   const id = path(current.experiment_id);
   load(parts.verdict, () => get(`experiments/${id}/results`, {}, signal), (found) => { fill(parts.figures, figuresOf(found)); return verdict(found); }, { lines: 4, signal });
-  if (current.kind === "ab") load(parts.effects, () => get(`experiments/${id}/effects`, {}, signal), (found) => card("Effect over time", plots(found.moments, current, signal)), { lines: 6, signal });
+  if (current.kind === "ab") load(parts.effects, () => get(`experiments/${id}/effects`, {}, signal), (found) => card("Effect over time", found.missing && h("p", { class: "soft" }, `Its planned looks only: ${found.missing}.`), found.missing && !found.moments.length ? null : plots(found.moments, current, signal)), { lines: 6, signal });
 }
 
 function verdict(found) {

@@ -120,6 +120,18 @@ def name_of(url: sql.URL) -> str:
     return url.update_query_dict(secrets).render_as_string(hide_password=True)
 
 
+def shown(url: str) -> str:
+    """Return a URL as it was given, for people to read: as `name_of` does.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    try:
+        return name_of(_parsed(url))
+    except ArgumentError as error:
+        raise ConfigError(f"store.url: {error}", hint=_URLS) from None
+
+
 def require_file(url: str) -> None:
     """Refuse a file that is not there, where SQLite would make it.
 
@@ -131,7 +143,7 @@ def require_file(url: str) -> None:
     except (ArgumentError, ConfigError):
         return  # whoever opens it says what is wrong
     if parsed.get_backend_name() == SQLITE and not (parsed.database and Path(parsed.database).is_file()):
-        raise no_log(url)
+        raise no_log(name_of(parsed))
 
 
 def _parsed(url: str) -> sql.URL:
@@ -139,14 +151,15 @@ def _parsed(url: str) -> sql.URL:
 
     Raises:
         ArgumentError: if it is no URL.
-        ConfigError: if what should be its port is no number; SQLAlchemy would show it, and it may be of the password.
+        ConfigError: if what should be its port or host is none; either would be shown, and may be of the password.
     """
+    hint = f"{_URLS}; in a password @ is written %40, : is %3A, / is %2F"
     try:
         parsed = sql.make_url(url)
     except ValueError:
-        raise ConfigError(
-            "store.url: the port is not a number", hint=f"{_URLS}; in a password @ is written %40, : is %3A, / is %2F"
-        ) from None
+        raise ConfigError("store.url: the port is not a number", hint=hint) from None
+    if "@" in (parsed.host or ""):
+        raise ConfigError("store.url: there is more than one @ in it", hint=hint)
     password = parsed.query.get("password")
     if password is None:
         return parsed

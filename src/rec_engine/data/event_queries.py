@@ -29,6 +29,7 @@ class Question:
 
 
 POSITION = sql.select(position_row.c.value)
+LATEST = Question.of(POSITION)
 EVENT_COLUMNS = (
     event_rows.c.position, event_rows.c.event_id, event_rows.c.user_id, event_rows.c.item_id,
     event_rows.c.event, event_rows.c.timestamp, event_rows.c.value, event_rows.c.request_id, event_rows.c.context,

@@ -32,6 +32,7 @@ from rec_engine.data.event_queries import (
     EVENTS_OF_USER,
     EVENTS_SINCE,
     ITEMS_SINCE,
+    LATEST,
     LATEST_ITEM,
     MARKS_SINCE,
     MET_SINCE,
@@ -192,7 +193,6 @@ class EventStore:
         self.holds_erased = self._files is not None  # whoever erased before may have been killed before he got there
         insert = sqlite_insert(event_rows) if self._files else postgresql_insert(event_rows)
         self._insert_events = insert.on_conflict_do_nothing(index_elements=["event_id"])
-        self._seen_version = -1
         self.name = name_of(self._writer.url)
         with named(self.name):
             self.log_id = prepare(self._writer)
@@ -253,16 +253,13 @@ class EventStore:
         """Return how far the log has got."""
         return int(self.read(POSITION)[0][0])
 
-    def has_changed(self) -> bool:
-        """Return whether anything was committed since the last call; for one reader, in microseconds on SQLite.
+    def latest(self) -> int:
+        """Return how far the log has got; for one reader, in microseconds on SQLite.
 
         Raises:
             StoreError: if the database fails.
         """
-        with named(self.name):
-            version = self._files.version(self._reader) if self._files else self.position()
-        has_changed, self._seen_version = version != self._seen_version, version
-        return has_changed
+        return int(self._asked(LATEST, {})[0][0])
 
     def news_without_events(self, after: int) -> News:
         """Return what was written after a position but for events, of which a bulk load may have written millions."""
@@ -288,13 +285,13 @@ class EventStore:
 
     def events_of(self, user_id: str, after: int = 0) -> list[Event]:
         """Return a user's events after a position, in the order of writing; of none in microseconds on SQLite."""
-        rows = self._of_user(EVENTS_OF_USER, {"user_id": user_id, "after": after})
+        rows = self._asked(EVENTS_OF_USER, {"user_id": user_id, "after": after})
         return [event_of_row(row) for row in rows]
 
     def shown_to(self, user_id: str, since: int, until: int, n: int) -> Sequence[Row]:
         """Return timestamp and `shown` of a user's latest n answers between two moments (Unix seconds), last first."""
         asked = {"user_id": user_id, "since": since, "until": until, "n": n, "offset": 0}
-        return self._of_user(SHOWN_TO_USER, asked)
+        return self._asked(SHOWN_TO_USER, asked)
 
     def count(self, kind: type[Event] | type[Impression] | type[ItemChange]) -> int:
         """Return how many of a kind the log holds."""
@@ -368,7 +365,7 @@ class EventStore:
                     raise
                 return self._rows(statement, values)
 
-    def _of_user(self, question: Question, values: dict[str, object]) -> Sequence[Row]:
+    def _asked(self, question: Question, values: dict[str, object]) -> Sequence[Row]:
         if not self._files:
             return self.read(question.statement, values)
         with named(self.name):

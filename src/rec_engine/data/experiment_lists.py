@@ -10,7 +10,7 @@ import sqlalchemy as sql
 from rec_engine.data.database import SQLITE, event_rows, impression_rows, name_of, named, open_engines
 from rec_engine.data.experiment_tables import exposure_rows
 from rec_engine.data.impressions import ATTRIBUTION_SECONDS, CHOSEN, FOREVER, taken
-from rec_engine.data.shown_rows import ITEM, SHOWN, TEAM
+from rec_engine.data.shown_rows import ITEM, TEAM, decoded
 
 USERS_AT_ONCE = 10_000
 """Users whose lists are in memory at once."""
@@ -109,7 +109,7 @@ def _credited(lists: pl.DataFrame, reactions: pl.DataFrame, teams: tuple[str, st
     """Return user_id, first and second of each list that either team has an item in."""
     answers = lists.with_row_index("request").with_columns(ends=pl.lit(FOREVER, pl.Int64))
     shown = (
-        answers.select("request", pl.col("shown").str.json_decode(SHOWN))
+        decoded(answers.select("request", "shown"))
         .explode("shown")
         .select(
             "request",

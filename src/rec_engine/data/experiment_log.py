@@ -25,6 +25,9 @@ from rec_engine.data.schema import prepare
 from rec_engine.errors import ConflictError
 
 _AT_ONCE = 500
+_ERASED_SINCE = sql.select(mark_rows.c.user_hash, mark_rows.c.position).where(
+    mark_rows.c.kind == ERASED, mark_rows.c.position > sql.bindparam("oldest")
+)
 _Row = sql.Row[*tuple[Any, ...]]
 
 
@@ -305,9 +308,8 @@ def _if_due(insert: Any) -> Any:  # noqa: ANN401 - each database has an insert o
 
 def _without_erased(connection: sql.Connection, records: Sequence[Record]) -> list[Record]:
     """Return the records of users who were not erased since they were made."""
-    erased = sql.select(mark_rows.c.user_hash, mark_rows.c.position).where(mark_rows.c.kind == ERASED)
     oldest = min((record.known for record in records), default=0)
-    found = connection.execute(erased.where(mark_rows.c.position > oldest)).all()
+    found = connection.execute(_ERASED_SINCE, {"oldest": oldest}).all()
     if not found:
         return list(records)
     position_by_hash: dict[str, int] = {row[0]: row[1] for row in found}

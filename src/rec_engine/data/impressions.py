@@ -7,7 +7,7 @@ import polars as pl
 
 from rec_engine.data.dataset import EVENTS, BoolArray, FloatArray, IntArray, LongArray, event_weights
 from rec_engine.data.log_frames import LogFrames
-from rec_engine.data.shown_rows import ASKED, ITEM, POSITION, PROPENSITY, SCORE, SHOWN
+from rec_engine.data.shown_rows import ASKED, PROPENSITY, SCORE, SHOWN, decoded, item_rows
 from rec_engine.utils.config import DataSettings
 
 ATTRIBUTION_SECONDS = 86_400
@@ -17,8 +17,6 @@ CHOSEN = frozenset({"click", "like", "share", "add_to_cart", "purchase"})
 """Actions that speak for an item."""
 
 FOREVER = np.iinfo(np.int64).max
-
-_FIELDS = {"item_id": ITEM, "score": SCORE, "propensity": PROPENSITY, "position": POSITION}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,7 @@ def load_impressions(
 
     An event belongs to an answer if it names its request id, its user and an item that it showed. It cannot have come
     before the answer, whatever the clock of its client says. Where ids of requests were used again it belongs to the
-    latest answer before it.
+    latest answer before it. Answers that are not written as a service writes them are left out, with a warning.
 
     Args:
         store_url: `sqlite:///path` or `postgresql://user:password@host/name`; it may be in use.
@@ -106,7 +104,7 @@ def _answers(log: LogFrames, windows: pl.DataFrame | None, latest: int | None, s
         kept = _within(frame.filter(pl.col("timestamp") >= since), windows).limit(
             len(frame) if latest is None else latest - n_found
         )
-        found.append(kept.drop("place").with_columns(pl.col("shown").str.json_decode(SHOWN)))
+        found.append(decoded(kept.drop("place")))
         n_found += len(kept)
         if n_found == latest:
             break
@@ -143,14 +141,9 @@ def _reactions(log: LogFrames, request_ids: pl.Series, settings: DataSettings) -
 
 
 def _joined(answers: pl.DataFrame, reactions: pl.DataFrame, attribution_seconds: int) -> Impressions:
-    shown = (
-        answers.select("request", "shown")
-        .filter(pl.col("shown").list.len() > 0)
-        .explode("shown")
-        .select(
-            "request",
-            *(pl.col("shown").list.get(place, null_on_oob=True).alias(name) for name, place in _FIELDS.items()),
-        )
+    shown = item_rows(answers, "request").with_columns(
+        pl.col("shown").list.get(place, null_on_oob=True).cast(pl.Float32, strict=False).alias(name)
+        for name, place in (("score", SCORE), ("propensity", PROPENSITY))
     )
     found = taken(answers, shown.select("request", "item_id"), reactions, attribution_seconds)
     shown = shown.join(found, on=["request", "item_id"], how="left", maintain_order="left")
@@ -163,9 +156,9 @@ def _joined(answers: pl.DataFrame, reactions: pl.DataFrame, attribution_seconds:
         asked=answers.select(pl.col("shown").list.first().list.get(ASKED, null_on_oob=True)).to_series(),
         request_codes=request_codes,
         item_ids=shown["item_id"],
-        positions=shown["position"].cast(pl.Int32).fill_null(pl.Series(_places(request_codes))).to_numpy(),
-        scores=shown["score"].cast(pl.Float32).to_numpy(),
-        propensities=shown["propensity"].cast(pl.Float32).to_numpy(),
+        positions=shown["position"].to_numpy(),
+        scores=shown["score"].to_numpy(),
+        propensities=shown["propensity"].to_numpy(),
         clicked=shown["clicked"].fill_null(value=False).to_numpy(),
     )
 
@@ -188,9 +181,3 @@ def taken(
     in_order = pairs.sort(pl.col("timestamp") <= pl.col("at"), "timestamp", "request")
     latest = in_order.unique("reaction", keep="last")
     return latest.select("request", "item_id", clicked=pl.lit(value=True)).unique()
-
-
-def _places(request_codes: IntArray) -> IntArray:
-    """Return (n,) int32: the place of each row among the rows of its answer, from 1; an answer's rows are together."""
-    starts = np.searchsorted(request_codes, request_codes)
-    return (np.arange(len(request_codes)) - starts + 1).astype(np.int32)

@@ -4,13 +4,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 
 from rec_engine.data.dataset import ExternalId
 from rec_engine.data.events import EventStore, News
 from rec_engine.data.showings import KEPT_SECONDS, NOTHING_SHOWN, SETTLING_SECONDS, Showings
-from rec_engine.data.shown_rows import ITEM, POSITION
+from rec_engine.data.shown_rows import placed
 
 MAX_USERS = 10_000
 """Users whose showings are kept in memory; those of others are read again when they come."""
@@ -22,9 +21,6 @@ MAX_ANSWERS = 1_000
 """The latest answers of one user that are read: eleven a day. Of whoever gets more, training knows more."""
 COMPLETE_SECONDS = SETTLING_SECONDS - 60
 """How long what was read holds all that has settled: an answer is in the log within the minute."""
-
-_ROWS = msgspec.json.Decoder(list[list[int | float | str | None]])
-MAX_POSITION = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +80,7 @@ class LiveShowings:
     def _read(self, name: str, now: int) -> Showings:
         items, positions, times = list[int](), list[int](), list[int]()
         for timestamp, shown in self._store.shown_to(name, now - KEPT_SECONDS, now, MAX_ANSWERS):
-            for item_id, position in placed_items(shown):
+            for item_id, position in placed(shown):
                 items.append(self._code(item_id))
                 positions.append(position)
                 times.append(timestamp)
@@ -99,17 +95,3 @@ class LiveShowings:
                 self._codes.clear()
             self._codes[item_id] = code
         return code
-
-
-def placed_items(shown: str) -> list[tuple[ExternalId, int]]:
-    """Return items and positions of an answer; none of one that is not written as a service writes it."""
-    try:
-        rows = _ROWS.decode(shown)
-    except msgspec.MsgspecError:
-        return []
-    placed = list[tuple[ExternalId, int]]()
-    for place, row in enumerate(rows, start=1):
-        item_id, position = row[ITEM] if row else None, row[POSITION] if len(row) > POSITION else place
-        if isinstance(item_id, int | str) and isinstance(position, int) and 0 < position <= MAX_POSITION:
-            placed.append((item_id, position))
-    return placed

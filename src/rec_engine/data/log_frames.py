@@ -21,7 +21,7 @@ from rec_engine.data.database import (
 )
 from rec_engine.data.dataset import LogMark
 from rec_engine.data.events import ERASED
-from rec_engine.errors import DataError
+from rec_engine.errors import DataError, StoreError
 
 STRETCH = 200_000
 """Row numbers that one query looks at."""
@@ -125,7 +125,12 @@ class LogFrames:
         with named(self.name), self._reader.connect() as connection:
             cursor = connection.execute(statement).cursor
             rows = [] if cursor is None else _rows(cursor)
-        return pl.DataFrame(rows, schema=schema, orient="row")
+        try:
+            return pl.DataFrame(rows, schema=schema, orient="row")
+        except (TypeError, pl.exceptions.PolarsError) as error:  # SQLite keeps whatever it is given
+            raise StoreError(
+                f"{self.name}: a row is not as a service writes it ({error})", hint="restore a backup, or mend the row"
+            ) from None
 
 
 def nothing(columns: Sequence[str]) -> pl.DataFrame:

@@ -1,6 +1,5 @@
 """The end of the log, for people to look at: what came in last, what was shown last. Every question is bounded."""
 
-import json
 from dataclasses import dataclass
 
 from rec_engine.data.event_queries import (
@@ -12,6 +11,7 @@ from rec_engine.data.event_queries import (
     shown_to_user,
 )
 from rec_engine.data.events import Event, EventStore, Impression, ItemChange, event_of_row
+from rec_engine.data.shown_rows import placed
 
 LOOKED_THROUGH_EVENTS = 100_000
 """Positions at the end of the log among which those of an item are looked for: no index leads from item to event."""
@@ -84,4 +84,4 @@ def item_change(store: EventStore, item_id: str) -> ItemChange | None:
 
 
 def _position(shown: str, item_id: str) -> int | None:
-    return next((int(row[3]) for row in json.loads(shown) if str(row[0]) == item_id), None)
+    return next((position for shown_id, position in placed(shown) if str(shown_id) == item_id), None)

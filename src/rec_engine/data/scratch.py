@@ -4,6 +4,8 @@ They are gone once nobody holds them, so that nothing has to be cleared away, no
 """
 
 import os
+import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
@@ -55,6 +57,12 @@ class ScratchFile:
     def close(self) -> None:
         """Give back the disk's room."""
         self._file.close()
+
+
+def files_left() -> int:
+    """Return how many more files this process may open."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if allowed == resource.RLIM_INFINITY else max(0, allowed - len(os.listdir("/dev/fd")))
 
 
 def scratch_array(directory: Path, n: int, dtype: DTypeLike) -> NDArray[Any]:

@@ -19,7 +19,7 @@ from rec_engine.data.dataset import IdMap, coded
 from rec_engine.data.external_sort import Buckets, bucket_bounds
 from rec_engine.data.interactions import Interactions
 from rec_engine.data.rejects import MAX_REJECTS, together
-from rec_engine.data.scratch import ScratchFile
+from rec_engine.data.scratch import ScratchFile, files_left
 from rec_engine.data.table_batches import BATCH_ROWS, table_batches
 from rec_engine.data.tables import Kind, kind_of
 from rec_engine.data.validation import OPTIONAL, REQUIRED, Cleaned, clean_interactions
@@ -102,7 +102,9 @@ class ShardedRows:
         self._sizes = {shard: n_rows for shard in shards if (n_rows := _n_rows(shard))}
         if not self._sizes:
             raise DataError(f"{shards[0]} and the other shards: there is not one row", hint="give shards with rows")
-        self.n_buckets = min(-(-sum(self._sizes.values()) // ROWS_A_BUCKET), MAX_BUCKETS)
+        # Each is an open file. Where few are allowed they are larger, and half of those are left to whoever needs them.
+        most = max(1, min(MAX_BUCKETS, files_left() // 2))
+        self.n_buckets = min(-(-sum(self._sizes.values()) // ROWS_A_BUCKET), most)
         self.directory, self.settings = directory, settings
         self.found: list[tuple[Path, Cleaned]] = []
         self.n_good = 0

@@ -8,7 +8,7 @@ import polars as pl
 from rec_engine.data.dataset import IdMap
 from rec_engine.data.log_frames import LogFrames
 from rec_engine.data.showings import KEPT_SECONDS, ShowingLog
-from rec_engine.data.shown_rows import ITEM, POSITION, SHOWN
+from rec_engine.data.shown_rows import decoded, item_rows
 from rec_engine.utils.logger import get_logger
 
 MAX_ANSWERS = 2_000_000
@@ -63,22 +63,12 @@ def _coded(answers: pl.DataFrame, user_ids: IdMap, item_ids: IdMap) -> pl.DataFr
 
     Users and items are codes; of one whose user is null, `stranger` says who it was.
     """
-    shown = (
-        answers.join(_codes(answers["user_id"], user_ids, "user"), on="user_id", how="left", maintain_order="left")
-        .with_columns(stranger=pl.col("user_id").hash())
-        .with_columns(pl.col("shown").str.json_decode(SHOWN))
-        .with_columns(place=pl.int_ranges(1, pl.col("shown").list.len() + 1))
-        .select("user", "stranger", "timestamp", "place", "shown")
-        .filter(pl.col("shown").list.len() > 0)
-        .explode("shown", "place")
-        .with_columns(
-            item_id=pl.col("shown").list.get(ITEM),
-            position=pl.col("shown").list.get(POSITION, null_on_oob=True).cast(pl.Int32),
-        )
-    )
+    users = _codes(answers["user_id"], user_ids, "user")
+    of_users = answers.join(users, on="user_id", how="left", maintain_order="left")
+    told = of_users.with_columns(stranger=pl.col("user_id").hash())
+    shown = item_rows(decoded(told), "user", "stranger", "timestamp")
     coded = shown.join(_codes(shown["item_id"], item_ids, "item"), on="item_id")
-    position = pl.coalesce("position", pl.col("place").cast(pl.Int32))
-    return coded.select("user", "stranger", "item", position, "timestamp")
+    return coded.select("user", "stranger", "item", "position", "timestamp")
 
 
 def _with_strangers(shown: pl.DataFrame, n_users: int) -> pl.DataFrame:

@@ -39,14 +39,6 @@ class SqliteFiles:
         info[_WAL] = _file_id(f"{self._path}-wal")
         self.check()
 
-    def version(self, engine: sql.Engine) -> int:
-        """Return SQLite's own count of what others committed, as this one connection sees it, in microseconds.
-
-        Raises:
-            StoreError: if the path does not hold the database any more.
-        """
-        return int(self.rows(engine, "PRAGMA data_version")[0][0])
-
     def rows(self, engine: sql.Engine, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
         """Return what one connection reads without SQLAlchemy, which costs ten times a small query.
 

@@ -16,7 +16,7 @@ from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
 from rec_engine.experiments.checked import checked_moment, checked_user_id, checked_value
 from rec_engine.experiments.definition import Experiment
 from rec_engine.experiments.design import Metric
-from rec_engine.experiments.effects_over_time import all_moments
+from rec_engine.experiments.effects_over_time import effects_over_time
 from rec_engine.experiments.live_experiments import LiveExperiments
 from rec_engine.experiments.looking import Results, results_of
 from rec_engine.experiments.own_store import IN_MEMORY, end, own_store
@@ -359,7 +359,7 @@ class ABTestManager:
         """Return a page of HTML that stands by itself: verdict, effects now and by day, arms, health, segments."""
         analysis, now = self.analyze(experiment_id, users=users), self._now()
         experiment = self.get_experiment(experiment_id)
-        return report_page(experiment, analysis, all_moments(self._live.log, experiment, now), now)
+        return report_page(experiment, analysis, effects_over_time(self._live.log, experiment, now).moments, now)
 
     def analyze_metric(self, experiment_id: str, metric: str) -> list[Comparison]:
         """Return the comparisons of one metric with the control, one for each other arm.

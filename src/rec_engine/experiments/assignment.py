@@ -11,7 +11,6 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
 from itertools import accumulate
 from typing import Literal
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from rec_engine.data.dataset import BoolArray, ExternalId, IntArray
 from rec_engine.experiments.definition import INTERLEAVED, Experiment
+from rec_engine.utils.short_hash import sha256
 
 Reason = Literal[
     "assigned", "met before", "forced", "not running", "not targeted", "held out", "another layer slot", "not covered"
@@ -89,7 +89,7 @@ class Draw:
         salt = f"{experiment.salt}:batch {phase}" if experiment.kind == "bandit" else experiment.salt
         self._salt = f"{salt}:assign"
         self._phase = phase
-        self._forced = experiment.forced
+        self._forced = {user: _forced(arm, phase) for user, arm in experiment.forced.items()}
         self._begins = -math.inf if experiment.starts_at is None else experiment.starts_at
         self._ends = math.inf if experiment.ends_at is None else experiment.ends_at
         self._is_running = experiment.status == "running"
@@ -111,7 +111,7 @@ class Draw:
     ) -> Assignment:
         """Return what the experiment has for a user, who is given as text; see `assign`."""
         if self._forced and (forced := self._forced.get(unit)):
-            return Assignment(forced, in_experiment=False, reason="forced", propensity=1.0, phase=self._phase)
+            return forced
         if not self.is_open(now):
             return _nobody("not running", self._phase)
         if met is not None:
@@ -181,6 +181,11 @@ def uniform(salt: str, unit: str) -> float:
 def _taking_part(arm: str, reason: Reason, share: float, phase: int) -> Assignment:
     """Return one and the same object for all users of an arm: it is asked for at every request."""
     return Assignment(arm, in_experiment=True, reason=reason, propensity=share, phase=phase)
+
+
+@lru_cache(maxsize=1_000)
+def _forced(arm: str, phase: int) -> Assignment:
+    return Assignment(arm, in_experiment=False, reason="forced", propensity=1.0, phase=phase)
 
 
 @lru_cache(maxsize=1_000)

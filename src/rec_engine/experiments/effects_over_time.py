@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from rec_engine.data.experiment_log import ExperimentLog, TakenLook
 from rec_engine.experiments.definition import Experiment
-from rec_engine.experiments.looking import look
+from rec_engine.experiments.looking import look, what_is_missing
 from rec_engine.experiments.measuring import DAY_SECONDS, begins_at
 from rec_engine.experiments.results import Comparison
 
@@ -32,6 +32,19 @@ class Moment:
     is_look: bool
 
 
+@dataclass(frozen=True, slots=True)
+class EffectsOverTime:
+    """What was known at the moments of an experiment.
+
+    Attributes:
+        moments: its planned looks, and the ends of its days.
+        missing: why its days are not among them; None where they are.
+    """
+
+    moments: list[Moment]
+    missing: str | None = None
+
+
 def moments_of_looks(looks: Iterable[TakenLook]) -> list[Moment]:
     """Return what the planned looks found, as they found it."""
     return [
@@ -40,9 +53,18 @@ def moments_of_looks(looks: Iterable[TakenLook]) -> list[Moment]:
     ]
 
 
-def all_moments(log: ExperimentLog, experiment: Experiment, until: int) -> list[Moment]:
-    """Return what the planned looks found, and what was known of the end of each day."""
-    return moments_of_looks(log.looks(experiment.experiment_id)) + moments_by_day(log, experiment, until)
+def effects_over_time(log: ExperimentLog, experiment: Experiment, until: int) -> EffectsOverTime:
+    """Return what the planned looks found, and what was known of the end of each day.
+
+    An experiment of whose log something was removed has its looks only: its days would be measured by what is left.
+
+    Raises:
+        StoreError: if the database fails.
+    """
+    looks = moments_of_looks(log.looks(experiment.experiment_id))
+    if missing := what_is_missing(log, experiment, until):
+        return EffectsOverTime(looks, missing)
+    return EffectsOverTime(looks + moments_by_day(log, experiment, until))
 
 
 def moments_by_day(log: ExperimentLog, experiment: Experiment, until: int) -> list[Moment]:

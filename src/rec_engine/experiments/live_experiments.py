@@ -78,24 +78,51 @@ class LiveExperiments:
 
     def expose(self, experiment: Experiment, user_id: str, assignment: Assignment, timestamp: int) -> bool:
         """Take note that a user met the arm that he was assigned to; return whether it was not known here before."""
-        arm, name = assignment.arm, experiment.experiment_id
+        found = self._unknown(experiment, user_id, assignment, timestamp, self.recorder.known)
+        if found is not None and not self.recorder.add(found):
+            return False
+        self._remember(experiment, user_id, assignment)
+        return found is not None
+
+    def exposure(
+        self, experiment: Experiment, user_id: str, assignment: Assignment, timestamp: int, known: int
+    ) -> Exposure | None:
+        """Return what the recorder, which asks for it, writes of a user who met his arm; None if that is known here.
+
+        Args:
+            experiment: that he met.
+            user_id: as text.
+            assignment: that he had.
+            timestamp: Unix seconds at which he met it.
+            known: position of the log at that moment, as the recorder knew it.
+        """
+        found = self._unknown(experiment, user_id, assignment, timestamp, known)
+        self._remember(experiment, user_id, assignment)
+        return found
+
+    def _unknown(
+        self, experiment: Experiment, user_id: str, assignment: Assignment, timestamp: int, known: int
+    ) -> Exposure | None:
+        arm, phase, name = assignment.arm, assignment.phase, experiment.experiment_id
         if arm is None or not assignment.in_experiment:
-            return False
-        exposed = self._exposed.get(name) or self._exposed.setdefault(name, {})
-        before = exposed.get(user_id)
+            return None
+        before = self._exposed.get(name, {}).get(user_id)
         if before is assignment:
-            return False
-        phase, met = assignment.phase, met_as(experiment, arm, assignment.phase)
-        is_new = before is None or met_as(experiment, before.arm or "", before.phase) != met
-        if is_new:
-            known = self.recorder.known
-            if not self.recorder.add(Exposure(name, user_id, met, phase, timestamp, assignment.propensity, known)):
-                return False
-            self._n_exposed += before is None
-            if self._n_exposed > MAX_REMEMBERED:
-                self._forget()
+            return None
+        met = met_as(experiment, arm, phase)
+        if before is not None and met_as(experiment, before.arm or "", before.phase) == met:
+            return None
+        return Exposure(name, user_id, met, phase, timestamp, assignment.propensity, known)
+
+    def _remember(self, experiment: Experiment, user_id: str, assignment: Assignment) -> None:
+        if assignment.arm is None or not assignment.in_experiment:
+            return
+        name = experiment.experiment_id
+        exposed = self._exposed.get(name) or self._exposed.setdefault(name, {})
+        self._n_exposed += user_id not in exposed
+        if self._n_exposed > MAX_REMEMBERED:
+            self._forget()
         exposed[user_id] = assignment
-        return is_new
 
     def _forget(self) -> None:
         for exposed in list(self._exposed.values()):

@@ -34,18 +34,30 @@ def results_of(
         ExperimentError: if what it is measured by, events or what was shown, was removed from the log since.
         StoreError: if the database fails.
     """
-    pruned = log.pruned_before(with_impressions=reads_impressions(experiment))
-    if pruned > begins_at(experiment, until):
+    if missing := what_is_missing(log, experiment, until):
         raise ExperimentError(
-            f"{experiment.experiment_id} cannot be measured any more: what happened before "
-            f"{datetime.fromtimestamp(pruned, tz=UTC):%Y-%m-%d %H:%M} UTC was removed from the log",
-            hint="what its planned looks found stays in the table experiment_looks of the store",
+            missing, hint="what its planned looks found stays in the table experiment_looks of the store"
         )
     if experiment.kind == "interleaving":
         return list_preference(log.url, experiment, until)
     if experiment.kind == "bandit":
         return bandit_result(log.url, experiment, until)
     return look(log, experiment, until, segments, is_kept=is_kept)
+
+
+def what_is_missing(log: ExperimentLog, experiment: Experiment, until: int) -> str | None:
+    """Return why an experiment cannot be measured any more; None while the log has all that it is measured by.
+
+    Raises:
+        StoreError: if the database fails.
+    """
+    pruned = log.pruned_before(with_impressions=reads_impressions(experiment))
+    if pruned <= begins_at(experiment, until):
+        return None
+    return (
+        f"{experiment.experiment_id} cannot be measured any more: what happened before "
+        f"{datetime.fromtimestamp(pruned, tz=UTC):%Y-%m-%d %H:%M} UTC was removed from the log"
+    )
 
 
 def look(

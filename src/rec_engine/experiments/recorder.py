@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 
 from rec_engine.data.experiment_log import ExperimentLog, Record
 from rec_engine.errors import StoreError
@@ -12,6 +13,9 @@ MAX_WAITING = 200_000
 WRITE_SECONDS = 0.2
 """How long records are gathered."""
 AT_ONCE = 5_000
+
+Later = Callable[[], Sequence[Record]]
+"""What makes records when they are written, for who has no time to."""
 
 logger = get_logger(__name__)
 
@@ -35,6 +39,7 @@ class Recorder:
         self._log = log
         self._full_seconds = full_seconds
         self._waiting: deque[Record] = deque()
+        self._later: deque[Later] = deque()
         self._is_closed = False
         self._is_failing = False
         self._wakes = threading.Event()
@@ -46,15 +51,21 @@ class Recorder:
 
     @property
     def n_waiting(self) -> int:
-        """Records that are not on disk yet."""
-        return len(self._waiting)
+        """Records that are not on disk yet, and what makes some that has not made them yet."""
+        return len(self._waiting) + len(self._later)
 
     def add(self, record: Record) -> bool:
         """Take a record; return whether there was room for it."""
-        if len(self._waiting) >= MAX_WAITING and not self._has_room():
-            self.n_dropped += 1
+        if self.n_waiting >= MAX_WAITING and not self._has_room():
             return False
         self._waiting.append(record)
+        return True
+
+    def add_later(self, make: Later) -> bool:
+        """Take what makes records, which may be none; return whether there was room for it."""
+        if self.n_waiting >= MAX_WAITING and not self._has_room():
+            return False
+        self._later.append(make)
         return True
 
     def flush(self) -> None:
@@ -64,6 +75,8 @@ class Recorder:
             StoreError: if it cannot be written; it is still waiting then.
         """
         with self._write_lock:
+            for _ in range(len(self._later)):
+                self._waiting.extend(self._later.popleft()())
             n_left = len(self._waiting)
             while n_left > 0:
                 n_left -= self._write()
@@ -80,12 +93,14 @@ class Recorder:
         self.flush()
 
     def _has_room(self) -> bool:
+        """Return whether there is room after some waiting; if not, what was to have it is counted as dropped."""
         until = time.monotonic() + self._full_seconds
         while time.monotonic() < until:
             self._wakes.set()
             time.sleep(0.001)
-            if len(self._waiting) < MAX_WAITING:
+            if self.n_waiting < MAX_WAITING:
                 return True
+        self.n_dropped += 1
         return False
 
     def _run(self) -> None:

@@ -222,6 +222,22 @@ OF_SHOWINGS = next(names for names, group in GROUPS.items() if group is own_show
 OF_LOOKS = next(names for names, group in GROUPS.items() if group is take_rates)
 """Those that read what everybody was shown."""
 FEATURES = tuple(name for names in GROUPS for name in names)
+SPEAKING_FOR: frozenset[str] = frozenset(
+    (
+        *_each(PERSONAL, "score", "gap"),
+        *_each(LINK_NAMES, "last", "second_last", "strongest", "sum"),
+        "n_sources",
+        "similarity_to_last",
+        "similarity_to_nearest",
+        "similarity_to_recent",
+        "category_affinity",
+        "category_affinity_recent",
+    )
+)
+SPEAKING_AGAINST: frozenset[str] = frozenset(_each(PERSONAL, "log_rank"))
+"""Features of which more speaks for an item, or against it, if all others are the same; the rest may do either."""
+DIRECTIONS = tuple((name in SPEAKING_FOR) - (name in SPEAKING_AGAINST) for name in FEATURES)
+"""1, -1 or 0 for each of FEATURES."""
 
 
 def features(state: UserState, candidates: Candidates, items: ItemTable) -> FloatArray:

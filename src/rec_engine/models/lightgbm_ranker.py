@@ -16,7 +16,7 @@ from scipy.special import expit
 from rec_engine.data.dataset import FloatArray, IntArray, LongArray
 from rec_engine.errors import BundleError, TrainingError
 from rec_engine.models.compiled_trees import CompiledTrees, UnsupportedTreesError
-from rec_engine.models.features import FEATURES, OF_LOOKS, OF_SHOWINGS
+from rec_engine.models.features import DIRECTIONS, FEATURES, OF_LOOKS, OF_SHOWINGS
 from rec_engine.models.position_bias import position_offsets
 from rec_engine.utils.config import CTRSettings
 from rec_engine.utils.logger import get_logger
@@ -28,6 +28,7 @@ OBJECTIVES = ("binary", "lambdarank", "rank_xendcg")
 MAX_TREES = 500
 EARLY_STOPPING_TREES = 100
 RANKS = 10
+LIKELIHOOD = "binary_logloss"
 LOG_SLOPE = 2.5
 OFFSET_TREES = 60
 OFFSET_SETTINGS = CTRSettings(num_leaves=15, learning_rate=0.1)
@@ -43,7 +44,6 @@ FIXED = {
     "bagging_fraction": 0.8,
     "bagging_freq": 1,
     "lambdarank_truncation_level": 20,
-    "metric": "ndcg",
     "eval_at": RANKS,
     "deterministic": True,
     "force_row_wise": True,
@@ -107,11 +107,14 @@ class CTRRanker:
 
     @classmethod
     def fit(cls, train: RankerRows, validation: RankerRows, settings: CTRSettings, *, seed: int) -> "CTRRanker":
-        """Return a ranker with the objective and as many trees as the validation requests' NDCG@10 asks for.
+        """Return a ranker with the objective and as many trees as the validation requests ask for.
+
+        They do so by their NDCG@10; answers that were shown by how probable their clicks are at the positions where
+        they stood, for an order of what stood in an order says more of that one.
 
         Args:
             train: what the trees learn from.
-            validation: complete lists of candidates of other users, as they are served.
+            validation: of other users, complete lists of candidates as they are served, or answers that were shown.
             settings: the `ctr:` section.
             seed: of the draws of rows and columns.
 
@@ -121,9 +124,11 @@ class CTRRanker:
         if not 0 < train.labels.sum() < len(train.labels):
             raise TrainingError("the ranker's training rows are all of one class", hint="set ctr.model_type: none")
         offsets = _offsets(train, seed)
-        wanted = OBJECTIVES if settings.objective == "auto" else (settings.objective,)
+        data = _beside(train, offsets)
+        held_out = _beside(validation, offsets, reference=data)
         fitted = {
-            objective: _boost(_beside(train, offsets), validation, settings, objective, seed) for objective in wanted
+            objective: _boost(data, held_out, _parameters(settings, objective, seed) | {"metric": metric})
+            for objective, metric in _wanted(settings, are_shown=validation.positions is not None).items()
         }
         reached = {objective: _reached(booster) for objective, booster in fitted.items()}
         logger.info("re-ranker: %s", ", ".join(f"{name} {score:.4f}" for name, score in reached.items()))
@@ -133,7 +138,7 @@ class CTRRanker:
 
     @property
     def validation_ndcg(self) -> float:
-        """NDCG@10 of the best number of trees on the validation requests that `fit` was given."""
+        """NDCG@10 of the best number of trees on the validation requests that `fit` was given; no answers shown."""
         return _reached(self.booster)
 
     def refit(self, rows: RankerRows, settings: CTRSettings, *, seed: int) -> "CTRRanker":
@@ -194,10 +199,8 @@ class CTRRanker:
         return self._reads(OF_LOOKS)
 
     def _reads(self, names: tuple[str, ...]) -> bool:
-        """Return whether trees ask for any of these features; of trees that only LightGBM knows it may be."""
-        if self._compiled is None:
-            return True
-        return any(self.names[place] in names for place in self._compiled.column_features.tolist())
+        trees = self._compiled  # of those that only LightGBM knows it may be
+        return trees is None or any(self.names[at] in names for at in trees.column_features.tolist())
 
     @property
     def can_explain(self) -> bool:
@@ -305,21 +308,28 @@ def probability(log_odds: FloatArray) -> FloatArray:
 
 
 def _reached(booster: "lightgbm.Booster") -> float:
-    return float(booster.best_score["valid_0"][f"ndcg@{RANKS}"])
+    """Return what is the higher the better: NDCG, or the mean logarithm of how probable the labels are."""
+    (metric, value), *_ = booster.best_score["valid_0"].items()
+    return -float(value) if metric == LIKELIHOOD else float(value)
 
 
-def _boost(
-    data: "lightgbm.Dataset", validation: RankerRows, settings: CTRSettings, objective: str, seed: int
-) -> "lightgbm.Booster":
-    held_out = _dataset(validation, reference=data)
+def _wanted(settings: CTRSettings, *, are_shown: bool) -> dict[str, str]:
+    """Return objectives to try, each with the metric that says how many trees it takes."""
+    if are_shown and settings.objective in {"auto", "binary"}:
+        return {"binary": LIKELIHOOD}
+    objectives = OBJECTIVES if settings.objective == "auto" else (settings.objective,)
+    return dict.fromkeys(objectives, "ndcg")
+
+
+def _boost(data: "lightgbm.Dataset", held_out: "lightgbm.Dataset", parameters: dict[str, object]) -> "lightgbm.Booster":
     stop = _lightgbm().early_stopping(EARLY_STOPPING_TREES, verbose=False)
-    parameters = _parameters(settings, objective, seed)
     return _lightgbm().train(parameters, data, num_boost_round=MAX_TREES, valid_sets=[held_out], callbacks=[stop])
 
 
 def _parameters(settings: CTRSettings, objective: str, seed: int) -> dict[str, object]:
+    """Return what LightGBM is told; trees keep to the directions of the features, as chance in few clicks does not."""
     chosen = {"num_leaves": settings.num_leaves, "learning_rate": settings.learning_rate}
-    return {**FIXED, **chosen, "objective": objective, "seed": seed}
+    return {**FIXED, **chosen, "objective": objective, "monotone_constraints": list(DIRECTIONS), "seed": seed}
 
 
 def _offsets(rows: RankerRows, seed: int) -> FloatArray:
@@ -331,9 +341,11 @@ def _offsets(rows: RankerRows, seed: int) -> FloatArray:
     """
     if rows.positions is None or not rows.positions.any():
         return NO_OFFSETS
+    seen = [not name.endswith(TELLING_OF_PLACE) for name in FEATURES]
     parameters = _parameters(OFFSET_SETTINGS, "binary", seed) | {"metric": "none"}
+    parameters["monotone_constraints"] = [way for way, is_seen in zip(DIRECTIONS, seen, strict=True) if is_seen]
     requests = np.repeat(np.arange(len(rows.sizes)), rows.sizes)
-    matrix = rows.features[:, [not name.endswith(TELLING_OF_PLACE) for name in FEATURES]]
+    matrix = rows.features[:, seen]
 
     def fit(of_rows: FloatArray) -> FloatArray:
         scores = np.empty(len(requests), dtype=np.float32)
@@ -349,23 +361,22 @@ def _offsets(rows: RankerRows, seed: int) -> FloatArray:
     return offsets
 
 
-def _beside(rows: RankerRows, offsets: FloatArray) -> "lightgbm.Dataset":
-    """Return the rows for trees that are not to learn what the positions add."""
-    return _dataset(rows, offsets[rows.positions] if len(offsets) and rows.positions is not None else None)
-
-
-def _dataset(
-    rows: RankerRows, offsets: FloatArray | None = None, reference: "lightgbm.Dataset | None" = None
-) -> "lightgbm.Dataset":
-    """Return LightGBM's form of the rows; trees are fitted beside the offsets, (n,) float32 in log-odds."""
+def _beside(rows: RankerRows, offsets: FloatArray, reference: "lightgbm.Dataset | None" = None) -> "lightgbm.Dataset":
+    """Return LightGBM's form of the rows, for trees that are not to learn what the positions add."""
+    added = _added(offsets, rows.positions) if len(offsets) and rows.positions is not None else None
     return _lightgbm().Dataset(
         rows.features,
         rows.labels,
         group=rows.sizes,
-        init_score=None if offsets is None else BASE_LOG_ODDS + offsets,
+        init_score=None if added is None else BASE_LOG_ODDS + added,
         feature_name=list(FEATURES),
         reference=reference,
     )
+
+
+def _added(offsets: FloatArray, positions: IntArray) -> FloatArray:
+    """Return (n,) float32, what these positions add; those below all that are known as much as the last of them."""
+    return offsets[np.minimum(positions, len(offsets) - 1)]
 
 
 def _calibrate(raw: NDArray[np.float64], labels: FloatArray) -> tuple[float, float]:

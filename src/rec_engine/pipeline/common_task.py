@@ -23,6 +23,7 @@ class CommonTask:
     Attributes:
         task: in the codes of the candidate: its histories up to what it holds out, and of that what the current version
             has not learned from.
+        is_asked: (n,) bool, which of what it holds out that is.
         current: the current version in these codes. It reads these histories, and items that came after its training
             have the vectors that its item tower makes of their descriptions, as in service. Links and popularity are
             counted from these histories for both, for they are not learned.
@@ -32,16 +33,22 @@ class CommonTask:
     """
 
     task: Task
+    is_asked: BoolArray
     current: TrainedModel
     n_learned: int
     n_new_items: int
     exposures: Exposures | None
 
 
-def common_task(candidate: ModelBundle, current: ModelBundle) -> CommonTask:
+def common_task(candidate: ModelBundle, current: ModelBundle, task: Task | None = None) -> CommonTask:
     """Return what two versions can be judged by; users and items are the same where their ids are.
 
     A current version whose tower reads the ids of users is not asked for users whom it does not know.
+
+    Args:
+        candidate: the version in whose codes it is.
+        current: the other one.
+        task: what the candidate is to be judged by; without it what it holds out.
 
     Raises:
         DataError: if they have no user or no item in common, or differ in whether items may come again.
@@ -49,7 +56,7 @@ def common_task(candidate: ModelBundle, current: ModelBundle) -> CommonTask:
     if candidate.repeats != current.repeats:
         raise DataError(
             f"{candidate.version} and {current.version} differ in whether items may come again",
-            hint="only models with the same data.repeat_items can be compared; --force promotes it without",
+            hint="only models with the same data.repeat_items can be compared; promote --force does without",
         )
     users = current.user_ids.codes(candidate.user_ids.ids.to_list())
     items = current.item_ids.codes(candidate.item_ids.ids.to_list())
@@ -57,15 +64,16 @@ def common_task(candidate: ModelBundle, current: ModelBundle) -> CommonTask:
         raise DataError(
             f"{candidate.version} was trained on other data than {current.version}: they have no user or no item in "
             "common",
-            hint="only models of one shop can be compared; --force promotes it without",
+            hint="only models of one shop can be compared; promote --force does without",
         )
-    task = reported_task(candidate.split)
+    task = task or reported_task(candidate.split)
     is_learned = _are_learned(task.targets, candidate, current)
     is_asked = ~is_learned
     if len(current.user_tower.user_inputs):
         is_asked &= users[task.targets.user_codes] != UNKNOWN
     return CommonTask(
         task=replace(task, targets=task.targets.where(is_asked)),
+        is_asked=is_asked,
         current=_recoded(current, candidate.items, users, items),
         n_learned=int(is_learned.sum()),
         n_new_items=int((items == UNKNOWN).sum()),

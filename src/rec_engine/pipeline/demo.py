@@ -3,18 +3,17 @@
 import os
 from pathlib import Path
 
-from rich.console import Console
-
 from rec_engine.bundle import open_bundle
 from rec_engine.data.data_loader import load_dataset
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.errors import BundleError, DataError
 from rec_engine.evaluation.evaluator import comparison_table
-from rec_engine.pipeline.evaluate import report_on
+from rec_engine.pipeline.compare import report_on
 from rec_engine.pipeline.train import train
 from rec_engine.retrieval.categories import category_names
 from rec_engine.serving.server import run_server
 from rec_engine.utils.config import ModelConfig, ModelSettings, ServingConfig, TrainingSettings
+from rec_engine.utils.console import say, show
 from rec_engine.utils.logger import get_logger
 from rec_engine.utils.service_settings import APISettings
 
@@ -41,21 +40,19 @@ logger = get_logger(__name__)
 def run_demo(data_dir: Path, model_dir: Path, port: int, *, serve: bool) -> None:
     """Train, evaluate and, if wanted, serve on this machine until stopped."""
     config = ServingConfig(api=APISettings(host="127.0.0.1", port=port, workers=1))
-    console = Console()
     name, dataset = _data(data_dir)
-    console.print(f"{name}: {dataset}")
+    say(f"{name}: {dataset}")
     if _is_trained(model_dir, dataset):
-        console.print(f"{model_dir} holds the model of this data and these settings already: no need to train again")
+        say(f"{model_dir} holds the model of this data and these settings already: no need to train again")
     else:
         train(dataset, CONFIG, model_dir, name=name)
     evaluations, title = report_on([("", model_dir)], None, [10, 20])
     metrics = ["ndcg@10", "hit_rate@10", "coverage@10"]
-    console.width = max(console.width, 110)
-    console.print(comparison_table(evaluations, metrics, title))
+    show(comparison_table(evaluations, metrics, title))
     bundle = open_bundle(model_dir)
     categories = category_names(bundle.items["categories"])
     example = {"user": bundle.user_ids[0], "category": categories[0], "item": bundle.item_ids[0]}
-    console.print(NEXT.format(port=port, model_dir=model_dir, **example), markup=False, highlight=False, soft_wrap=True)
+    say(NEXT.format(port=port, model_dir=model_dir, **example))
     if serve:
         os.environ.setdefault("USE_MEMORY_CACHE", "true")  # a demo asks for no Redis
         run_server(model_dir, config)

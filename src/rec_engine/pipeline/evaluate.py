@@ -2,19 +2,17 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 
-from rec_engine.bundle import ModelBundle, open_bundle
+from rec_engine.bundle import ModelBundle
 from rec_engine.data.dataset import FloatArray, IntArray, Interactions
 from rec_engine.data.item_looks import ItemLooks
 from rec_engine.data.showings import NO_SHOWINGS, ShowingLog
 from rec_engine.data.splits import Split
-from rec_engine.data.targets import load_targets
-from rec_engine.errors import DataError, TrainingError
+from rec_engine.errors import TrainingError
 from rec_engine.evaluation.epochs import EpochRecord
 from rec_engine.evaluation.evaluator import (
     Evaluation,
@@ -40,41 +38,6 @@ TUNED_FOR = "ndcg@10"
 MAX_VALIDATION_USERS, MAX_JUDGING_USERS = 10_000, 2_000
 
 logger = get_logger(__name__)
-
-
-def report_on(
-    models: Sequence[tuple[str, Path]], test_data: Path | None, ks: Sequence[int]
-) -> tuple[list[Evaluation], str]:
-    """Return evaluations and a title: of one model beside every baseline, or of several models beside each other.
-
-    Args:
-        models: name (empty for a single model) and directory of each; the first one's data decides the targets.
-        test_data: later interactions of the same users; without it the test part that was kept from training.
-        ks: list lengths.
-
-    Raises:
-        BundleError: if a model cannot be opened.
-        DataError: if the models are of different data.
-    """
-    bundles = [(name, open_bundle(directory)) for name, directory in models]
-    first = bundles[0][1]
-    task = _task(first, test_data)
-    title = f"{first.manifest.dataset}, {task.name}: {len(np.unique(task.targets.user_codes)):,} users, full catalogue"
-    evaluations = [] if models[0][0] else evaluate_baselines(first.split, task, len(first.item_ids), ks)
-    for name, bundle in bundles:
-        if bundle.manifest.dataset_fingerprint != first.manifest.dataset_fingerprint:
-            raise DataError(
-                f"{bundle.version} was trained on other data than {first.version}",
-                hint="only models of the same dataset can be compared",
-            )
-        if bundle.repeats != task.repeats:
-            raise DataError(
-                f"{bundle.version} and {first.version} differ in whether items may come again",
-                hint="only models with the same data.repeat_items can be compared",
-            )
-        found = evaluate_bundle(bundle, task, ks)
-        evaluations += [replace(each, name=f"{name}: {each.name}") for each in found[-1:]] if name else found
-    return evaluations, title
 
 
 def reported_task(split: Split) -> Task:
@@ -173,13 +136,6 @@ def tower_recommender(model: TrainedModel, task: Task) -> Recommender:
         return scores
 
     return rank_by_score(score, task.seen)
-
-
-def _task(bundle: ModelBundle, test_data: Path | None) -> Task:
-    if test_data is None:
-        return reported_task(bundle.split)
-    targets = load_targets(test_data, bundle.user_ids, bundle.item_ids, bundle.config.data)
-    return Task(test_data.name, bundle.history, targets, bundle.repeats)
 
 
 def evaluate_tuned(

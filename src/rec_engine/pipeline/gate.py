@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -124,7 +125,7 @@ class GateVerdict:
 
 
 def judge_version(registry: ModelRegistry, version: str, limits: GateLimits | None = None) -> GateVerdict:
-    """Return the verdict on a version, against the current one of its registry.
+    """Return the verdict on a version, against the current one of its registry, which keeps it.
 
     A current version that this release cannot open, as after an upgrade, is no model to compare with.
 
@@ -137,8 +138,14 @@ def judge_version(registry: ModelRegistry, version: str, limits: GateLimits | No
     current = registry.current()
     if current is None:
         return judge(candidate, None, limits)
+    verdict = _beside(candidate, registry.model_dir / current, limits)
+    registry.keep_verdict(version, current, passes=verdict.passes, sentence=verdict.sentence)
+    return verdict
+
+
+def _beside(candidate: ModelBundle, current: Path, limits: GateLimits | None) -> GateVerdict:
     try:
-        opened = open_bundle(registry.model_dir / current)
+        opened = open_bundle(current)
     except BundleError as error:
         return GateVerdict(candidate.version, None, (), unopened=str(error))
     return judge(candidate, opened, limits)

@@ -10,12 +10,10 @@ from rec_engine.bundle import ModelBundle
 from rec_engine.data.clickstream_sim import ClickstreamSimulator
 from rec_engine.data.dataset import FloatArray
 from rec_engine.errors import TrainingError
-from rec_engine.evaluation.evaluator import validation_task
 from rec_engine.models.lightgbm_ranker import CTRRanker, RankerRows
 from rec_engine.pipeline.evaluate import TrainedModel, assemble_path
 from rec_engine.pipeline.loop_service import ServedModel, Shop
-from rec_engine.pipeline.ranking import ranker_rows
-from rec_engine.pipeline.shown import shown_lesson
+from rec_engine.pipeline.shown import ANSWERS, shown_answers, shown_lesson
 from rec_engine.utils.logger import get_logger
 
 CORRECTED, UNCORRECTED = "corrected for position", "not corrected"
@@ -36,16 +34,15 @@ def rankers_with_and_without(shop: Shop, bundle: ModelBundle, now: int) -> dict[
         now: Unix seconds, when it was trained.
     """
     split, config = bundle.split, bundle.config
-    task = validation_task(split)
     path = assemble_path(replace(TrainedModel.of(bundle), ranker=None), split.train, split.shown)
-    lesson = shown_lesson(path, shop.store_url, shop.dataset(now), split, config.data)
-    if lesson is None:
+    answers = shown_answers(shop.store_url, shop.dataset(now), split, config.data)
+    if answers is None:
         return {}
-    users = np.unique(task.targets.user_codes)
-    choosing = users[::EVERY]
+    lesson = shown_lesson(path, answers, name=ANSWERS)
+    choosing = np.unique(lesson.user_codes)[::EVERY]
     rows = lesson.of_users(np.setdiff1d(np.arange(bundle.history.n_users), choosing))
+    held_out = lesson.of_users(choosing)
     try:
-        held_out = ranker_rows(path, task, choosing)
         return {
             name: replace(bundle, ranker=_fitted(taught, held_out, bundle))
             for name, taught in ((CORRECTED, rows), (UNCORRECTED, replace(rows, positions=None)))

@@ -13,7 +13,6 @@ from rec_engine.data.dataset import BoolArray, Interactions, LongArray
 from rec_engine.data.splits import Split
 from rec_engine.errors import TrainingError
 from rec_engine.evaluation.evaluator import Task
-from rec_engine.evaluation.exposures import exposures_of
 from rec_engine.models.item_tower import ItemTower
 from rec_engine.pipeline.evaluate import TrainedModel, assemble_path
 from rec_engine.pipeline.ranking import Lesson, ranker_rows
@@ -25,36 +24,9 @@ NEW_SHARE = 0.1
 STREAM, TAKERS_STREAM = 1, 2
 """Of random numbers: not those that a caller with the same seed draws."""
 MAX_USERS = 2_000
+NAME = "items that have just come"
 
 logger = get_logger(__name__)
-
-
-def newcomer_lesson(
-    model: TrainedModel, item_tower: ItemTower, items: pl.DataFrame, split: Split, *, seed: int
-) -> Lesson | None:
-    """Return requests of users who took a newcomer, drawn at random; None where no source would have offered any.
-
-    The item tower has been trained on the texts and attributes of what only seems to be new here, so the vectors of
-    these items are a little better than those of items that have truly just come.
-
-    Args:
-        model: towers and index; a ranker plays no part.
-        item_tower: makes vectors of items without an id embedding, as in service.
-        items: one row an item, in code order.
-        split: its training part without the newcomers is known, its validation part is what was taken.
-        seed: of the draw.
-    """
-    world = with_newcomers(model, item_tower, items, split, seed=seed)
-    takers = np.unique(world.task.targets.user_codes)
-    drawn = np.random.default_rng([seed, TAKERS_STREAM]).permutation(len(takers))[:MAX_USERS]
-    takers = takers[np.sort(drawn)]
-    try:
-        exposures = exposures_of(replace(world.task, shown=split.shown))
-        rows = ranker_rows(world.inference, world.task, takers, exposures)
-        return Lesson("items that have just come", rows, takers)
-    except TrainingError:
-        logger.info("no candidate was a newcomer that somebody took: the re-ranker learns nothing of new items")
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +44,40 @@ class World:
     task: Task
 
 
+def newcomer_lesson(world: World, *, seed: int) -> Lesson | None:
+    """Return requests of users who took a newcomer, drawn at random; None where no source would have offered any.
+
+    Where a log tells what people were shown, `shown_lesson` says more: it knows who was shown a newcomer in vain.
+
+    Args:
+        world: in which some items have just come.
+        seed: of the draw.
+    """
+    takers = np.unique(world.task.targets.user_codes)
+    drawn = np.random.default_rng([seed, TAKERS_STREAM]).permutation(len(takers))[:MAX_USERS]
+    takers = takers[np.sort(drawn)]
+    try:
+        return Lesson(NAME, ranker_rows(world.inference, world.task, takers), takers)
+    except TrainingError:
+        logger.info("no candidate was a newcomer that somebody took: the re-ranker learns nothing of new items")
+        return None
+
+
 def with_newcomers(
     model: TrainedModel, item_tower: ItemTower, items: pl.DataFrame, split: Split, *, seed: int
 ) -> World:
-    """Return the world in which a NEW_SHARE of the items, drawn at random, have just come; for the rest as above."""
+    """Return the world in which a NEW_SHARE of the items, drawn at random, have just come.
+
+    The item tower has been trained on the texts and attributes of what only seems to be new here, so the vectors of
+    these items are a little better than those of items that have truly just come.
+
+    Args:
+        model: towers and index; a ranker plays no part.
+        item_tower: makes vectors of items without an id embedding, as in service.
+        items: one row an item, in code order.
+        split: its training part without the newcomers is known, its validation part is what was taken.
+        seed: of the draw.
+    """
     is_new = np.random.default_rng([seed, STREAM]).random(items.height) < NEW_SHARE
     vectors = model.index.vectors.copy()
     if is_new.any():

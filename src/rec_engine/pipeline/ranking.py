@@ -14,7 +14,7 @@ from rec_engine.evaluation.statistics import paired_bootstrap
 from rec_engine.models.features import features
 from rec_engine.models.lightgbm_ranker import CTRRanker, RankerRows
 from rec_engine.serving.inference import Query, RecommendationInference, as_recommender
-from rec_engine.utils.config import CTRSettings, ModelConfig
+from rec_engine.utils.config import ModelConfig
 from rec_engine.utils.logger import get_logger, with_progress
 
 MAX_USERS, MIN_USERS = 10_000, 5
@@ -57,35 +57,23 @@ def fit_ranker(
     and on the last fifth the ranker has to win; then it learns from all of them. So it is with the lessons, which teach
     by all of their users but those who choose and judge.
 
-    Where the log tells what the users were shown, nothing else counts as not taken, neither to learn nor to judge, and
-    all lessons teach.
-
     Args:
         inference: the request path as of the end of the training part, without a ranker.
         split: its validation part holds what was taken.
         config: whose `ctr:` section applies.
-        lessons: what the trees learn from besides; without such a log those that together cost the requests of `split`
-            more than TOLERATED_LOSS are left out, the later ones first.
+        lessons: what the trees learn from besides; those that together cost the requests of `split` more than
+            TOLERATED_LOSS are left out, the later ones first.
     """
     task, seed = validation_task(split), config.training.seed
-    users = np.unique(task.targets.user_codes)
-    users = np.random.default_rng(seed).permutation(users)[:MAX_USERS].astype(np.int32)
-    n_choosing, n_judging = int(len(users) * CHOOSING_SHARE), int(len(users) * JUDGING_SHARE)
-    if min(n_choosing, n_judging) < MIN_USERS:
-        logger.warning("no re-ranker: %d users with a validation item are too few to choose and judge one", len(users))
+    users = np.random.default_rng(seed).permutation(np.unique(task.targets.user_codes))[:MAX_USERS].astype(np.int32)
+    parts = _parts(users, split.train.n_users)
+    if parts is None:
         return None
-    choosing, judging = users[:n_choosing], users[n_choosing : n_choosing + n_judging]
-    learning = np.setdiff1d(np.arange(split.train.n_users), users[: n_choosing + n_judging])
-    exposures = exposures_of(task)
     try:
-        everybody = Lesson("requests", ranker_rows(inference, task, np.sort(users), exposures), np.sort(users))
-        held_out = everybody.of_users(choosing)
-        if exposures:
-            kept = [everybody, *lessons]
-            ranker = CTRRanker.fit(_taught(kept, learning, seed), held_out, _additive(config.ctr), seed=seed)
-        else:
-            kept, ranker = _tolerated(everybody, lessons, learning, held_out, config)
-        if not _wins(inference, ranker, task, judging, exposures):
+        everybody = Lesson("requests", ranker_rows(inference, task, np.sort(users)), np.sort(users))
+        held_out = everybody.of_users(parts.choosing)
+        kept, ranker = _tolerated(everybody, lessons, parts.learning, held_out, config)
+        if not _wins(inference, ranker, task, parts.judging):
             return None
         return ranker.refit(_taught(kept, np.arange(split.train.n_users), seed), config.ctr, seed=seed)
     except TrainingError as error:
@@ -93,9 +81,55 @@ def fit_ranker(
         return None
 
 
-def _additive(settings: CTRSettings) -> CTRSettings:
-    """Return settings with the objective in which what a position adds is a sum, unless another one is asked for."""
-    return settings.model_copy(update={"objective": "binary"}) if settings.objective == "auto" else settings
+def fit_to_clicks(
+    inference: RecommendationInference, split: Split, config: ModelConfig, lessons: Sequence[Lesson]
+) -> CTRRanker | None:
+    """Return a ranker that learned from answers that were shown and nothing else, or None where retrieval does better.
+
+    What nobody was shown nobody could take: where the log tells most of it, whoever takes the rest for unwanted learns
+    what the version before has shown. The users' parts are as in `fit_ranker`, which says what the others are.
+
+    Args:
+        inference: the request path as of the end of the training part, without a ranker.
+        split: its validation part holds what was taken, and its log tells what was shown meanwhile.
+        config: whose `ctr:` section applies.
+        lessons: answers that were shown then, with positions.
+    """
+    task, seed = validation_task(split), config.training.seed
+    users = np.unique(np.concatenate([lesson.user_codes for lesson in lessons]))
+    parts = _parts(np.random.default_rng(seed).permutation(users), split.train.n_users)
+    if parts is None:
+        return None
+    try:
+        taught, held_out = (
+            joined([lesson.of_users(part) for lesson in lessons]) for part in (parts.learning, parts.choosing)
+        )
+        ranker = CTRRanker.fit(taught, held_out, config.ctr, seed=seed)
+        if not _wins(inference, ranker, task, parts.judging, exposures_of(task)):
+            return None
+        return ranker.refit(joined([lesson.rows for lesson in lessons]), config.ctr, seed=seed)
+    except TrainingError as error:
+        logger.warning("no re-ranker: %s", error)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Codes of the users by what they are there for."""
+
+    learning: LongArray
+    choosing: IntArray
+    judging: IntArray
+
+
+def _parts(users: IntArray, n_users: int) -> _Parts | None:
+    """Return who chooses and who judges of users in random order, and all of the n_users else; None of too few."""
+    n_choosing, n_judging = int(len(users) * CHOOSING_SHARE), int(len(users) * JUDGING_SHARE)
+    if min(n_choosing, n_judging) < MIN_USERS:
+        logger.warning("no re-ranker: %d users with a validation item are too few to choose and judge one", len(users))
+        return None
+    learning = np.setdiff1d(np.arange(n_users), users[: n_choosing + n_judging])
+    return _Parts(learning, users[:n_choosing], users[n_choosing : n_choosing + n_judging])
 
 
 def _tolerated(
@@ -121,16 +155,13 @@ def _taught(lessons: Sequence[Lesson], user_codes: IntArray | LongArray, seed: i
     return with_few_negatives(joined([lesson.of_users(user_codes) for lesson in lessons]), seed)
 
 
-def ranker_rows(
-    inference: RecommendationInference, task: Task, user_codes: IntArray, exposures: Exposures | None = None
-) -> RankerRows:
+def ranker_rows(inference: RecommendationInference, task: Task, user_codes: IntArray) -> RankerRows:
     """Return one request a user and one row a candidate, made by the code that serves.
 
     Args:
         inference: the request path as of the task, without a ranker.
         task: who asks when, and what was taken.
         user_codes: (n,) who.
-        exposures: what they were shown or took; other candidates are left out. All of them are there without it.
 
     Raises:
         TrainingError: if no target is among anybody's candidates.
@@ -140,13 +171,8 @@ def ranker_rows(
     for user_code in with_progress(user_codes.tolist(), "ranking features"):
         query = Query(task.state(user_code, int(now[user_code])), k=SLATE)
         candidates = inference.recommend(query).candidates
-        matrix = np.ascontiguousarray(features(query.state, candidates, inference.items))
-        taken = np.isin(candidates.item_codes, task.targets.items_of(user_code)).astype(np.float32)
-        if exposures:
-            is_known = np.isin(candidates.item_codes, exposures.items_of(user_code))
-            matrix, taken = matrix[is_known], taken[is_known]
-        blocks.append(matrix)
-        labels.append(taken)
+        blocks.append(np.ascontiguousarray(features(query.state, candidates, inference.items)))
+        labels.append(np.isin(candidates.item_codes, task.targets.items_of(user_code)).astype(np.float32))
     if not any(taken.any() for taken in labels):
         raise TrainingError("no validation item is among anybody's candidates", hint="set ctr.model_type: none")
     return RankerRows(np.concatenate(blocks), np.concatenate(labels), np.array([len(taken) for taken in labels]))
@@ -200,7 +226,7 @@ def _wins(
     ranker: CTRRanker,
     task: Task,
     user_codes: Iterable[int],
-    exposures: Exposures | None,
+    exposures: Exposures | None = None,
 ) -> bool:
     """Return whether the ranker's NDCG@10 on these users is above that of the order it was given.
 

@@ -21,13 +21,11 @@ from rec_engine.models.export import export_user_tower, item_arrays
 from rec_engine.models.links import fit_links
 from rec_engine.models.two_tower import TwoTowerModel
 from rec_engine.models.user_tower import UserTower, open_session
-from rec_engine.pipeline.evaluate import TrainedModel, assemble_path, choose_regularisation
+from rec_engine.pipeline.evaluate import TrainedModel, choose_regularisation
 from rec_engine.pipeline.gate import judge_version
-from rec_engine.pipeline.newcomers import newcomer_lesson
 from rec_engine.pipeline.publish import ITEM_TOWER, USER_TOWER, new_manifest, seal_version, write_data, write_model
 from rec_engine.pipeline.quality import examine
-from rec_engine.pipeline.ranking import fit_ranker
-from rec_engine.pipeline.shown import shown_lesson
+from rec_engine.pipeline.teaching import teach_ranker
 from rec_engine.pipeline.towers import ALONE, ItemEncoding, Launch, build_model, finish_item_tower, fit_towers
 from rec_engine.registry import ModelRegistry
 from rec_engine.retrieval.faiss_index import FAISSIndex
@@ -191,12 +189,7 @@ def fit_model(  # noqa: PLR0913 - the data, the settings and where to go on
     )
     ranker = None
     if config.ctr.model_type != "none":
-        path = assemble_path(unranked, split.train, split.shown)
-        lessons = [
-            newcomer_lesson(unranked, item_tower, dataset.items, split, seed=config.training.seed),
-            shown_lesson(path, log_url, dataset, split, config.data) if log_url else None,
-        ]
-        ranker = fit_ranker(path, split, config, [lesson for lesson in lessons if lesson])
+        ranker = teach_ranker(unranked, item_tower, dataset, config, split, log_url)
     seconds = {
         "features and text embeddings": embedded - started,
         "towers": trained - embedded,

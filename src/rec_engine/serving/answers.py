@@ -32,8 +32,8 @@ from rec_engine.serving.schemas import (
     TrendingResponse,
     WhyNotResponse,
 )
-from rec_engine.serving.served_experiments import Treatment
 from rec_engine.serving.stamps import milliseconds_since, stamped, without_stamp
+from rec_engine.serving.treatments import Treatment
 from rec_engine.serving.views import recommended_item, recommended_items, why_not_response, with_reasons
 from rec_engine.serving.wire import MAX_EXCLUDED, cursor_after
 from rec_engine.utils.config import ServingConfig

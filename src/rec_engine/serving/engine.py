@@ -34,7 +34,7 @@ from rec_engine.serving.log_retention import LogRetention
 from rec_engine.serving.opening import open_served
 from rec_engine.serving.rule_schemas import DryRunRequest, DryRunResponse, Rule, RuleList, RuleView
 from rec_engine.serving.schemas import RecommendRequest, SimilarItemsResponse, TrendingResponse, WhyNotResponse
-from rec_engine.serving.served_experiments import ServedExperiments, Treatment
+from rec_engine.serving.served_experiments import ServedExperiments
 from rec_engine.serving.shadow import Job, ShadowMode
 from rec_engine.serving.state_schemas import (
     Erased,
@@ -49,6 +49,7 @@ from rec_engine.serving.state_schemas import (
 from rec_engine.serving.swap import ModelWatch
 from rec_engine.serving.telemetry import Telemetry
 from rec_engine.serving.tracing import with_spans
+from rec_engine.serving.treatments import Treatment
 from rec_engine.utils.config import ServingConfig
 from rec_engine.utils.logger import get_logger
 
@@ -143,6 +144,7 @@ class Engine:
         self.telemetry.stands(n_waiting=self.writer.n_waiting, n_dropped=self.writer.n_dropped, n_users=n_users)
         self.telemetry.cache_stands(self.cache.levels)
         self.telemetry.counted(self.retention.take())
+        self.telemetry.counted(self.experiments.treatments.take())
         if self.shadow:
             self.telemetry.counted(self.shadow.comparisons.take())
 
@@ -162,8 +164,7 @@ class Engine:
             ranked = (drift.n_ranked, drift.ranked_scores) if is_the_models else (0, 0.0)
             self.telemetry.computed(*ranked, is_user_known=drift.is_user_known)
         # His exposure first: what he is shown belongs to the time after it, to the second.
-        for experiment, arm in self.experiments.expose(request.user_id, treatment):
-            self.telemetry.exposed(experiment, arm)
+        self.experiments.treatments.met(request.user_id, treatment)
         self.writer.note(
             Impression(
                 request_id=request_id,
@@ -348,7 +349,7 @@ class Engine:
 
     def treatment(self, user_id: ExternalId) -> Treatment:
         """Return what experiments change for a user; that he has met it is not noted."""
-        return self.experiments.treatment(user_id, lambda: self.attributes(user_id))
+        return self.experiments.treatments.of(user_id, lambda: self.attributes(user_id))
 
     def catch_up(self) -> None:
         """Let a new model take over, and follow the log to its end."""

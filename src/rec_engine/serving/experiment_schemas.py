@@ -1,7 +1,6 @@
 """What is sent to the routes of experiments, beside the proposal of one."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +11,7 @@ from rec_engine.experiments.proposal import Proposal
 from rec_engine.serving.wire import Asked, Wire
 
 if TYPE_CHECKING:  # clients load these schemas, and nothing that computes
-    from rec_engine.experiments.effects_over_time import Moment
+    from rec_engine.experiments.effects_over_time import EffectsOverTime as Effects
     from rec_engine.experiments.planning import Plan
 
 Step = Literal["start", "pause", "resume", "stop"]
@@ -94,11 +93,14 @@ class EffectsOverTime(Wire):
 
     moments: list[EffectMoment]
     """The planned looks, and the end of each day, in the order of time."""
+    missing: str | None
+    """Why there are planned looks only, as where the log no longer has what its days were measured by; else null."""
 
     @classmethod
-    def of(cls, moments: "Sequence[Moment]") -> "EffectsOverTime":
-        """Return what was known at these moments, as it is answered."""
+    def of(cls, found: "Effects") -> "EffectsOverTime":
+        """Return what was known over time, as it is answered."""
         return cls(
+            missing=found.missing,
             moments=[
                 EffectMoment(
                     timestamp=moment.timestamp,
@@ -115,6 +117,6 @@ class EffectsOverTime(Wire):
                         for each in moment.comparisons
                     ],
                 )
-                for moment in sorted(moments, key=lambda moment: moment.timestamp)
-            ]
+                for moment in sorted(found.moments, key=lambda moment: moment.timestamp)
+            ],
         )

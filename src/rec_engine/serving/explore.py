@@ -1,7 +1,6 @@
 """What people ask of the service: items by their words, users by their ids, the end of the log; nothing is written."""
 
 import asyncio
-import json
 import math
 from collections.abc import Mapping
 from datetime import date, datetime, time
@@ -12,6 +11,7 @@ from pydantic import JsonValue
 
 from rec_engine.data.dataset import ExternalId, IntArray
 from rec_engine.data.log_tail import Tail, item_change, latest_answers, latest_events
+from rec_engine.data.shown_rows import rows_of
 from rec_engine.errors import NotFoundError
 from rec_engine.retrieval.candidates import top_of
 from rec_engine.retrieval.catalogue import ItemView
@@ -141,7 +141,7 @@ async def latest_shown(engine: Engine, asked: Tail) -> AnswerList:
                 user_id=shown.user_id,
                 timestamp=shown.timestamp,
                 model_version=shown.model_version,
-                n_items=len(json.loads(shown.shown)),
+                n_items=len(rows_of(shown.shown) or []),
                 position=position,
             )
             for shown, position in found

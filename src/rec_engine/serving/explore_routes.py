@@ -101,8 +101,12 @@ def add_versions(app: FastAPI, engine: Engine) -> None:
 
     @app.post("/models/{version}/promote")
     async def promote(version: PathId, body: Promotion) -> Changed:
-        """Make a version the current one after verifying its files; it is not compared with the one that is."""
-        return await versions.promote(engine, version, body.reason)
+        """Make a version the current one after verifying its files.
+
+        It must have passed the gate beside the current one, in training or in `rec-engine models promote`: else the
+        answer is 409 with what the gate found, and `force` promotes it all the same.
+        """
+        return await versions.promote(engine, version, body.reason, force=body.force)
 
     @app.get("/models/{version}/report", response_class=HTMLResponse)
     async def report(version: PathId) -> Response:

@@ -113,6 +113,14 @@ class UserList(Wire):
     """Ids of users that the model was trained with, in the order of the ids."""
 
 
+class GateVerdict(Wire):
+    """What the gate found of a version beside the current one."""
+
+    passes: bool
+    sentence: str
+    """Why, or why not, with the figures."""
+
+
 class ModelVersion(Wire):
     """A version of the model."""
 
@@ -128,6 +136,8 @@ class ModelVersion(Wire):
     """Whether training left a report of it."""
     damage: str | None
     """What is wrong with it; null for a version of which no file is missing."""
+    gate: GateVerdict | None
+    """Null where the gate has not compared it with the current one."""
 
 
 class Promoted(Wire):
@@ -153,14 +163,19 @@ class ModelVersions(Wire):
     """The latest first."""
 
 
-class Promotion(Asked):
-    """What promotion takes."""
-
+class _Reasoned(Asked):
     reason: str = Field(default="", max_length=1_000, pattern=r"^[^\x00]*$")
     """Why, for the record."""
 
 
-class Rollback(Promotion):
+class Promotion(_Reasoned):
+    """What promotion takes."""
+
+    force: bool = False
+    """Promote it although the gate keeps it out or has not compared it; its files are verified all the same."""
+
+
+class Rollback(_Reasoned):
     """What rollback takes."""
 
     leaving: str | None = None

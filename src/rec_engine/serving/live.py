@@ -86,7 +86,6 @@ class LiveModel:
         self.rules = RuleBook({}, self.catalogue, self._segments)
         self.n_left_out = 0
         self.is_behind = False
-        self._is_new = True
         self._store = store
         self.position = standing.position
         self._follow(standing)
@@ -113,12 +112,11 @@ class LiveModel:
     def catch_up(self) -> None:
         """Follow the log to its end, so that the next answer knows everything that was acknowledged."""
         try:
-            has_changed = self._store.has_changed()  # asked always: it remembers what it has been asked
-            if has_changed or self.is_behind or self._is_new:
-                while (news := self._next_news()).position > self.position:
-                    self._follow(news)
-                    self.position = news.position
-            self.is_behind = self._is_new = False
+            while (latest := self._store.latest()) > self.position:
+                news = self._next_news(latest)
+                self._follow(news)
+                self.position = news.position
+            self.is_behind = False
         except StoreError as error:
             if not self.is_behind:
                 logger.warning("answers go on without the latest events: %s", error)
@@ -147,9 +145,9 @@ class LiveModel:
                 self.is_behind = True
         return replace(state, shown=self._showings.kept(user_id))
 
-    def _next_news(self) -> News:
+    def _next_news(self, latest: int) -> News:
         """Return what to follow next; where that is very much, all users are forgotten instead of each of them."""
-        if self._store.position() - self.position <= FOLLOWED_EVENTS:
+        if latest - self.position <= FOLLOWED_EVENTS:
             return self._store.news(self.position)
         self.histories.forget()
         return self._store.news_without_events(self.position)

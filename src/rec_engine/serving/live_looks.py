@@ -10,8 +10,8 @@ from rec_engine.data.dataset import BoolArray, IntArray, LongArray
 from rec_engine.data.event_queries import LATEST_PLACE, SHOWN_AFTER
 from rec_engine.data.events import EventStore, Row
 from rec_engine.data.item_looks import KEPT_HOURS, LATE_HOURS, NO_LOOKS, ItemLooks
-from rec_engine.data.live_showings import placed_items
 from rec_engine.data.showings import SETTLING_SECONDS, first_of_hour, looks_at
+from rec_engine.data.shown_rows import placed
 from rec_engine.retrieval.catalogue import Catalogue
 
 ANSWERS_AT_ONCE = 1_000
@@ -142,7 +142,7 @@ class LiveLooks:
         """Yield what answers showed: those up to a known place only of hours that are not over."""
         for place, user_id, timestamp, shown in rows:
             if timestamp // SETTLING_SECONDS >= (self._begin if place > known else self._open_from):
-                for item_id, position in placed_items(shown):
+                for item_id, position in placed(shown):
                     yield user_id, str(item_id), position, timestamp
 
     def _take(self, showings: Sequence[Showing]) -> None:

@@ -3,19 +3,16 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 import polars as pl
 
 from rec_engine.data.dataset import ExternalId
 from rec_engine.errors import ConflictError, DataError, ExperimentError, StoreError
-from rec_engine.experiments.assignment import NO_ATTRIBUTES, Assignment
+from rec_engine.experiments.assignment import Assignment
 from rec_engine.experiments.bandit_batches import is_batch_over, next_batch
-from rec_engine.experiments.definition import INTERLEAVED, ArmConfiguration, Experiment
-from rec_engine.experiments.effects_over_time import Moment, all_moments, moments_of_looks
-from rec_engine.experiments.list_preference import team_label
+from rec_engine.experiments.definition import Experiment
+from rec_engine.experiments.effects_over_time import EffectsOverTime, effects_over_time, moments_of_looks
 from rec_engine.experiments.live_experiments import LiveExperiments
 from rec_engine.experiments.looking import Results, look, results_of
 from rec_engine.experiments.planning import Plan, plan
@@ -24,6 +21,7 @@ from rec_engine.experiments.report_page import report_page
 from rec_engine.experiments.results import Analysis
 from rec_engine.experiments.user_segments import segments_of
 from rec_engine.serving.arm_versions import check_versions
+from rec_engine.serving.treatments import Treatments, is_served
 from rec_engine.utils.background import BackgroundLoop
 from rec_engine.utils.config import RecommendationSettings
 from rec_engine.utils.logger import get_logger
@@ -34,33 +32,7 @@ BATCH_POLL_SECONDS = 5.0
 """How often bandits are looked at whose batch may be over."""
 AUTOMATIC = "the service"
 
-_Found = TypeVar("_Found")
 logger = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Treatment:
-    """What a user's arms change of an answer.
-
-    Attributes:
-        settings: the `recommendations:` section as it is for him.
-        label: "experiment/arm" of each, joined by a blank; None for who is in no experiment.
-        key: what the answer depends on beside the service's own settings.
-        use_reranking: whether the ranker may be used.
-        follows_rules: whether the rules of the shop hold.
-        model_version: that answers; None for the current one.
-        met: experiments and what they had for him.
-        rivals: the two arms that fill his lists by turns, each as it would be alone; none without an interleaving.
-    """
-
-    settings: RecommendationSettings
-    label: str | None = None
-    key: str = ""
-    use_reranking: bool = True
-    follows_rules: bool = True
-    model_version: str | None = None
-    met: tuple[tuple[Experiment, Assignment], ...] = field(default=())
-    rivals: "tuple[Treatment, ...]" = ()
 
 
 class ServedExperiments:
@@ -71,6 +43,9 @@ class ServedExperiments:
         settings: the `recommendations:` section.
         clock: Unix seconds.
         model_dir: the registry whose versions arms may serve; None where there is none.
+
+    Attributes:
+        treatments: what they change of each user's answers.
     """
 
     def __init__(
@@ -82,12 +57,9 @@ class ServedExperiments:
     ) -> None:
         self._model_dir = model_dir
         self._settings = settings
-        self._none = Treatment(settings)
         self._clock = clock
         self._live = LiveExperiments(url, clock)
-        self._seen: Mapping[str, Experiment] = {}
-        self._open: tuple[Experiment, ...] = ()
-        self._treatments: dict[tuple[str | None, ...], tuple[list[Assignment | None], Treatment]] = {}
+        self.treatments = Treatments(self._live, settings, clock)
         self._guard = BackgroundLoop("experiment guard", self._watch_guardrails, first_seconds=GUARD_SECONDS)
         self._guard.start()
         self._batches = BackgroundLoop("bandit batches", self._begin_batches, first_seconds=BATCH_POLL_SECONDS)
@@ -106,35 +78,6 @@ class ServedExperiments:
             self._live.close()
         except StoreError as error:
             logger.warning("exposures are lost: %s", error)
-
-    def treatment(self, user_id: ExternalId, attributes: Callable[[], Mapping[str, object]]) -> Treatment:
-        """Return what a user's arms change; nothing is written, and nothing is read but memory.
-
-        Args:
-            user_id: who asks.
-            attributes: gives his attributes; only asked where an experiment is for some of them.
-        """
-        if self._live.lifecycle.by_id is not self._seen:
-            self._follow()
-        if not self._open:
-            return self._none
-        assign, unit = self._live.assign, str(user_id)
-        given = [assign(each, unit, attributes() if each.targeting else NO_ATTRIBUTES) for each in self._open]
-        arms = tuple([assignment.arm for assignment in given])
-        taken = [assignment if assignment.arm is not None else None for assignment in given]
-        kept = self._treatments.get(arms)
-        if kept is None or kept[0] != taken:
-            met = tuple((each, found) for each, found in zip(self._open, taken, strict=True) if found is not None)
-            kept = self._treatments[arms] = taken, self._treatment(met) if met else self._none
-        return kept[1]
-
-    def expose(self, user_id: ExternalId, treatment: Treatment) -> list[tuple[str, str]]:
-        """Take note of what a user has met; return experiment and arm of what was not known here before."""
-        now, known = int(self._clock()), []
-        for experiment, assignment in treatment.met:
-            if self._live.expose(experiment, str(user_id), assignment, now) and assignment.arm:
-                known.append((experiment.experiment_id, assignment.arm))
-        return known
 
     def all(self) -> list[Experiment]:
         """Return all experiments, by id."""
@@ -242,12 +185,12 @@ class ServedExperiments:
         looks = await asyncio.to_thread(self._live.log.looks, experiment_id)
         return report_page(self.get(experiment_id), analysis, moments_of_looks(looks), int(self._clock()))
 
-    async def effects(self, experiment_id: str) -> list[Moment]:
+    async def effects(self, experiment_id: str) -> EffectsOverTime:
         """Return what was known of an A/B test at its planned looks and at the end of each day."""
         experiment = self.get(experiment_id)
         if experiment.kind != "ab":
             raise DataError(f"{experiment_id} is of kind {experiment.kind}: effects are those of A/B tests")
-        return await asyncio.to_thread(all_moments, self._live.log, experiment, int(self._clock()))
+        return await asyncio.to_thread(effects_over_time, self._live.log, experiment, int(self._clock()))
 
     async def plan(self, proposal: Proposal, past_days: int) -> Plan:
         """Return what an experiment would take; see `planning.plan`. Nothing is created."""
@@ -276,46 +219,6 @@ class ServedExperiments:
         named = (arm.configuration.model_version for each in running for arm in each.arms)
         return frozenset(version for version in named if version is not None)
 
-    def _follow(self) -> None:
-        self._seen = self._live.lifecycle.by_id
-        self._open = tuple(each for each in self._seen.values() if _is_served(each))
-        self._treatments = {}
-
-    def _treatment(self, met: tuple[tuple[Experiment, Assignment], ...]) -> Treatment:
-        key = "\n".join(f"{each.experiment_id}/{assignment.arm}/{each.version}" for each, assignment in met)
-        label = " ".join(f"{each.experiment_id}/{assignment.arm}" for each, assignment in met)
-        chosen = [each.configuration(found.arm or "") for each, found in met if not _is_interleaved(each, found)]
-        drafting = next((each for each, found in met if _is_interleaved(each, found)), None)
-        if drafting is None:
-            return self._of(chosen, label, key, met)
-        first, second = (
-            self._of([*chosen, arm.configuration], team_label(drafting, arm.name), f"{key}\n{arm.name}", met)
-            for arm in drafting.arms
-        )
-        return replace(first, label=label, key=key, rivals=(first, second))
-
-    def _of(
-        self,
-        chosen: list[ArmConfiguration],
-        label: str,
-        key: str,
-        met: tuple[tuple[Experiment, Assignment], ...],
-    ) -> Treatment:
-        update: dict[str, object] = {}
-        for configuration in chosen:
-            update |= {name: getattr(configuration, name) for name in _SETTINGS & configuration.varied}
-        if caps := _first(chosen, lambda each: each.caps):
-            update["caps"] = {name: cap for name, cap in caps.items() if name in self._settings.caps}
-        return Treatment(
-            settings=self._settings.model_copy(update=update),
-            label=label,
-            key=key,
-            use_reranking=all(each.use_reranking is not False for each in chosen),
-            follows_rules=all(each.follows_rules is not False for each in chosen),
-            model_version=_first(chosen, lambda each: each.model_version),
-            met=met,
-        )
-
     def _begin_batches(self) -> float:
         now = self._clock()
         for experiment in self.all():
@@ -329,7 +232,7 @@ class ServedExperiments:
         return BATCH_POLL_SECONDS
 
     def _watch_guardrails(self) -> float:
-        tests = [each for each in self.all() if _is_served(each) and each.kind == "ab"]
+        tests = [each for each in self.all() if is_served(each) and each.kind == "ab"]
         guarded = [each for each in tests if each.design.has_guardrails]
         try:
             # Sooner than it comes again itself: of several workers, whichever comes first after that.
@@ -350,10 +253,6 @@ class ServedExperiments:
         return GUARD_SECONDS
 
 
-def _is_served(experiment: Experiment) -> bool:
-    return experiment.status == "running" and experiment.reads_service
-
-
 def is_guardrail_harmed(experiment: Experiment, found: Analysis) -> bool:
     """Return whether an experiment is to be stopped: a guardrail is worse than its margin at any time."""
     if found.recommendation.action != "keep_control":
@@ -367,14 +266,3 @@ def is_guardrail_harmed(experiment: Experiment, found: Analysis) -> bool:
         if high < -metric.margin * abs(each.control):
             return True
     return False
-
-
-def _is_interleaved(experiment: Experiment, assignment: Assignment) -> bool:
-    return experiment.kind == "interleaving" and assignment.arm == INTERLEAVED
-
-
-_SETTINGS = frozenset({"diversity", "exploration"})
-
-
-def _first(configurations: list[ArmConfiguration], value: Callable[[ArmConfiguration], _Found | None]) -> _Found | None:
-    return next((found for each in configurations if (found := value(each)) is not None), None)

@@ -124,10 +124,6 @@ class Telemetry:
         """Count events of users that are on disk."""
         self._feedback.add(n_events)
 
-    def exposed(self, experiment: str, arm: str) -> None:
-        """Count a user who met an arm of an experiment."""
-        self._number("experiment_exposures_total", experiment, arm).add(1)
-
     def counted(self, amounts: Mapping[Series, float]) -> None:
         """Add what another thread of this worker counted."""
         for series, amount in amounts.items():

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from rec_engine.errors import ExperimentError, NotFoundError
 from rec_engine.evaluation.report_files import METRICS, REPORT
-from rec_engine.registry import ModelRegistry
+from rec_engine.registry import ModelRegistry, Verdict
 from rec_engine.serving.engine import Engine
-from rec_engine.serving.explore_schemas import Changed, ModelVersion, ModelVersions, Promoted
+from rec_engine.serving.explore_schemas import Changed, GateVerdict, ModelVersion, ModelVersions, Promoted
 
 MAX_HISTORY = 50
 
@@ -23,16 +23,21 @@ async def list_versions(engine: Engine) -> ModelVersions:
     return await asyncio.to_thread(_versions, ModelRegistry(engine.model_dir))
 
 
-async def promote(engine: Engine, version: str, reason: str) -> Changed:
-    """Return once a version is the promoted one; it is verified, and compared with nothing.
+async def promote(engine: Engine, version: str, reason: str, *, force: bool) -> Changed:
+    """Return once a version is the promoted one; the gate must have let it through, unless it is forced.
+
+    The gate itself has no place behind an answer: it takes a second copy of both models and minutes of all cores.
+    Training and the command line ask it, and the registry keeps what it said.
 
     Raises:
         BundleError: if it cannot be served; the current one stays.
+        CheckError: if the gate kept it out, or has not compared it with the one that is current.
         ExperimentError: if the service has no registry.
         NotFoundError: if there is no such version.
     """
     registry = _registry(engine)
-    await asyncio.to_thread(registry.promote, version, reason=_by_hand(reason))
+    told = _by_hand("by force" if force else "", reason)
+    await asyncio.to_thread(registry.promote, version, reason=told, must_have_passed=not force)
     return Changed(current=version)
 
 
@@ -45,7 +50,7 @@ async def roll_back(engine: Engine, reason: str, leaving: str | None = None) -> 
         NotFoundError: if no version was current before.
     """
     registry = _registry(engine)
-    return Changed(current=await asyncio.to_thread(registry.rollback, reason=_by_hand(reason), leaving=leaving))
+    return Changed(current=await asyncio.to_thread(registry.rollback, reason=_by_hand("", reason), leaving=leaving))
 
 
 async def report_of(engine: Engine, version: str) -> bytes:
@@ -82,7 +87,7 @@ def _file(engine: Engine, version: str, name: str) -> bytes:
 
 
 def _versions(registry: ModelRegistry) -> ModelVersions:
-    history = registry.history()[: -MAX_HISTORY - 1 : -1]
+    history, verdicts = registry.history()[: -MAX_HISTORY - 1 : -1], registry.verdicts()
     return ModelVersions(
         current=registry.current(),
         rollback_to=registry.before(),
@@ -96,6 +101,7 @@ def _versions(registry: ModelRegistry) -> ModelVersions:
                 is_current=each.is_current,
                 has_report=_has_report(registry.model_dir / each.version),
                 damage=each.damage,
+                gate=_told(verdicts.get(each.version)),
             )
             for each in registry.versions()
         ],
@@ -123,12 +129,18 @@ def _served(engine: Engine) -> ModelVersion:
         is_current=True,
         has_report=False,
         damage=None,
+        gate=None,
     )
+
+
+def _told(verdict: Verdict | None) -> GateVerdict | None:
+    return GateVerdict(passes=verdict.passes, sentence=verdict.sentence) if verdict else None
 
 
 def _has_report(directory: Path) -> bool:
     return (directory / REPORT).is_file()
 
 
-def _by_hand(reason: str) -> str:
-    return f"over HTTP: {reason}" if reason else "over HTTP, not compared"
+def _by_hand(how: str, reason: str) -> str:
+    told = ", ".join(filter(None, ["over HTTP", how]))
+    return f"{told}: {reason}" if reason else told

@@ -71,10 +71,12 @@ function rollBack(found, show) {
 async function promote(each, found, show) {
   const served = found.versions.find((other) => other.is_current);
   const reason = await why("Promote a version", [
-    h("p", {}, name(each.version), " answers from now on instead of ", name(found.current), ". Its files are verified first; it is not compared."),
+    h("p", {}, name(each.version), " answers from now on instead of ", name(found.current), ". Its files are verified first."),
+    h("p", { class: "soft" }, each.gate ? `The gate: ${each.gate.sentence}.` : "The gate has not compared the two."),
     served ? differences(served, each) : null,
   ]);
-  if (reason !== null) await change(() => post(`models/${path(each.version)}/promote`, { reason }), show);
+  const act = (force) => post(`models/${path(each.version)}/promote`, { reason, force });
+  if (reason !== null) await change(() => act(false), show, () => act(true));
 }
 
 function why(title, content) {
@@ -82,13 +84,16 @@ function why(title, content) {
   return dialog(title, [content, field("Reason, for the record", input)], title, () => input.value.trim());
 }
 
-async function change(act, show) {
+/** Do what was asked for; what the service refuses can be forced after a second look, where there is a way to. */
+async function change(act, show, force = null) {
   try {
     const { current } = await act();
     toast(`${current} is promoted; running servers follow within seconds`);
     await show();
   } catch (problem) {
-    await dialog("That was not done", trouble(problem), "Close");
+    const isRefused = force !== null && problem.status === 409;
+    const isConfirmed = await dialog("That was not done", trouble(problem), isRefused ? "Promote all the same" : "Close");
+    if (isRefused && isConfirmed) await change(force, show);
   }
 }
 
