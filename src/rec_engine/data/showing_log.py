@@ -13,7 +13,6 @@ from rec_engine.utils.logger import get_logger
 
 MAX_ANSWERS = 2_000_000
 """The latest that are read: twenty million impressions take half a gigabyte."""
-WHO = "user", "stranger"
 LATE_SECONDS = 86_400
 """Answers are written in the order of their moments, give or take less than this."""
 
@@ -65,10 +64,11 @@ def _coded(answers: pl.DataFrame, user_ids: IdMap, item_ids: IdMap) -> pl.DataFr
     Users and items are codes; of one whose user is null, `stranger` says who it was.
     """
     users = _codes(answers["user_id"], user_ids, "user")
-    with_users = answers.join(users, on="user_id", how="left", maintain_order="left")
-    shown = item_rows(decoded(with_users.with_columns(stranger=pl.col("user_id").hash())), *WHO, "timestamp")
+    of_users = answers.join(users, on="user_id", how="left", maintain_order="left")
+    told = of_users.with_columns(stranger=pl.col("user_id").hash())
+    shown = item_rows(decoded(told), "user", "stranger", "timestamp")
     coded = shown.join(_codes(shown["item_id"], item_ids, "item"), on="item_id")
-    return coded.select(*WHO, "item", "position", "timestamp")
+    return coded.select("user", "stranger", "item", "position", "timestamp")
 
 
 def _with_strangers(shown: pl.DataFrame, n_users: int) -> pl.DataFrame:

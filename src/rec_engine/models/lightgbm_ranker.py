@@ -199,10 +199,8 @@ class CTRRanker:
         return self._reads(OF_LOOKS)
 
     def _reads(self, names: tuple[str, ...]) -> bool:
-        """Return whether trees ask for any of these features; of trees that only LightGBM knows it may be."""
-        if self._compiled is None:
-            return True
-        return any(self.names[place] in names for place in self._compiled.column_features.tolist())
+        trees = self._compiled  # of those that only LightGBM knows it may be
+        return trees is None or any(self.names[at] in names for at in trees.column_features.tolist())
 
     @property
     def can_explain(self) -> bool:

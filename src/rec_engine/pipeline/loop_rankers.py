@@ -33,9 +33,9 @@ def rankers_with_and_without(shop: Shop, bundle: ModelBundle, now: int) -> dict[
         bundle: that was trained on this log.
         now: Unix seconds, when it was trained.
     """
-    config = bundle.config
-    path = assemble_path(replace(TrainedModel.of(bundle), ranker=None), bundle.split.train, bundle.split.shown)
-    answers = shown_answers(shop.store_url, shop.dataset(now), bundle.split, config.data)
+    split, config = bundle.split, bundle.config
+    path = assemble_path(replace(TrainedModel.of(bundle), ranker=None), split.train, split.shown)
+    answers = shown_answers(shop.store_url, shop.dataset(now), split, config.data)
     if answers is None:
         return {}
     lesson = shown_lesson(path, answers, name=ANSWERS)

@@ -1,4 +1,4 @@
-"""Item statistics that keep up: popularity, trends and ages as of the latest events, worked out beside the requests."""
+"""Item statistics that keep up: popularity, trends, ages and looks as of the latest events, beside the requests."""
 
 import time
 from collections import deque
@@ -48,10 +48,9 @@ class LiveStatistics:
         self._meetings: LongArray = np.empty(0, dtype=np.int64)
         self._unknown: deque[tuple[str, str, int]] = deque(maxlen=MAX_UNKNOWN)
         self._n_items = live.catalogue.n_items
-        ranker, own_log = live.bundle.ranker, live.bundle.manifest.log_id
+        ranker, is_own_log = live.bundle.ranker, live.bundle.manifest.log_id == store.log_id
         self._looks: LiveLooks | None = None
         if ranker and ranker.reads_looks:
-            is_own_log = own_log == store.log_id
             self._looks = LiveLooks(live.knowledge.looks, live.catalogue, store, is_own_log=is_own_log)
         self._is_behind = False  # what was counted and answers do not go by yet
         self._loop = BackgroundLoop("live-statistics", self._step)
