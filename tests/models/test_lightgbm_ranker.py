@@ -265,6 +265,30 @@ def test_answers_that_were_shown_ask_for_as_many_trees_as_make_their_clicks_prob
     assert losses[best - 1] == pytest.approx(ranker.booster.best_score["valid_0"]["binary_logloss"], abs=1e-6)
 
 
+def test_where_good_items_stood_low_scores_are_as_far_apart_as_their_clicks_at_one_position() -> None:
+    """Positions that go against the scores would flatten them: the better an item, the less it was looked at."""
+    train, validation = (turned(answers_shown(seed, 20_000)) for seed in (1, 2))
+    ranker = CTRRanker.fit(train, validation, CTRSettings(), seed=0)
+    assert ranker.slope == pytest.approx(1, abs=0.25)
+    at_random = answers_shown(3, 20_000)
+    is_first = at_random.positions == 1
+    clicked, odds = at_random.labels[is_first], ranker.log_odds(at_random.features[is_first])
+    low, high = odds < np.quantile(odds, 0.2), odds > np.quantile(odds, 0.8)
+    gap = np.log(clicked[high].mean() / (1 - clicked[high].mean())) - np.log(
+        clicked[low].mean() / (1 - clicked[low].mean())
+    )
+    assert odds[high].mean() - odds[low].mean() == pytest.approx(gap, rel=0.3)
+
+
+def turned(answers: RankerRows) -> RankerRows:
+    """Return the answers with clicks as if the best item had stood last, often enough, and the others above it."""
+    rng, of_tower = np.random.default_rng(0), FEATURES.index("tower_score")
+    scores = answers.features[:, of_tower].reshape(-1, 10) - 1.5 * rng.standard_normal((len(answers.sizes), 10))
+    positions = (np.argsort(np.argsort(scores, axis=1), axis=1) + 1).astype(np.int32).ravel()
+    chance = positions**-0.6 / (1 + np.exp(1 - 2 * answers.features[:, of_tower]))
+    return replace(answers, positions=positions, labels=(rng.random(len(positions)) < chance).astype(np.float32))
+
+
 def test_a_position_below_all_that_taught_counts_as_the_last_of_them() -> None:
     train, deep = answers_shown(1, 4_000), answers_shown(2, 2_000)
     deeper = replace(deep, positions=deep.positions + 10 if deep.positions is not None else None)

@@ -134,7 +134,7 @@ class CTRRanker:
         logger.info("re-ranker: %s", ", ".join(f"{name} {score:.4f}" for name, score in reached.items()))
         best = max(reached, key=lambda objective: reached[objective])
         raw = np.asarray(fitted[best].predict(validation.features, raw_score=True))
-        return cls(fitted[best], best, *_calibrate(raw, validation.labels), offsets)
+        return cls(fitted[best], best, *_calibrate(raw, validation.labels, _added(offsets, validation)), offsets)
 
     @property
     def validation_ndcg(self) -> float:
@@ -363,26 +363,29 @@ def _offsets(rows: RankerRows, seed: int) -> FloatArray:
 
 def _beside(rows: RankerRows, offsets: FloatArray, reference: "lightgbm.Dataset | None" = None) -> "lightgbm.Dataset":
     """Return LightGBM's form of the rows, for trees that are not to learn what the positions add."""
-    added = _added(offsets, rows.positions) if len(offsets) and rows.positions is not None else None
     return _lightgbm().Dataset(
         rows.features,
         rows.labels,
         group=rows.sizes,
-        init_score=None if added is None else BASE_LOG_ODDS + added,
+        init_score=BASE_LOG_ODDS + _added(offsets, rows) if len(offsets) and rows.positions is not None else None,
         feature_name=list(FEATURES),
         reference=reference,
     )
 
 
-def _added(offsets: FloatArray, positions: IntArray) -> FloatArray:
-    """Return (n,) float32, what these positions add; those below all that are known as much as the last of them."""
-    return offsets[np.minimum(positions, len(offsets) - 1)]
+def _added(offsets: FloatArray, rows: RankerRows) -> FloatArray:
+    """Return (n,) float32, what the positions of rows add; those below all that are known as much as the last one."""
+    if rows.positions is None or not len(offsets):
+        return np.zeros(len(rows.labels), dtype=np.float32)
+    return offsets[np.minimum(rows.positions, len(offsets) - 1)]
 
 
-def _calibrate(raw: NDArray[np.float64], labels: FloatArray) -> tuple[float, float]:
+def _calibrate(raw: NDArray[np.float64], labels: FloatArray, added: FloatArray) -> tuple[float, float]:
     """Return slope and intercept with the highest likelihood of the labels, these smoothed as Platt does.
 
-    Without that, trees that tell the labels apart without a fault would be certain of everything.
+    Without that, trees that tell the labels apart without a fault would be certain of everything. What the positions
+    add, (n,) in log-odds, stands beside: where a good item was shown low, its clicks say less of it than they seem to,
+    and the slope would come out flat. The intercept is that of a mean position.
     """
     from scipy.optimize import minimize  # here, for it takes a fifth of a second, and to answer nobody needs it
 
@@ -391,10 +394,10 @@ def _calibrate(raw: NDArray[np.float64], labels: FloatArray) -> tuple[float, flo
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         slope = np.exp(parameters[0])
-        odds = slope * raw + parameters[1]
+        odds = slope * raw + parameters[1] + added
         wrong = (expit(odds) - labels) / len(raw)
         value = float((np.logaddexp(0, odds) - labels * odds).mean())
         return value, np.array([float(wrong @ raw) * slope, float(wrong.sum())])
 
     found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(-LOG_SLOPE, LOG_SLOPE), (None, None)])
-    return float(np.exp(found.x[0])), float(found.x[1])
+    return float(np.exp(found.x[0])), float(found.x[1] + added.mean())
