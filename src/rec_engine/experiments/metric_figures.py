@@ -155,8 +155,8 @@ def _quantile_notes(metric: Metric, measured: Measurements, of: Estimates) -> tu
     n_unsure = ((of.n > 0) & ~np.isfinite(of.variance)).sum(axis=0)
     if unsure := [name for name, n in zip(measured.arms, n_unsure, strict=True) if n]:
         return (
-            f"{metric.name}: too few values of {metric.numerator} in {listed(unsure)} lie above or below its "
-            f"{metric.quantile:g} quantile for an interval.",
+            f"{metric.name}: the {metric.quantile:g} quantile of {metric.numerator} has no interval in "
+            f"{listed(unsure)}: too few values lie beyond it, or too many next to it are the same.",
         )
     if of.n.any() and not np.nansum(of.variance):
         return (f"{metric.name}: the values around it are all the same; nothing can be tested.",)
