@@ -194,6 +194,15 @@ def test_what_a_quantile_lacks_is_said(held: SingleValues, says: str) -> None:
     assert found.recommendation.action != "deploy_treatment"
 
 
+def test_a_quantile_of_users_who_are_all_alike_is_not_tested() -> None:
+    users = latencies(400)
+    alike = SingleValues(users.values["latency_ms"].user, np.tile(np.arange(10.0), 400))
+    found = analysis_of(replace(users, values={"latency_ms": alike}), LATENCY.model_copy(update={"quantile": 0.5}))
+    assert found.find("p99", "treatment").p_value is None
+    assert found.find("p99", "treatment").control == 4.5
+    assert any("as many values of every user lie below it" in sentence for sentence in found.health)
+
+
 def test_values_that_are_all_the_same_have_no_quantile_to_test() -> None:
     users = latencies(400)
     same = SingleValues(users.values["latency_ms"].user, np.full(4_000, 7.0))

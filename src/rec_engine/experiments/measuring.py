@@ -68,7 +68,7 @@ def measure(
         is_conflicting = users["n_arms"].to_numpy() > 1
         kept = ~is_conflicting & ~is_bot
         of_kept = users.filter(pl.Series(kept))
-        values = _single_values(log, experiment, selection, of_kept["user_id"])
+        single_values = _single_values(log, experiment, selection, of_kept["user_id"])
     return Measurements(
         arms=experiment.arm_names,
         arm=_places(of_kept["arm"], experiment.arm_names),
@@ -76,7 +76,7 @@ def measure(
         shares=np.array([phase.shares for phase in experiment.phases]),
         totals={name: sums.of(NOW + name)[kept] for name in names},
         before={name: sums.of(BEFORE + name)[kept] for name in names if sums.of(BEFORE + name).any()},
-        values=values,
+        values=single_values,
         segments={name: _segment(of_kept["user_id"], values) for name, values in segments},
         n_conflicting=int(is_conflicting.sum()),
         n_bots=int((is_bot & ~is_conflicting).sum()),

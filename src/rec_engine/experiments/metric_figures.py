@@ -159,5 +159,5 @@ def _quantile_notes(metric: Metric, measured: Measurements, of: Estimates) -> tu
             f"{listed(unsure)}: too few values lie beyond it, or too many next to it are the same.",
         )
     if of.n.any() and not np.nansum(of.variance):
-        return (f"{metric.name}: the values around it are all the same; nothing can be tested.",)
+        return (f"{metric.name}: as many values of every user lie below it; nothing can be tested.",)
     return ()
