@@ -85,7 +85,7 @@ def test_a_metric_may_be_a_quantile_of_what_feedback_says(client: TestClient) ->
     spent: dict[object, list[float]] = {}
     for user in USERS:
         arm = metadata(client, user)["experiment"]
-        for value in (10.0 + user, 200.0 + user):
+        for value in (10.0 + user, 13.0 + user):
             body = {"user_id": user, "item_id": 105, "action": "purchase", "value": value}
             assert client.post("/feedback", json=body).status_code == 200
             spent.setdefault(arm, []).append(value)
