@@ -9,6 +9,7 @@
 - sample_ratio: false alarms, and how soon a fault in allocation is seen;
 - phases: a ramp from 10% to 50% while users change: pooled, by the phases' own variances, and as done here;
 - interleaving: users that two rankers need to be told apart, interleaved and by A/B;
+- quantiles: medians and 99th percentiles of single values, clustered by user and not;
 - bandits: what Thompson sampling saves, and whether its interval holds.
 """
 
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from experiment_quantiles import quantiles
 from experiment_worlds import (
     Draw,
     Plan,
@@ -338,6 +340,7 @@ TABLES: dict[str, Callable[[int], list[Row]]] = {
     "sample_ratio": sample_ratio,
     "phases": phases,
     "interleaving": lambda _: interleaving(),
+    "quantiles": quantiles,
     "bandits": lambda n_runs: bandits(n_runs // 2),
 }
 

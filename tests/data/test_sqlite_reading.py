@@ -79,6 +79,34 @@ def test_sums_are_those_that_sqlite_makes_itself(
     assert found["value"].n_unique() > 20
 
 
+@pytest.mark.parametrize("at_once", [10_000, 7], ids=["at once", "in pieces"])
+@pytest.mark.parametrize("name", ["recorded", "window", "phase", "service"])
+def test_single_values_are_those_that_sqlite_finds_itself_and_add_up_to_the_sums(
+    url: str, name: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    total, selection = ("revenue" if name == "service" else "clicks"), SELECTIONS[name]
+    monkeypatch.setattr(sqlite_reading, "AT_ONCE", at_once)
+    monkeypatch.setattr(sqlite_reading, "TEXT_BYTES", 16 * at_once)  # less than some ids take
+    with closing(ExperimentTotals(url)) as totals:
+        found = pl.concat(totals.values(selection, total))
+    monkeypatch.setattr(experiment_totals, "sqlite_library", lambda: None)
+    with closing(ExperimentTotals(url)) as totals:
+        assert_frame_equal(found, pl.concat(totals.values(selection, total)))
+        frames = [
+            frame.select("user_id", f"now {total}")
+            for frame in totals.totals(found["user_id"], selection)
+            if f"now {total}" in frame.columns
+        ]
+    summed = pl.concat(frames).filter(pl.col(f"now {total}") != 0).sort("user_id")
+    assert_frame_equal(
+        found.group_by("user_id").agg(pl.col("value").sum().alias(f"now {total}")).sort("user_id"),
+        summed,
+        rel_tol=1e-9,
+        abs_tol=1e-9,
+    )
+    assert found["user_id"].n_unique() > 10
+
+
 def test_the_library_is_the_one_that_python_uses() -> None:
     library = sqlite_library()
     assert library is not None

@@ -92,6 +92,14 @@ def test_a_bandit_saves_regret_and_its_interval_holds(simulations: ModuleType) -
     assert row["regret of equal shares"] < 0.5
 
 
+def test_quantiles_of_users_who_differ_have_intervals_that_hold_and_naive_ones_do_not(simulations: ModuleType) -> None:
+    for row in simulations.quantiles(150, users_an_arm=1_000):
+        assert row["interval covers"] >= band(0.95, 150)[0], row
+        for name in ("false alarms", "5 planned looks", "always valid, 5 looks"):
+            assert row[name] <= band(0.05, 150)[1], row
+        assert row["values for users"] > band(0.05, 150)[1], row
+
+
 def test_simulations_compute_what_an_analysis_computes(simulations: ModuleType) -> None:
     """Every look's z of the vectorised tables is the one that `analyze` stores."""
     worlds = importlib.import_module("experiment_worlds")

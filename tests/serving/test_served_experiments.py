@@ -79,6 +79,27 @@ def test_exposures_impressions_and_feedback_are_measured_by_user(client: TestCli
     assert 'experiment_exposures_total{arm="treatment",experiment="exp"}' in exposed
 
 
+def test_a_metric_may_be_a_quantile_of_what_feedback_says(client: TestClient) -> None:
+    order = {"name": "order value", "numerator": "revenue", "quantile": 0.5}
+    begin(client, target_metrics=["ctr", order])
+    spent: dict[object, list[float]] = {}
+    for user in USERS:
+        arm = metadata(client, user)["experiment"]
+        for value in (10.0 + user, 13.0 + user):
+            body = {"user_id": user, "item_id": 105, "action": "purchase", "value": value}
+            assert client.post("/feedback", json=body).status_code == 200
+            spent.setdefault(arm, []).append(value)
+    told = client.get("/experiments/exp").json()
+    assert [each["quantile"] for each in told["design"]["metrics"]] == [None, 0.5]
+    (found,) = (
+        each for each in client.get("/experiments/exp/results").json()["comparisons"] if each["metric"] == "order value"
+    )
+    halves = [sorted(spent[f"exp/{arm}"]) for arm in ("control", "treatment")]
+    middles = [(half[len(half) // 2 - 1] + half[len(half) // 2]) / 2 for half in halves]
+    assert [found["control"], found["treatment"]] == pytest.approx(middles)
+    assert "order value" in client.get("/experiments/exp/report").text
+
+
 def test_an_erased_user_is_not_measured(client: TestClient, url: str) -> None:
     begin(client)
     for user in (1, 2, 3):
@@ -144,6 +165,10 @@ def test_the_report_is_a_page_with_the_segments_of_the_model_users(client: TestC
         ({"treatment": {"colour": "blue"}}, "colour"),
         ({"treatment_percentage": 50}, "treatment_percentage"),
         ({"target_metrics": ["happiness"]}, "no metric 'happiness'"),
+        (
+            {"guardrails": [{"name": "p", "numerator": "n", "quantile": 0.9, "cap_quantile": 0.9}]},
+            "a quantile has no cap_quantile",
+        ),
     ],
 )
 def test_what_cannot_be_served_is_refused(client: TestClient, fields: dict[str, object], said: str) -> None:

@@ -1,7 +1,8 @@
 """What the exposed users of an experiment did, summed up where it is stored: one row a user, not one an event."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -147,6 +148,22 @@ class ExperimentTotals:
                 is_named = exposure_rows.c.user_id.in_(some.to_series().to_list())
                 yield self._frame(replace(query, rows=query.rows.where(is_named)))
 
+    def values(self, selection: Selection, name: str) -> Generator[pl.DataFrame]:
+        """Yield user_id and float64 value, a row for each event since its user's first exposure that has a value.
+
+        A frame is small, however many there are in all.
+
+        Args:
+            selection: what counts.
+            name: of a total of the selection; it is its single values that are wanted.
+        """
+        its = [[each for each in columns if each.name == name] for columns in (selection.recorded, selection.logged)]
+        wanted = replace(selection, has_before=False, recorded=its[0], logged=its[1], shown=None)
+        for source, columns in self._sources(wanted):
+            is_one = sql.and_(source.is_of(columns[0]), source.value.is_not(None))
+            rows = _rows_of_users(wanted, source).with_only_columns(exposure_rows.c.user_id, source.value)
+            yield from self._value_frames(rows.where(is_one).order_by(exposure_rows.c.user_id))
+
     def past(self, selection: Selection, since: int) -> Iterator[pl.DataFrame]:
         """Yield user_id and float64 sums (NOW) of all users of whom there is anything, met or not.
 
@@ -172,12 +189,8 @@ class ExperimentTotals:
 
     def _queries(self, selection: Selection, *, has_sums: bool = True) -> Iterator["_Query"]:
         for source, columns in self._sources(selection):
-            rows = _rows_of_users(selection, source)
-            if selection.phase is not None:
-                rows = rows.where(exposure_rows.c.phase == selection.phase)
-            if source.table is measure_rows:
-                rows = rows.where(measure_rows.c.experiment_id == exposure_rows.c.experiment_id)
-            yield _Query(rows, _sums(selection, source, columns) if has_sums else _span(source), columns)
+            sums = _sums(selection, source, columns) if has_sums else _span(source)
+            yield _Query(_rows_of_users(selection, source), sums, columns)
 
     def _frame(self, query: "_Query", low: str = "", high: str | None = None) -> pl.DataFrame:
         """Return the sums of the users from one up to another, that one not included."""
@@ -212,19 +225,46 @@ class ExperimentTotals:
                 frames.append(pl.DataFrame({"user_id": sums.user_ids} | {name: figures[name] for name in query.sums}))
         return pl.concat(frames)
 
+    def _value_frames(self, statement: "sql.Select[Any]") -> Generator[pl.DataFrame]:
+        """Yield frames of user_id and value, of a statement that finds those by user."""
+        schema = {"user_id": pl.String(), "value": pl.Float64()}
+        if self._library is None:
+            yield from self._streamed_frames(statement, schema)
+            return
+        from rec_engine.data.sqlite_reading import values_by_user
+
+        with named(self.name):
+            for user_ids, values in values_by_user(self._library, self._path, *self._compiled(statement)):
+                yield pl.DataFrame({"user_id": user_ids, "value": values}, schema=schema)
+
     def _compiled(self, statement: "sql.Select[Any]") -> tuple[str, list[object]]:
         """Return a statement as SQLite reads it, and what stands for its question marks."""
         compiled = statement.compile(self._reader)
         return compiled.string, [compiled.params[name] for name in compiled.positiontup or ()]
 
     def _rows(self, statement: "sql.Select[Any]", schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
-        frames = [pl.DataFrame(schema=schema)]
+        return pl.concat([pl.DataFrame(schema=schema), *self._frames(statement, schema)], rechunk=True)
+
+    def _frames(self, statement: "sql.Select[Any]", schema: Mapping[str, pl.DataType]) -> Generator[pl.DataFrame]:
+        """Yield the rows of a statement, some at a time; PostgreSQL sends all of them at once, which is fast."""
         with named(self.name), self._reader.connect() as connection:
             self._take_time(connection)
             cursor = connection.execute(statement).cursor
             while cursor is not None and (rows := cursor.fetchmany(ROWS_AT_ONCE)):
-                frames.append(_frame_of(rows, schema))
-        return pl.concat(frames, rechunk=True)
+                yield _frame_of(rows, schema)
+
+    def _streamed_frames(
+        self, statement: "sql.Select[Any]", schema: Mapping[str, pl.DataType]
+    ) -> Generator[pl.DataFrame]:
+        """Yield the same of rows that may be too many to hold: they stay with the server until they are asked for."""
+        options = {"stream_results": True, "max_row_buffer": ROWS_AT_ONCE}
+        with named(self.name), self._reader.connect() as connection:
+            if not self._is_sqlite:  # a cursor that stays with the server lives in a transaction
+                connection.execution_options(isolation_level="READ COMMITTED")
+            self._take_time(connection)
+            with closing(connection.execute(statement, execution_options=options)) as result:
+                while rows := result.fetchmany(ROWS_AT_ONCE):
+                    yield _frame_of(rows, schema)
 
     def _take_time(self, connection: sql.Connection) -> None:
         """Let the statements of a connection take longer than those of a request may."""
@@ -258,13 +298,14 @@ class _Source:
     value: "sql.ColumnElement[Any]"
     kind: "sql.Column[str] | None"
 
+    def is_of(self, column: Summed) -> "sql.ColumnElement[bool]":
+        """Return which rows are of a column's kind."""
+        return sql.true() if self.kind is None else self.kind == column.event
+
     def sum(self, column: Summed, when: "sql.ColumnElement[bool] | None" = None) -> "sql.ColumnElement[Any]":
         """Return the sum over some of the rows, 0 over none."""
         summed = sql.func.count() if column.is_count else sql.func.sum(self.value)
-        conditions = [
-            each for each in (None if self.kind is None else self.kind == column.event, when) if each is not None
-        ]
-        return sql.func.coalesce(summed.filter(*conditions) if conditions else summed, 0.0)
+        return sql.func.coalesce(summed.filter(self.is_of(column), sql.true() if when is None else when), 0.0)
 
 
 def _rows_of_users(selection: Selection, source: _Source) -> "sql.Select[Any]":
@@ -278,12 +319,17 @@ def _rows_of_users(selection: Selection, source: _Source) -> "sql.Select[Any]":
     # those for each user instead of his own.
     same_user = source.table.c.user_id == exposure_rows.c.user_id.concat("")
     kind = sql.literal("") if source.kind is None else source.kind
-    return (
+    rows = (
         sql.select(exposure_rows.c.user_id, kind, source.value, at, met)
         .join_from(exposure_rows, source.table, same_user)
         .where(exposure_rows.c.experiment_id == selection.experiment_id, met <= end, at >= first)
         .where(at <= (end if window is None else met + span))
     )
+    if selection.phase is not None:
+        rows = rows.where(exposure_rows.c.phase == selection.phase)
+    if source.table is measure_rows:
+        rows = rows.where(measure_rows.c.experiment_id == exposure_rows.c.experiment_id)
+    return rows
 
 
 def _sums(selection: Selection, source: _Source, columns: Sequence[Summed]) -> "dict[str, sql.ColumnElement[Any]]":

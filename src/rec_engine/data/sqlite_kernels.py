@@ -14,7 +14,7 @@ from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from rec_engine.data.dataset import LongArray
+from rec_engine.data.dataset import IntArray, LongArray
 from rec_engine.data.kernels import compiled
 
 ROW = 100
@@ -122,6 +122,36 @@ def sum_by_user(
         row[1] += _float(functions[2], statement, 2)
         code = _step(functions[0], statement)
     return n_users, n_bytes, code
+
+
+@compiled
+def read_values(
+    statement: int, functions: LongArray, code: int, ids: Bytes, places: IntArray, values: Doubles
+) -> tuple[int, int, int]:
+    """Return how many rows were read, how many bytes their users' ids take, and what SQLite said last.
+
+    Args:
+        statement: address of one whose rows are user id and value, all rows of a user together.
+        functions: as of `read_rows`.
+        code: as there.
+        ids: where the users' ids go, each once, as UTF-8 with a zero after it.
+        places: (n,) which of these ids is a row's.
+        values: (n,) where the values go; there is room for n rows.
+    """
+    n_rows, n_users, start, n_bytes = 0, 0, 0, 0
+    if code != ROW:
+        code = _step(functions[0], statement)
+    while code == ROW and n_rows < len(values):
+        text, size = _text(functions[3], statement, 0), _size(functions[4], statement, 0)
+        if n_users == 0 or size != n_bytes - start - 1 or not _is_same(text, ids, start, size):
+            if n_bytes + size + 1 > len(ids):
+                break
+            n_users, start = n_users + 1, n_bytes
+            n_bytes = _copy(functions, statement, 0, ids, n_bytes)
+        places[n_rows], values[n_rows] = n_users - 1, _float(functions[2], statement, 1)
+        n_rows += 1
+        code = _step(functions[0], statement)
+    return n_rows, n_bytes, code
 
 
 @compiled

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rec_engine.data.dataset import LongArray
-from rec_engine.data.sqlite_kernels import ROW, read_rows, sum_by_user
+from rec_engine.data.sqlite_kernels import ROW, read_rows, read_values, sum_by_user
 from rec_engine.data.sqlite_library import SqliteLibrary
 
 AT_ONCE = 10_000
@@ -85,6 +85,31 @@ def sums_by_user(
             n_users, n_bytes, code = sum_by_user(address, library.functions, code, known, ids, sums)
             yield UserSums(_texts(ids[:n_bytes]), sums[:n_users, :, :, 0], sums[:n_users, :, :, 1])
             ids = _with_room(ids, n_users)
+        library.check_done(address, code)
+
+
+def values_by_user(
+    library: SqliteLibrary, path: str, statement: str, values: Sequence[object]
+) -> Iterator[tuple[pl.Series, NDArray[np.float64]]]:
+    """Yield user ids (String) and (n,) float64 values of the rows that a statement finds.
+
+    Args:
+        library: SQLite's.
+        path: of a database that exists.
+        statement: finds user id and value, all rows of a user together.
+        values: integers and texts for its question marks.
+
+    Raises:
+        sqlite3.OperationalError: if the database or the statement cannot be used.
+    """
+    ids = np.empty(TEXT_BYTES, dtype=np.uint8)
+    with library.statement(path, statement, values) as address:
+        code = 0
+        while code in (0, ROW):
+            places, numbers = np.empty(AT_ONCE, dtype=np.int32), np.empty(AT_ONCE)
+            n_rows, n_bytes, code = read_values(address, library.functions, code, ids, places, numbers)
+            yield _texts(ids[:n_bytes]).gather(places[:n_rows]), numbers[:n_rows]
+            ids = _with_room(ids, n_rows)
         library.check_done(address, code)
 
 

@@ -117,7 +117,7 @@ def comparison(
         expected_loss=None if posterior is None else float(posterior.expected_loss[of.arm]),
         mde_now=_detectable(effect, design),
         variance_reduction=figures.reduction,
-        naive_p_value=naive_p_value(figures.moments, of.arm) if of.metric.denominator else number(effect.p_value()),
+        naive_p_value=_naive_p_value(of, figures),
         bound=None if stands is None or math.isinf(stands.bound) else stands.bound,
     )
 
@@ -146,7 +146,8 @@ def posterior_of(figures: MetricFigures) -> Posterior | None:
     Shares of one phase without adjustment have a Beta posterior, all else a normal one around the estimates.
     """
     metric, of = figures.metric, figures.moments
-    if metric.is_share and len(of.n) == 1 and figures.reduction is None and np.isfinite(of.mean).all():
+    is_plain = metric.is_share and figures.reduction is None
+    if is_plain and of is not None and len(of.n) == 1 and np.isfinite(of.mean).all():
         successes = np.rint(of.n * of.mean[..., NUMERATOR])[0]
         counted = successes if metric.higher_is_better else of.n[0] - successes
         return beta_posterior(counted, of.n[0]) if metric.denominator is None else None
@@ -171,6 +172,12 @@ def standardised(figures: MetricFigures) -> tuple[DoubleArray, DoubleArray]:
 def number(value: DoubleArray | float) -> float | None:
     """Return a finite value as it is and any other as None."""
     return float(value) if np.isfinite(value) else None
+
+
+def _naive_p_value(of: Tested, figures: MetricFigures) -> float | None:
+    if figures.moments is None:
+        return None
+    return naive_p_value(figures.moments, of.arm) if of.metric.denominator else number(of.effect.p_value())
 
 
 def _interval(effect: Effect, critical: float) -> tuple[float, float] | None:

@@ -1,17 +1,19 @@
 """What an experiment was set out to find: its metrics and the rules for its verdict, fixed before it starts."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Role = Literal["primary", "secondary", "guardrail"]
 Method = Literal["group_sequential", "always_valid", "fixed", "bayesian"]
 
 
 class Metric(BaseModel):
-    """One figure per arm: a mean per user, a share of users, or a ratio of two sums.
+    """One figure per arm: a mean per user, a share of users, a ratio of two sums, or a quantile of single values.
 
-    With a `denominator` it is the ratio of the sums over users (clicks over impressions), otherwise the mean per user.
+    With a `denominator` it is the ratio of the sums over users (clicks over impressions), with a `quantile` that of the
+    values of all their events (the 99th percentile of latency), otherwise the mean per user.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,6 +26,8 @@ class Metric(BaseModel):
     """Name of the total below; none for a mean per user."""
     is_share: bool = False
     """Whether a user counts once at most: the metric is the share of users with any of the numerator."""
+    quantile: float | None = Field(default=None, gt=0, lt=1)
+    """Which quantile of the numerator's single values, one an event, it is; none for what is summed up by user."""
     higher_is_better: bool = True
     """Which direction is good."""
     role: Role = "secondary"
@@ -33,7 +37,28 @@ class Metric(BaseModel):
     margin: float = Field(default=0.0, ge=0, lt=1)
     """Of a guardrail: how much worse, relatively, the treatment may be."""
     variance_reduction: bool = True
-    """Whether the users' figures from before their exposure are used (CUPED), where there are any."""
+    """Whether the users' figures from before their exposure are used (CUPED), where there are any. Not for a quantile:
+    what it would adjust is a sum."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leaves_the_past(cls, given: object) -> object:
+        """Set `variance_reduction` to False by default where there is a quantile."""
+        if isinstance(given, Mapping) and given.get("quantile") is not None:
+            return {"variance_reduction": False} | dict(given)
+        return given
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> Self:
+        if self.quantile is None:
+            return self
+        if self.denominator is not None or self.is_share:
+            raise ValueError("a quantile is one of single values, and has neither a denominator nor is_share")
+        if self.cap_quantile is not None:
+            raise ValueError("a quantile has no cap_quantile: few values that are extreme do not move it")
+        if self.variance_reduction:
+            raise ValueError("a quantile has no variance_reduction (CUPED): leave it out, or set it to false")
+        return self
 
 
 class Design(BaseModel):

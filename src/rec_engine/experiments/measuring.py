@@ -9,17 +9,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rec_engine.data.dataset import BoolArray
+from rec_engine.data.dataset import BoolArray, LongArray
 from rec_engine.data.experiment_totals import BEFORE, NOW, ExperimentTotals, Selection, Summed
 from rec_engine.errors import ExperimentError
 from rec_engine.experiments.definition import IN_BATCH, Experiment
-from rec_engine.experiments.measurements import Measurements, Totals
+from rec_engine.experiments.measurements import Measurements, SingleValues, Totals
 from rec_engine.experiments.moments import DoubleArray
 from rec_engine.experiments.standard_metrics import CLICKS, CONVERSIONS, IMPRESSIONS, REVENUE
 
 DAY_SECONDS = 86_400
 HOUR_SECONDS = 3_600
 N_EVENTS = "n_events"
+MAX_VALUES = 20_000_000
+"""Single values of all totals together, 12 bytes each. A quantile of more is not computed."""
 _LOGGED = (
     Summed(CLICKS, "click", is_count=True),
     Summed(CONVERSIONS, "purchase", is_count=True),
@@ -63,9 +65,10 @@ def measure(
     with closing(ExperimentTotals(store_url)) as log:
         users, sums = _read(log, experiment, selection, columns)
         is_bot = _are_bots(log, experiment, selection, sums)
-    is_conflicting = users["n_arms"].to_numpy() > 1
-    kept = ~is_conflicting & ~is_bot
-    of_kept = users.filter(pl.Series(kept))
+        is_conflicting = users["n_arms"].to_numpy() > 1
+        kept = ~is_conflicting & ~is_bot
+        of_kept = users.filter(pl.Series(kept))
+        single_values = _single_values(log, experiment, selection, of_kept["user_id"])
     return Measurements(
         arms=experiment.arm_names,
         arm=_places(of_kept["arm"], experiment.arm_names),
@@ -73,6 +76,7 @@ def measure(
         shares=np.array([phase.shares for phase in experiment.phases]),
         totals={name: sums.of(NOW + name)[kept] for name in names},
         before={name: sums.of(BEFORE + name)[kept] for name in names if sums.of(BEFORE + name).any()},
+        values=single_values,
         segments={name: _segment(of_kept["user_id"], values) for name, values in segments},
         n_conflicting=int(is_conflicting.sum()),
         n_bots=int((is_bot & ~is_conflicting).sum()),
@@ -205,6 +209,41 @@ def reads_impressions(experiment: Experiment) -> bool:
     return experiment.kind == "interleaving" or selection_of(experiment, 0).shown is not None
 
 
+def _single_values(
+    log: ExperimentTotals, experiment: Experiment, selection: Selection, user_ids: pl.Series
+) -> dict[str, SingleValues]:
+    """Return the values of which the experiment's metrics are quantiles, by the name of their total.
+
+    Args:
+        log: of the experiment.
+        experiment: says which values are needed.
+        selection: what counts.
+        user_ids: (n_users,) String, sorted: whose.
+    """
+    found: dict[str, SingleValues] = {}
+    room = MAX_VALUES
+    for name in sorted({each.numerator for each in experiment.design.metrics if each.quantile is not None}):
+        with closing(log.values(selection, name)) as frames:
+            found[name] = _held(frames, user_ids, room)
+        room -= len(found[name].value)
+    return found
+
+
+def _held(frames: Iterable[pl.DataFrame], user_ids: pl.Series, room: int) -> SingleValues:
+    """Return the values of the users who are kept; none where there are more than there is room for."""
+    users, values, n_values = [np.empty(0, dtype=np.int32)], [np.empty(0)], 0
+    for frame in frames:
+        runs = frame["user_id"].rle().struct.unnest()
+        rows, is_kept = _rows_of(user_ids, runs["value"])
+        lengths = runs["len"].to_numpy()
+        users.append(np.repeat(rows[is_kept].astype(np.int32), lengths[is_kept]))
+        values.append(frame["value"].to_numpy()[np.repeat(is_kept, lengths)])
+        n_values += len(users[-1])
+        if n_values > room:
+            return SingleValues(users[0], values[0], is_complete=False)
+    return SingleValues(np.concatenate(users), np.concatenate(values))
+
+
 class _Sums:
     """Arrays of sums, one row a user, to which frames of some of the users are added.
 
@@ -222,10 +261,8 @@ class _Sums:
 
     def add(self, frame: pl.DataFrame) -> None:
         """Add what a frame of ExperimentTotals holds; a user stands once in it."""
-        # A join would hash all users again for each of the frames.
-        rows = self.user_ids.search_sorted(frame["user_id"]).clip(upper_bound=len(self.user_ids) - 1)
-        is_one = self.user_ids.gather(rows) == frame["user_id"]
-        placed, rows_of_users = frame.filter(is_one), rows.filter(is_one).to_numpy()
+        rows, is_one = _rows_of(self.user_ids, frame["user_id"])
+        placed, rows_of_users = frame.filter(pl.Series(is_one)), rows[is_one]
         for name in placed.columns:
             if name in self._sums:
                 self._sums[name][rows_of_users] += placed[name].to_numpy()
@@ -233,6 +270,21 @@ class _Sums:
     def of(self, name: str) -> NDArray[np.float64]:
         """Return (n_users,) float64: one of the sums."""
         return self._sums[name]
+
+
+def _rows_of(user_ids: pl.Series, wanted: pl.Series) -> tuple[LongArray, BoolArray]:
+    """Return (n_wanted,) rows of those users, and whether they are there at all.
+
+    A join would hash all users again for each frame of some of them.
+
+    Args:
+        user_ids: (n_users,) String, sorted.
+        wanted: (n_wanted,) String.
+    """
+    if not len(user_ids):
+        return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=np.bool_)
+    rows = user_ids.search_sorted(wanted).clip(upper_bound=len(user_ids) - 1)
+    return rows.to_numpy().astype(np.int64), (user_ids.gather(rows) == wanted).to_numpy()
 
 
 def _places(arms: pl.Series, names: tuple[str, ...]) -> NDArray[np.int32]:

@@ -53,8 +53,14 @@ def baseline(metric: Metric, totals: Totals, before: Totals | None = None) -> Ba
         before: of the same users in as much time before; without it nothing is explained.
 
     Raises:
-        DataError: there are fewer than 2 users, or the figure is not above 0 or does not vary.
+        DataError: there are fewer than 2 users, or the figure is not above 0 or does not vary, or it is a quantile: no
+            totals tell how much that varies.
     """
+    if metric.quantile is not None:
+        raise DataError(
+            f"{metric.name} is a quantile, and cannot be planned from users' totals.",
+            hint="Plan by a mean, a share or a ratio as the primary metric, or give planned_users.",
+        )
     n_users = max((len(each) for each in totals.values()), default=0)
     everybody = np.zeros(n_users, dtype=np.int32)
     figures = metric_figures(

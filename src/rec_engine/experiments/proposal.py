@@ -3,7 +3,17 @@
 from datetime import UTC, date, datetime
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveInt,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticSerializationError
 
 from rec_engine.errors import DataError
@@ -45,6 +55,14 @@ def _unix_seconds(value: object) -> object:
 LATEST = 253_402_300_799
 """The end of the year 9999."""
 Moment = Annotated[int, Field(le=LATEST), BeforeValidator(_unix_seconds, json_schema_input_type=float | str)]
+
+
+def _kind_of_metric(given: object) -> str:
+    return "name" if isinstance(given, str) else "metric"
+
+
+# Told apart beforehand: what is wrong with a metric is said of the metric, and not that it is no name.
+MetricOrName = Annotated[Annotated[str, Tag("name")] | Annotated[Metric, Tag("metric")], Discriminator(_kind_of_metric)]
 
 
 class ProposedArm(BaseModel):
@@ -100,9 +118,9 @@ class Proposal(BaseModel):
     """User id to the arm that he is shown for testing, unmeasured."""
     salt: str | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[^\x00\x1f]+$")
     """What users are drawn with; the experiment's id where it is not given."""
-    target_metrics: tuple[str | Metric, ...] = Field(default=tuple(STANDARD_METRICS), min_length=1, max_length=25)
+    target_metrics: tuple[MetricOrName, ...] = Field(default=tuple(STANDARD_METRICS), min_length=1, max_length=25)
     """Names of standard metrics, or metrics of one's own. The first one decides."""
-    guardrails: tuple[str | Metric, ...] = Field(default=(), max_length=25)
+    guardrails: tuple[MetricOrName, ...] = Field(default=(), max_length=25)
     """Metrics that must not be harmed."""
     method: Method | None = None
     """Which inference decides."""

@@ -89,7 +89,8 @@ class Comparison:
         expected_loss: what the figure is expected to lose if this arm is taken and another one is the best.
         mde_now: relative effect that these users find with the design's power.
         variance_reduction: share of the variance that the users' past explains.
-        naive_p_value: of the z-test that takes every impression for a user. Wrong wherever users have several.
+        naive_p_value: of the z-test that takes every impression for a user. Wrong wherever users have several;
+            None for a quantile.
         bound: z which the last planned look had to cross; None before the first.
     """
 

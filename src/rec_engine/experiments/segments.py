@@ -8,10 +8,8 @@ from scipy import special
 from rec_engine.experiments.comparisons import number
 from rec_engine.experiments.design import Design
 from rec_engine.experiments.effects import compare
-from rec_engine.experiments.estimates import estimates
 from rec_engine.experiments.measurements import Measurements
-from rec_engine.experiments.metric_figures import metric_columns
-from rec_engine.experiments.moments import moments
+from rec_engine.experiments.metric_figures import plain_estimates
 from rec_engine.experiments.multiplicity import holm
 from rec_engine.experiments.results import SegmentEffect
 
@@ -41,7 +39,7 @@ def _of_attribute(attribute: str, design: Design, measured: Measurements) -> lis
     for metric in design.metrics:
         if metric.role != "primary":
             continue
-        of = estimates(moments(metric_columns(metric, measured).now, cell, shape))
+        of = plain_estimates(metric, measured, cell, shape)
         for arm in range(1, shape[2]):
             effect = compare(of, arm)
             critical = effect.critical(-special.ndtri(design.significance_level / 2))
