@@ -15,6 +15,7 @@ from scipy.special import expit
 
 from rec_engine.data.dataset import FloatArray, IntArray, LongArray
 from rec_engine.errors import BundleError, TrainingError
+from rec_engine.models.calibration import calibrated
 from rec_engine.models.compiled_trees import CompiledTrees, UnsupportedTreesError
 from rec_engine.models.features import DIRECTIONS, FEATURES, OF_LOOKS, OF_SHOWINGS
 from rec_engine.models.position_bias import position_offsets
@@ -29,7 +30,6 @@ MAX_TREES = 500
 EARLY_STOPPING_TREES = 100
 RANKS = 10
 LIKELIHOOD = "binary_logloss"
-LOG_SLOPE = 2.5
 OFFSET_TREES = 60
 OFFSET_SETTINGS = CTRSettings(num_leaves=15, learning_rate=0.1)
 N_FOLDS = 2
@@ -134,7 +134,7 @@ class CTRRanker:
         logger.info("re-ranker: %s", ", ".join(f"{name} {score:.4f}" for name, score in reached.items()))
         best = max(reached, key=lambda objective: reached[objective])
         raw = np.asarray(fitted[best].predict(validation.features, raw_score=True))
-        return cls(fitted[best], best, *_calibrate(raw, validation.labels, _added(offsets, validation)), offsets)
+        return cls(fitted[best], best, *calibrated(raw, validation.labels, _added(offsets, validation)), offsets)
 
     @property
     def validation_ndcg(self) -> float:
@@ -378,26 +378,3 @@ def _added(offsets: FloatArray, rows: RankerRows) -> FloatArray:
     if rows.positions is None or not len(offsets):
         return np.zeros(len(rows.labels), dtype=np.float32)
     return offsets[np.minimum(rows.positions, len(offsets) - 1)]
-
-
-def _calibrate(raw: NDArray[np.float64], labels: FloatArray, added: FloatArray) -> tuple[float, float]:
-    """Return slope and intercept with the highest likelihood of the labels, these smoothed as Platt does.
-
-    Without that, trees that tell the labels apart without a fault would be certain of everything. What the positions
-    add, (n,) in log-odds, stands beside: where a good item was shown low, its clicks say less of it than they seem to,
-    and the slope would come out flat. The intercept is that of a mean position.
-    """
-    from scipy.optimize import minimize  # here, for it takes a fifth of a second, and to answer nobody needs it
-
-    n_taken = labels.sum()
-    labels = np.where(labels > 0, (n_taken + 1) / (n_taken + 2), 1 / (len(labels) - n_taken + 2)).astype(np.float32)
-
-    def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        slope = np.exp(parameters[0])
-        odds = slope * raw + parameters[1] + added
-        wrong = (expit(odds) - labels) / len(raw)
-        value = float((np.logaddexp(0, odds) - labels * odds).mean())
-        return value, np.array([float(wrong @ raw) * slope, float(wrong.sum())])
-
-    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(-LOG_SLOPE, LOG_SLOPE), (None, None)])
-    return float(np.exp(found.x[0])), float(found.x[1] + added.mean())
