@@ -83,8 +83,7 @@ def test_what_the_gate_refuses_stays_out_unless_forced(
     with pytest.raises(Failed, match=r"(?s)does not pass.*--force"):
         run(capsys, registry, "promote", NEW, "--max-p99-ms", "0.001")
     assert registry.current() == current
-    kept = registry.verdicts()[NEW]
-    assert (kept.passes, kept.current, "does not pass" in kept.sentence) == (False, current, True)
+    assert NEW not in registry.verdicts()  # found under limits that are not the service's
     assert "is the current model" in run(capsys, registry, "promote", NEW, "--force")
     assert registry.current() == NEW
 

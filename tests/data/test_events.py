@@ -368,9 +368,10 @@ def test_a_file_that_is_not_there_is_named_without_a_password(tmp_path: Path, ur
     assert "secret" not in str(caught.value)
 
 
-def test_a_password_that_is_not_quoted_is_not_taken_for_a_host() -> None:
+@pytest.mark.parametrize("password", ["pass@secret", "p@ss/secret", "p@ss:5432/secret"])
+def test_a_password_that_is_not_quoted_is_not_taken_for_a_host(password: str) -> None:
     with pytest.raises(ConfigError, match="more than one @") as caught:
-        EventStore("postgresql://user:pass@secret@127.0.0.1:1/name")
+        EventStore(f"postgresql://user:{password}@127.0.0.1:1/name")
     assert "secret" not in str(caught.value)
     assert "%40" in caught.value.hint
 

@@ -73,6 +73,22 @@ def test_records_that_are_made_later_are_made_once_and_wait_like_others(log: Uns
     log.close()
 
 
+def test_what_cannot_be_made_costs_nothing_else(log: UnsteadyLog, caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder(log)
+
+    def fails() -> list[Record]:
+        raise KeyError("nobody foresaw this")
+
+    recorder.add_later(fails)
+    recorder.add_later(lambda: [measure(1)])
+    recorder.flush()
+    recorder.add(measure(2))
+    recorder.close()
+    assert (n_written(log), recorder.n_dropped) == (2, 1)
+    assert "could not be made" in caplog.text
+    log.close()
+
+
 def test_what_there_is_no_room_for_is_dropped_and_counted(log: UnsteadyLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 5)
     recorder = Recorder(log)

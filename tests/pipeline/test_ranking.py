@@ -13,6 +13,7 @@ from rec_engine.bundle import ModelBundle
 from rec_engine.data.dataset import BoolArray, IntArray
 from rec_engine.data.showings import ShowingLog
 from rec_engine.data.splits import Split
+from rec_engine.errors import TrainingError
 from rec_engine.evaluation.evaluator import validation_task
 from rec_engine.models.features import FEATURES
 from rec_engine.models.lightgbm_ranker import CTRRanker, RankerRows
@@ -123,13 +124,13 @@ def shown_beside_the_targets(split: Split) -> Split:
 
 
 def shown_answers(rows: RankerRows, users: IntArray) -> Lesson:
-    """Return the first five candidates of each request as an answer that was shown."""
-    of_request = np.concatenate([np.arange(size) for size in rows.sizes])
-    first = of_request < 5
-    positions = (of_request[first] + 1).astype(np.int32)
-    return Lesson(
-        "shown", RankerRows(rows.features[first], rows.labels[first], np.full(len(rows.sizes), 5), positions), users
-    )
+    """Return for each request an answer of five in random order: what was taken, and the first candidates else."""
+    rng, starts, chosen = np.random.default_rng(0), np.cumsum(rows.sizes) - rows.sizes, list[int]()
+    for start, size in zip(starts.tolist(), rows.sizes.tolist(), strict=True):
+        taken_first = np.argsort(-rows.labels[start : start + size], kind="stable")[:5]
+        chosen += (start + rng.permutation(taken_first)).tolist()
+    sizes, positions = np.full(len(rows.sizes), 5), np.tile(np.arange(1, 6, dtype=np.int32), len(rows.sizes))
+    return Lesson("shown", RankerRows(rows.features[chosen], rows.labels[chosen], sizes, positions), users)
 
 
 def test_what_was_shown_teaches_alone_and_chooses_by_its_clicks(
@@ -152,11 +153,13 @@ def test_what_was_shown_teaches_alone_and_chooses_by_its_clicks(
     assert len(validation.sizes) == 2 * n_apart
     assert validation.positions is not None
     assert {*train.sizes.tolist(), *validation.sizes.tolist()} == {5}
-    assert ranker is None or ranker.objective == "binary"
+    assert isinstance(ranker, CTRRanker)
+    assert ranker.objective == "binary"
     assert blind_path.ranker is None
 
 
 def test_of_too_few_users_nothing_is_learned(bundle: ModelBundle, blind_path: RecommendationInference) -> None:
     users = np.arange(20, dtype=np.int32)
     lesson = shown_answers(ranker_rows(blind_path, validation_task(bundle.split), users), users)
-    assert fit_to_clicks(blind_path, bundle.split, tiny_config(), [lesson]) is None
+    with pytest.raises(TrainingError, match="20 users are too few"):
+        fit_to_clicks(blind_path, bundle.split, tiny_config(), [lesson])

@@ -177,6 +177,7 @@ def test_what_only_some_items_teach_are_their_rows_as_if_nobody_had_met_them(
     world = with_newcomers(TrainedModel.of(bundle), bundle.item_tower, bundle.items, split, seed=0)
     fresh = answers.without(world.is_new)
     lesson = shown_lesson(world.inference, fresh, world.is_new, name="newcomers")
+    assert lesson is not None
     is_one = world.is_new[answers.item_codes]
     answers_of_rows = np.repeat(np.arange(len(answers.user_codes)), np.diff(answers.starts))
     assert lesson.user_codes.tolist() == answers.user_codes[np.unique(answers_of_rows[is_one])].tolist()
@@ -185,6 +186,8 @@ def test_what_only_some_items_teach_are_their_rows_as_if_nobody_had_met_them(
     for name in ("item_log_count", "user_log_item_count", "user_log_item_shown"):
         assert not lesson.rows.features[:, FEATURES.index(name)].any()
     assert not world.is_new[fresh.known.item_codes].any()
+    none = np.zeros(len(bundle.item_ids), dtype=np.bool_)
+    assert shown_lesson(world.inference, answers.without(none), none, name="nothing") is None
     for answer in range(len(answers.user_codes)):
         before, after = answers.state(answer).item_codes, fresh.state(answer).item_codes
         assert after.tolist() == before[~world.is_new[before]].tolist()

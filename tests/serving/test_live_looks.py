@@ -1,7 +1,9 @@
 """How often items are looked at and taken, as the service has it: what training would say at the same moment."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -231,3 +233,27 @@ def test_of_a_long_log_the_answers_of_the_last_weeks_are_read(
     assert Worker.of(own, store).looks() == 9 * 5 + 2
     store.write([answer(NOW + n * 10, f"{n}", 101) for n in range(40, 60)])
     assert Worker.of(own, store).looks() == 12 + late
+
+
+def test_answers_that_show_nothing_or_have_no_time_hold_up_nobody(curious: ModelBundle, store: EventStore) -> None:
+    worker = Worker.of(curious, store)
+    store.write([Impression("nothing", "4", NOW, "v", "[]", 0), Event("e", "4", "101", "click", NOW)])
+    assert worker.looks() == 0
+    assert worker.live.knowledge.timeline.end > NOW
+    if store.url.startswith("sqlite"):
+        store.write([answer(NOW + HOUR, "5", 102)])
+        with closing(sqlite3.connect(store.url.removeprefix("sqlite:///"))) as database, database:
+            database.execute("UPDATE impressions SET timestamp = 'yesterday' WHERE user_id = '5'")
+    store.write([answer(NOW + 2 * HOUR, "4", 101)])
+    assert worker.looks() == 1
+    assert Worker.of(curious, store).looks() == 1
+
+
+def test_the_rest_of_an_hour_counts_though_nobody_comes_after_it(curious: ModelBundle, store: EventStore) -> None:
+    worker, hour = Worker.of(curious, store), NOW // HOUR * HOUR
+    store.write([answer(hour + number, f"user {number}", 101, 102) for number in range(5)])
+    worker.statistics.refresh()
+    store.write([answer(hour + 600 + number, f"another {number}", 101, 102) for number in range(50)])
+    store.write([Event("late", "somebody", "110", "click", hour + HOUR + 5)])
+    worker.statistics.refresh()
+    assert np.array_equal(worker.rates(hour + 10 * HOUR), trained(store, hour + 10 * HOUR))

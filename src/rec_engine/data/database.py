@@ -158,7 +158,8 @@ def _parsed(url: str) -> sql.URL:
         parsed = sql.make_url(url)
     except ValueError:
         raise ConfigError("store.url: the port is not a number", hint=hint) from None
-    if "@" in (parsed.host or ""):
+    beyond = "" if parsed.get_backend_name() == SQLITE else parsed.database or ""
+    if "@" in (parsed.host or "") + beyond:
         raise ConfigError("store.url: there is more than one @ in it", hint=hint)
     password = parsed.query.get("password")
     if password is None:

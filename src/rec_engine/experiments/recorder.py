@@ -76,10 +76,18 @@ class Recorder:
         """
         with self._write_lock:
             for _ in range(len(self._later)):
-                self._waiting.extend(self._later.popleft()())
+                self._make(self._later.popleft())
             n_left = len(self._waiting)
             while n_left > 0:
                 n_left -= self._write()
+
+    def _make(self, records: Later) -> None:
+        """Have records made; an error that nobody foresaw costs these alone, and not all that come after them."""
+        try:
+            self._waiting.extend(records())
+        except Exception:
+            logger.exception("records of an experiment could not be made")
+            self.n_dropped += 1
 
     def close(self) -> None:
         """Write what is waiting, then end.

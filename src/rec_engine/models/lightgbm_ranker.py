@@ -123,6 +123,8 @@ class CTRRanker:
         """
         if not 0 < train.labels.sum() < len(train.labels):
             raise TrainingError("the ranker's training rows are all of one class", hint="set ctr.model_type: none")
+        if not len(validation.labels):
+            raise TrainingError("there is nothing to choose a ranker by", hint="set ctr.model_type: none")
         offsets = _offsets(train, seed)
         data = _beside(train, offsets)
         held_out = _beside(validation, offsets, reference=data)

@@ -64,4 +64,4 @@ def _task(bundle: ModelBundle, test_data: Path | None) -> Task:
     if test_data is None:
         return reported_task(bundle.split)
     targets = load_targets(test_data, bundle.user_ids, bundle.item_ids, bundle.config.data)
-    return Task(test_data.name, bundle.history, targets, bundle.repeats)
+    return Task(test_data.name, bundle.history, targets, bundle.repeats, shown=bundle.split.shown)

@@ -139,7 +139,8 @@ def judge_version(registry: ModelRegistry, version: str, limits: GateLimits | No
     if current is None:
         return judge(candidate, None, limits)
     verdict = _beside(candidate, registry.model_dir / current, limits)
-    registry.keep_verdict(version, current, passes=verdict.passes, sentence=verdict.sentence)
+    if limits in (None, GateLimits()):  # what was found under other limits says nothing to a service
+        registry.keep_verdict(version, current, passes=verdict.passes, sentence=verdict.sentence)
     return verdict
 
 

@@ -39,6 +39,8 @@ def rankers_with_and_without(shop: Shop, bundle: ModelBundle, now: int) -> dict[
     if answers is None:
         return {}
     lesson = shown_lesson(path, answers, name=ANSWERS)
+    if lesson is None:
+        return {}
     choosing = np.unique(lesson.user_codes)[::EVERY]
     rows = lesson.of_users(np.setdiff1d(np.arange(bundle.history.n_users), choosing))
     held_out = lesson.of_users(choosing)

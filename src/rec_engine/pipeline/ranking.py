@@ -57,6 +57,8 @@ def fit_ranker(
     and on the last fifth the ranker has to win; then it learns from all of them. So it is with the lessons, which teach
     by all of their users but those who choose and judge.
 
+    Where the log tells what the users were shown, nothing else counts as not taken, neither to learn nor to judge.
+
     Args:
         inference: the request path as of the end of the training part, without a ranker.
         split: its validation part holds what was taken.
@@ -66,14 +68,13 @@ def fit_ranker(
     """
     task, seed = validation_task(split), config.training.seed
     users = np.random.default_rng(seed).permutation(np.unique(task.targets.user_codes))[:MAX_USERS].astype(np.int32)
-    parts = _parts(users, split.train.n_users)
-    if parts is None:
-        return None
+    exposures = exposures_of(task)
     try:
-        everybody = Lesson("requests", ranker_rows(inference, task, np.sort(users)), np.sort(users))
+        parts = _parts(users, split.train.n_users)
+        everybody = Lesson("requests", ranker_rows(inference, task, np.sort(users), exposures), np.sort(users))
         held_out = everybody.of_users(parts.choosing)
         kept, ranker = _tolerated(everybody, lessons, parts.learning, held_out, config)
-        if not _wins(inference, ranker, task, parts.judging):
+        if not _wins(inference, ranker, task, parts.judging, exposures):
             return None
         return ranker.refit(_taught(kept, np.arange(split.train.n_users), seed), config.ctr, seed=seed)
     except TrainingError as error:
@@ -84,7 +85,7 @@ def fit_ranker(
 def fit_to_clicks(
     inference: RecommendationInference, split: Split, config: ModelConfig, lessons: Sequence[Lesson]
 ) -> CTRRanker | None:
-    """Return a ranker that learned from answers that were shown and nothing else, or None where retrieval does better.
+    """Return a ranker that learned from answers that were shown and nothing else, None where retrieval does better.
 
     What nobody was shown nobody could take: where the log tells most of it, whoever takes the rest for unwanted learns
     what the version before has shown. The users' parts are as in `fit_ranker`, which says what the others are.
@@ -94,23 +95,20 @@ def fit_to_clicks(
         split: its validation part holds what was taken, and its log tells what was shown meanwhile.
         config: whose `ctr:` section applies.
         lessons: answers that were shown then, with positions.
+
+    Raises:
+        TrainingError: if they teach nothing: too few users, or nothing was clicked, or everything.
     """
     task, seed = validation_task(split), config.training.seed
     users = np.unique(np.concatenate([lesson.user_codes for lesson in lessons]))
     parts = _parts(np.random.default_rng(seed).permutation(users), split.train.n_users)
-    if parts is None:
+    taught, held_out = (
+        joined([lesson.of_users(part) for lesson in lessons]) for part in (parts.learning, parts.choosing)
+    )
+    ranker = CTRRanker.fit(taught, held_out, config.ctr, seed=seed)
+    if not _wins(inference, ranker, task, parts.judging, exposures_of(task)):
         return None
-    try:
-        taught, held_out = (
-            joined([lesson.of_users(part) for lesson in lessons]) for part in (parts.learning, parts.choosing)
-        )
-        ranker = CTRRanker.fit(taught, held_out, config.ctr, seed=seed)
-        if not _wins(inference, ranker, task, parts.judging, exposures_of(task)):
-            return None
-        return ranker.refit(joined([lesson.rows for lesson in lessons]), config.ctr, seed=seed)
-    except TrainingError as error:
-        logger.warning("no re-ranker: %s", error)
-        return None
+    return ranker.refit(joined([lesson.rows for lesson in lessons]), config.ctr, seed=seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +120,15 @@ class _Parts:
     judging: IntArray
 
 
-def _parts(users: IntArray, n_users: int) -> _Parts | None:
-    """Return who chooses and who judges of users in random order, and all of the n_users else; None of too few."""
+def _parts(users: IntArray, n_users: int) -> _Parts:
+    """Return who chooses and who judges of users in random order, and all of the n_users else.
+
+    Raises:
+        TrainingError: if they are too few.
+    """
     n_choosing, n_judging = int(len(users) * CHOOSING_SHARE), int(len(users) * JUDGING_SHARE)
     if min(n_choosing, n_judging) < MIN_USERS:
-        logger.warning("no re-ranker: %d users with a validation item are too few to choose and judge one", len(users))
-        return None
+        raise TrainingError(f"{len(users)} users are too few to choose and judge one", hint="set ctr.model_type: none")
     learning = np.setdiff1d(np.arange(n_users), users[: n_choosing + n_judging])
     return _Parts(learning, users[:n_choosing], users[n_choosing : n_choosing + n_judging])
 
@@ -155,13 +156,16 @@ def _taught(lessons: Sequence[Lesson], user_codes: IntArray | LongArray, seed: i
     return with_few_negatives(joined([lesson.of_users(user_codes) for lesson in lessons]), seed)
 
 
-def ranker_rows(inference: RecommendationInference, task: Task, user_codes: IntArray) -> RankerRows:
+def ranker_rows(
+    inference: RecommendationInference, task: Task, user_codes: IntArray, exposures: Exposures | None = None
+) -> RankerRows:
     """Return one request a user and one row a candidate, made by the code that serves.
 
     Args:
         inference: the request path as of the task, without a ranker.
         task: who asks when, and what was taken.
         user_codes: (n,) who.
+        exposures: what they were shown or took; other candidates are left out. All of them are there without it.
 
     Raises:
         TrainingError: if no target is among anybody's candidates.
@@ -171,8 +175,10 @@ def ranker_rows(inference: RecommendationInference, task: Task, user_codes: IntA
     for user_code in with_progress(user_codes.tolist(), "ranking features"):
         query = Query(task.state(user_code, int(now[user_code])), k=SLATE)
         candidates = inference.recommend(query).candidates
-        blocks.append(np.ascontiguousarray(features(query.state, candidates, inference.items)))
-        labels.append(np.isin(candidates.item_codes, task.targets.items_of(user_code)).astype(np.float32))
+        kept = np.isin(candidates.item_codes, exposures.items_of(user_code)) if exposures else slice(None)
+        blocks.append(np.ascontiguousarray(features(query.state, candidates, inference.items)[kept]))
+        taken = np.isin(candidates.item_codes[kept], task.targets.items_of(user_code))
+        labels.append(taken.astype(np.float32))
     if not any(taken.any() for taken in labels):
         raise TrainingError("no validation item is among anybody's candidates", hint="set ctr.model_type: none")
     return RankerRows(np.concatenate(blocks), np.concatenate(labels), np.array([len(taken) for taken in labels]))
@@ -234,6 +240,8 @@ def _wins(
     order had put first was looked at more, and so was taken more often.
     """
     chosen = task.targets.where(np.isin(task.targets.user_codes, list(user_codes)))
+    if not len(chosen):
+        raise TrainingError("nobody who judges took anything", hint="set ctr.model_type: none")
     judged = replace(task, name="judging users", targets=chosen)
     reached = []
     for candidate in (None, ranker):

@@ -112,8 +112,8 @@ def shown_answers(
 
 def shown_lesson(
     inference: RecommendationInference, answers: ShownAnswers, only: BoolArray | None = None, *, name: str
-) -> Lesson:
-    """Return what answers teach, as far as the items that they showed are candidates.
+) -> Lesson | None:
+    """Return what answers teach, as far as the items that they showed are candidates; None if they showed none of them.
 
     Args:
         inference: the request path as of the end of the training part, without a ranker; links, which cannot be asked
@@ -126,12 +126,13 @@ def shown_lesson(
     for answer, user_code in enumerate(with_progress(answers.user_codes.tolist(), name)):
         rows = np.arange(answers.starts[answer], answers.starts[answer + 1])
         if only is not None:
-            rows = rows[only[answers.item_codes[rows]]]
+            codes = answers.item_codes[rows]
+            rows = rows[(codes >= 0) & only[codes]]
             if not len(rows):
                 continue
         users.append(user_code)
         blocks.append(_rows(inference, items, answers, answer, rows))
-    return Lesson(name, joined(blocks), np.array(users, dtype=np.int32))
+    return Lesson(name, joined(blocks), np.array(users, dtype=np.int32)) if blocks else None
 
 
 def windows(split: Split, dataset: RecommendationDataset) -> pl.DataFrame:

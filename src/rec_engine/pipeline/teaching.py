@@ -2,6 +2,7 @@
 
 from rec_engine.data.dataset import RecommendationDataset
 from rec_engine.data.splits import Split
+from rec_engine.errors import TrainingError
 from rec_engine.evaluation.evaluator import validation_task
 from rec_engine.evaluation.exposures import exposures_of
 from rec_engine.models.item_tower import ItemTower
@@ -11,6 +12,9 @@ from rec_engine.pipeline.newcomers import NAME, newcomer_lesson, with_newcomers
 from rec_engine.pipeline.ranking import fit_ranker, fit_to_clicks
 from rec_engine.pipeline.shown import ANSWERS, shown_answers, shown_lesson
 from rec_engine.utils.config import ModelConfig
+from rec_engine.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 
 def teach_ranker(  # noqa: PLR0913, PLR0917 - the data, the settings and what was trained before
@@ -23,7 +27,7 @@ def teach_ranker(  # noqa: PLR0913, PLR0917 - the data, the settings and what wa
 ) -> CTRRanker | None:
     """Return what orders the candidates, None where retrieval orders them better.
 
-    Where the log tells of most of what was taken that it was shown, answers teach alone.
+    Where the log tells of most of what was taken that it was shown, answers teach alone, if they are enough.
 
     Args:
         unranked: towers and index.
@@ -36,9 +40,12 @@ def teach_ranker(  # noqa: PLR0913, PLR0917 - the data, the settings and what wa
     path, seed = assemble_path(unranked, split.train, split.shown), config.training.seed
     world = with_newcomers(unranked, item_tower, dataset.items, split, seed=seed)
     answers = shown_answers(log_url, dataset, split, config.data) if log_url else None
-    lessons = [shown_lesson(path, answers, name=ANSWERS)] if answers else []
-    if answers and exposures_of(validation_task(split)):
+    shown = shown_lesson(path, answers, name=ANSWERS) if answers else None
+    if answers and shown and exposures_of(validation_task(split)):
         new = shown_lesson(world.inference, answers.without(world.is_new), world.is_new, name=NAME)
-        return fit_to_clicks(path, split, config, [*lessons, new])
-    newcomers = newcomer_lesson(world, seed=seed)
-    return fit_ranker(path, split, config, [newcomers, *lessons] if newcomers else lessons)
+        try:
+            return fit_to_clicks(path, split, config, [shown, new] if new else [shown])
+        except TrainingError as error:
+            logger.info("answers alone do not teach the re-ranker, requests do: %s", error)
+    lessons = newcomer_lesson(world, seed=seed), shown
+    return fit_ranker(path, split, config, [lesson for lesson in lessons if lesson])

@@ -1,5 +1,6 @@
 """How often people looked at each item, as of now: what the model was trained with, and what the log has since."""
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,11 @@ class _Shown:
         return ItemLooks.summed(self.item_codes, self.timestamps // SETTLING_SECONDS, looks_at(self.positions))
 
 
+_NO_CODES: IntArray = np.empty(0, dtype=np.int32)
+_NO_NUMBERS: LongArray = np.empty(0, dtype=np.int64)
+_NOTHING = _Shown(_NO_NUMBERS, _NO_CODES, _NO_CODES, _NO_NUMBERS)
+
+
 class LiveLooks:
     """Looks as the log has them.
 
@@ -75,13 +81,13 @@ class LiveLooks:
         self._catalogue, self._store = catalogue, store
         self._begin = trained.last_hour - 1 if is_own_log and len(trained) else 0
         self._closed = trained.between(0, self._begin) if self._begin else trained
-        self._open: list[_Shown] = []
+        self._open = [_NOTHING]
         self._unknown: deque[Showing] = deque(maxlen=MAX_UNKNOWN)
         self._n_items = catalogue.n_items
         self._place: int | None = None
         self._last_hour = self._counted_hour = 0
         self._open_from = self._begin
-        self._has_changed = False
+        self._has_changed = self._has_more = False
         self.looks = trained
 
     def follow(self) -> bool:
@@ -99,15 +105,21 @@ class LiveLooks:
         rows = self._store.read(SHOWN_AFTER, asked)
         if not rows:
             return False
-        self._pass_on(rows[-1][2] // SETTLING_SECONDS)
-        self._take(list(self._wanted(rows, known)))
+        dated = [row for row in rows if isinstance(row[2], int)]  # SQLite keeps what is none, if somebody writes it
+        if dated:
+            self._pass_on(dated[-1][2] // SETTLING_SECONDS)
+        self._take(list(self._wanted(dated, known)))
         self._place = max(known, rows[-1][0])
         return self._place > known
 
     def count(self) -> bool:
-        """Return whether `looks` has changed since the last call, as it does once an hour of the log has passed."""
+        """Return whether `looks` has changed since the last call, as it does once an hour has passed.
+
+        That is an hour of the log, or where nobody comes any more, of the clock.
+        """
         self._take_what_waited()
-        if self._last_hour != self._counted_hour:
+        is_over = self._has_more and time.time() // SETTLING_SECONDS > self._last_hour
+        if self._last_hour != self._counted_hour or is_over:
             self._count()
         has_changed, self._has_changed = self._has_changed, False
         return has_changed
@@ -120,12 +132,12 @@ class LiveLooks:
         found = self._store.read(SHOWN_AFTER, {"after": latest - 1, "n": 1})
         if not found:
             return latest
-        begin = max(self._begin, found[0][2] // SETTLING_SECONDS - KEPT_HOURS)
+        begin = max(self._begin, _hour(found[0]) - KEPT_HOURS)
         low, high = 0, latest
         while low < high:
             middle = (low + high) // 2
             row = self._store.read(SHOWN_AFTER, {"after": middle, "n": 1})
-            if row and row[0][2] // SETTLING_SECONDS < begin - 1:  # an hour more, for those that came late
+            if row and _hour(row[0]) < begin - 1:  # an hour more, for those that came late
                 low = row[0][0]
             else:
                 high = middle
@@ -154,13 +166,14 @@ class LiveLooks:
         numbers = np.array([hash(user) & (2**63 - 1) for user in users], dtype=np.int64)
         places, moments = np.array(positions, dtype=np.int32), np.array(timestamps, dtype=np.int64)
         self._open.append(_Shown(numbers, codes, places, moments))
+        self._has_more = True
         if sum(map(len, self._open)) > MAX_OPEN:
             self._count()
 
     def _count(self) -> None:
         """Count what is known of all hours, and keep of those that are not over what is needed to count them again."""
         shown = _Shown.first_of_hours(self._open)
-        self._counted_hour, self._has_changed = self._last_hour, True
+        self._counted_hour, self._has_changed, self._has_more = self._last_hour, True, False
         self._open_from = max(self._begin, self._counted_hour - 1)
         is_open = shown.timestamps // SETTLING_SECONDS >= self._open_from
         if is_open.sum() > MAX_OPEN // 2:  # there is no room to count them again
@@ -176,3 +189,8 @@ class LiveLooks:
             waited = list(self._unknown)
             self._unknown.clear()
             self._take(waited)
+
+
+def _hour(row: Row) -> int:
+    """Return the hour of an answer; the first of all where its time is no number."""
+    return row[2] // SETTLING_SECONDS if isinstance(row[2], int) else 0
