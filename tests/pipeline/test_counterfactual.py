@@ -15,7 +15,7 @@ from rec_engine.errors import DataError
 from rec_engine.pipeline.counterfactual import judge_from_log
 from rec_engine.utils.config import RecommendationSettings, ServingConfig
 
-EXPLORATION, N_SHOWN = 2.0, 3
+EXPLORATION, N_SHOWN, N_ROUNDS = 2.0, 3, 24
 
 
 def attraction(user: int, item: object) -> float:
@@ -38,7 +38,7 @@ def log(bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A log of answers and, after all of them, clicks: so no answer has changed the next."""
     url = f"sqlite:///{tmp_path_factory.mktemp('log') / 'events.db'}"
     rng = np.random.default_rng(0)
-    answers = served(bundle, url, EXPLORATION, n_rounds=8)
+    answers = served(bundle, url, EXPLORATION, n_rounds=N_ROUNDS)
     reactions = [
         {"user_id": user, "item_id": item, "action": "click", "request_id": request}
         for user, request, items in answers
@@ -53,7 +53,7 @@ def log(bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_version_that_logged_is_found_to_be_itself(bundle: ModelBundle, log: str) -> None:
     [found] = judge_from_log({"same": bundle}, log, exploration=EXPLORATION, n_positions=N_SHOWN)
-    assert found.n_answers == 8 * N_USERS
+    assert found.n_answers == N_ROUNDS * N_USERS
     value = found.value
     assert value.refusals == ()
     assert value.mean_weights == pytest.approx(1, abs=1e-3)
@@ -130,7 +130,7 @@ def test_plain_requests_are_logged_as_before(log: str) -> None:
 
 
 def test_only_the_answers_count_that_are_asked_for(bundle: ModelBundle, log: str) -> None:
-    some = load_impressions(log).request_ids.to_list()[::8]
+    some = load_impressions(log).request_ids.to_list()[::N_ROUNDS]
     [found] = judge_from_log({"same": bundle}, log, exploration=EXPLORATION, n_positions=1, request_ids=some)
     assert found.n_answers == len(some) == N_USERS
     with pytest.raises(DataError, match="was drawn"):
