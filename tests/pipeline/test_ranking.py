@@ -15,6 +15,7 @@ from rec_engine.data.showings import ShowingLog
 from rec_engine.data.splits import Split
 from rec_engine.errors import TrainingError
 from rec_engine.evaluation.evaluator import validation_task
+from rec_engine.evaluation.exposures import exposures_of
 from rec_engine.models.features import FEATURES
 from rec_engine.models.lightgbm_ranker import CTRRanker, RankerRows
 from rec_engine.pipeline import ranking
@@ -146,7 +147,9 @@ def test_what_was_shown_teaches_alone_and_chooses_by_its_clicks(
     monkeypatch.setattr(CTRRanker, "fit", noted)
     users = np.arange(split.train.n_users, dtype=np.int32)
     lesson = shown_answers(ranker_rows(blind_path, validation_task(split), users), users)
-    ranker = fit_to_clicks(blind_path, split, tiny_config(), [lesson, lesson])
+    exposures = exposures_of(validation_task(split))
+    assert exposures is not None
+    ranker = fit_to_clicks(blind_path, split, tiny_config(), [lesson, lesson], exposures)
     ((train, validation),) = fitted
     n_apart = int(len(users) * ranking.CHOOSING_SHARE)
     assert len(train.sizes) == 2 * (len(users) - 2 * n_apart)
@@ -161,5 +164,7 @@ def test_what_was_shown_teaches_alone_and_chooses_by_its_clicks(
 def test_of_too_few_users_nothing_is_learned(bundle: ModelBundle, blind_path: RecommendationInference) -> None:
     users = np.arange(20, dtype=np.int32)
     lesson = shown_answers(ranker_rows(blind_path, validation_task(bundle.split), users), users)
+    exposures = exposures_of(validation_task(shown_beside_the_targets(bundle.split)))
+    assert exposures is not None
     with pytest.raises(TrainingError, match="20 users are too few"):
-        fit_to_clicks(blind_path, bundle.split, tiny_config(), [lesson])
+        fit_to_clicks(blind_path, bundle.split, tiny_config(), [lesson], exposures)

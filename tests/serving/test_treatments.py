@@ -22,11 +22,6 @@ USERS = range(200)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def live(store_url: str, clock: Clock) -> Iterator[LiveExperiments]:
     found = LiveExperiments(store_url, clock)
     yield found

@@ -150,6 +150,14 @@ def counted(codes: NDArray[np.integer], n: int) -> LongArray:
     return counts
 
 
+def pairs(user_codes: IntArray, item_codes: IntArray) -> LongArray:
+    """Return (n,) int64, a number for each user and item; the user is in its upper half.
+
+    Pairs of an unknown item, code -1, are that of no known one.
+    """
+    return (user_codes.astype(np.int64) << 32) | item_codes
+
+
 def offsets(lengths: NDArray[np.integer] | BoolArray) -> LongArray:
     """Return (n_groups + 1,) int64: where groups of these lengths begin and end, one after the other."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

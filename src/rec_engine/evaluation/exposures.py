@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rec_engine.data.dataset import BoolArray, IntArray, LongArray
+from rec_engine.data.interactions import pairs
 from rec_engine.data.showings import SETTLING_SECONDS, ShowingLog
 from rec_engine.evaluation.evaluator import NEVER, Task
 
@@ -47,11 +48,11 @@ def exposures_of(task: Task) -> Exposures | None:
         return None
     users = np.repeat(np.arange(len(shown.starts) - 1, dtype=np.int32), np.diff(shown.starts))
     is_within = _are_within(task, users, shown)
-    pairs = _pairs(users[is_within], shown.item_codes[is_within])
-    taken = _pairs(targets.user_codes, targets.item_codes)
-    if np.isin(taken, pairs).mean() < MIN_TOLD:
+    seen = pairs(users[is_within], shown.item_codes[is_within])
+    taken = pairs(targets.user_codes, targets.item_codes)
+    if np.isin(taken, seen).mean() < MIN_TOLD:
         return None
-    both = np.union1d(pairs, taken)
+    both = np.union1d(seen, taken)
     counts = np.bincount(both >> 32, minlength=targets.n_users)
     return Exposures((both & (2**32 - 1)).astype(np.int32), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 
@@ -67,7 +68,3 @@ def _are_within(task: Task, users: IntArray, shown: ShowingLog) -> BoolArray:
     if task.history.timestamps.max(initial=NEVER) <= task.targets.timestamps.min():
         ends = np.where(ends == NEVER, NEVER, ends.max())
     return (shown.timestamps >= begins[users]) & (shown.timestamps <= ends[users])
-
-
-def _pairs(user_codes: IntArray, item_codes: IntArray) -> LongArray:
-    return (user_codes.astype(np.int64) << 32) | item_codes

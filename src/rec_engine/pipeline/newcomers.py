@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from rec_engine.data.dataset import BoolArray, Interactions, LongArray
+from rec_engine.data.dataset import BoolArray, Interactions
+from rec_engine.data.interactions import pairs
 from rec_engine.data.splits import Split
 from rec_engine.errors import TrainingError
 from rec_engine.evaluation.evaluator import Task
@@ -95,13 +96,10 @@ def _of_takers(split: Split, is_new: BoolArray) -> Interactions:
     train, taken = split.train, split.validation
     met = np.zeros(len(taken), dtype=np.bool_)
     for users in train.user_blocks():
-        pairs, known = (_pairs(part.of_range(users), len(is_new)) for part in (taken, train))
-        met[taken.rows_of(users)] = np.isin(pairs, known)
+        parts = (part.of_range(users) for part in (taken, train))
+        wanted, known = (pairs(part.user_codes, part.item_codes) for part in parts)
+        met[taken.rows_of(users)] = np.isin(wanted, known)
     is_first = is_new[taken.item_codes] & ~met
     is_taker = np.zeros(taken.n_users, dtype=np.bool_)
     is_taker[taken.user_codes[is_first]] = True
     return taken.where(is_taker[taken.user_codes] & (is_first | ~is_new[taken.item_codes]))
-
-
-def _pairs(rows: Interactions, n_items: int) -> LongArray:
-    return rows.user_codes.astype(np.int64) * n_items + rows.item_codes

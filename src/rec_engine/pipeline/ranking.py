@@ -83,7 +83,11 @@ def fit_ranker(
 
 
 def fit_to_clicks(
-    inference: RecommendationInference, split: Split, config: ModelConfig, lessons: Sequence[Lesson]
+    inference: RecommendationInference,
+    split: Split,
+    config: ModelConfig,
+    lessons: Sequence[Lesson],
+    exposures: Exposures,
 ) -> CTRRanker | None:
     """Return a ranker that learned from answers that were shown and nothing else, None where retrieval does better.
 
@@ -95,6 +99,7 @@ def fit_to_clicks(
         split: its validation part holds what was taken, and its log tells what was shown meanwhile.
         config: whose `ctr:` section applies.
         lessons: answers that were shown then, with positions.
+        exposures: what users were shown then, by which the ranker is judged.
 
     Raises:
         TrainingError: if they teach nothing: too few users, or nothing was clicked, or everything.
@@ -106,7 +111,7 @@ def fit_to_clicks(
         joined([lesson.of_users(part) for lesson in lessons]) for part in (parts.learning, parts.choosing)
     )
     ranker = CTRRanker.fit(taught, held_out, config.ctr, seed=seed)
-    if not _wins(inference, ranker, task, parts.judging, exposures_of(task)):
+    if not _wins(inference, ranker, task, parts.judging, exposures):
         return None
     return ranker.refit(joined([lesson.rows for lesson in lessons]), config.ctr, seed=seed)
 

@@ -7,6 +7,7 @@ import polars as pl
 
 from rec_engine.data.dataset import BoolArray, IntArray, Interactions, LongArray, RecommendationDataset
 from rec_engine.data.impressions import FOREVER, load_impressions
+from rec_engine.data.interactions import pairs
 from rec_engine.data.item_looks import ItemLooks
 from rec_engine.data.showings import ShowingLog
 from rec_engine.data.splits import Split
@@ -91,8 +92,8 @@ def shown_answers(
     found = load_impressions(store_url, settings=settings, windows=windows(split, dataset), latest=MAX_REQUESTS)
     user_codes = dataset.user_ids.codes(found.user_ids.to_list())
     item_codes = dataset.item_ids.codes(found.item_ids.to_list())
-    tested = _pairs(split.test.user_codes, split.test.item_codes)
-    is_kept = ~np.isin(_pairs(user_codes[found.request_codes], item_codes), tested)
+    tested = pairs(split.test.user_codes, split.test.item_codes)
+    is_kept = ~np.isin(pairs(user_codes[found.request_codes], item_codes), tested)
     if (n_clicks := np.count_nonzero(found.clicked & is_kept)) < MIN_CLICKS:
         logger.info("%d clicks on what was shown during the validation part are too few to learn from", n_clicks)
         return None
@@ -160,8 +161,3 @@ def _rows(
     matrix = features(state, candidates, items)[places]
     labels = answers.clicked[rows[is_there]].astype(np.float32)
     return RankerRows(matrix, labels, np.array([len(places)]), answers.positions[rows[is_there]])
-
-
-def _pairs(user_codes: IntArray, item_codes: IntArray) -> LongArray:
-    """Return (n,) int64, a number for each user and item; unknown items make none that is known."""
-    return (user_codes.astype(np.int64) << 32) + item_codes

@@ -41,10 +41,11 @@ def teach_ranker(  # noqa: PLR0913, PLR0917 - the data, the settings and what wa
     world = with_newcomers(unranked, item_tower, dataset.items, split, seed=seed)
     answers = shown_answers(log_url, dataset, split, config.data) if log_url else None
     shown = shown_lesson(path, answers, name=ANSWERS) if answers else None
-    if answers and shown and exposures_of(validation_task(split)):
+    exposures = exposures_of(validation_task(split)) if shown else None
+    if answers and shown and exposures:
         new = shown_lesson(world.inference, answers.without(world.is_new), world.is_new, name=NAME)
         try:
-            return fit_to_clicks(path, split, config, [shown, new] if new else [shown])
+            return fit_to_clicks(path, split, config, [shown, new] if new else [shown], exposures)
         except TrainingError as error:
             logger.info("answers alone do not teach the re-ranker, requests do: %s", error)
     lessons = newcomer_lesson(world, seed=seed), shown
